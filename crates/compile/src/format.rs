@@ -1,0 +1,92 @@
+//! Envoy's substitution format strings (`%REQ(X)%`), compiled; evaluation belongs to the proxy.
+//!
+//! Source: <https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage>
+
+use http::HeaderName;
+
+/// A format string: literal text and operators in order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Format {
+    /// The pieces.
+    pub ops: Vec<Op>,
+}
+
+/// A `json_format`: the same operators as values of a JSON document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JsonFormat {
+    /// An object, keys in sorted order unless the message says otherwise.
+    Object(Vec<(Box<str>, JsonFormat)>),
+    /// A list.
+    List(Vec<JsonFormat>),
+    /// A string value. A lone operator keeps its type (number, or null when missing).
+    Value(Format),
+    /// A number or bool of the configuration.
+    Literal(serde_json::Value),
+}
+
+/// A header with an alternative and a maximal length: `%REQ(A?B):10%`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeaderOp {
+    /// First choice.
+    pub name: HeaderName,
+    /// Second choice.
+    pub alternative: Option<HeaderName>,
+    /// Cut after so many bytes.
+    pub max_len: Option<usize>,
+}
+
+/// One piece of a [`Format`]. Named as Envoy's operators.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "each is the Envoy operator of that name")]
+pub enum Op {
+    Literal(Box<str>),
+    /// `%START_TIME(format)%`, empty for the default `%Y-%m-%dT%H:%M:%S.%3fZ` form.
+    StartTime(Box<str>),
+    /// `%REQ(X?Y):Z%`; `:METHOD`, `:PATH`, `:AUTHORITY`, `:SCHEME` are the pseudo header ops below.
+    Req(HeaderOp),
+    ReqMethod,
+    /// `%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%`: the path as it came.
+    ReqOriginalPath,
+    /// `%REQ(:PATH)%`: the path as it went.
+    ReqPath,
+    ReqAuthority,
+    ReqScheme,
+    Resp(HeaderOp),
+    Trailer(HeaderOp),
+    Protocol,
+    ResponseCode,
+    ResponseCodeDetails,
+    ResponseFlags,
+    ResponseFlagsLong,
+    ConnectionTerminationDetails,
+    BytesReceived,
+    BytesSent,
+    Duration,
+    RequestDuration,
+    ResponseDuration,
+    ResponseTxDuration,
+    UpstreamHost,
+    UpstreamCluster,
+    UpstreamClusterRaw,
+    UpstreamLocalAddress,
+    UpstreamRemoteAddress,
+    UpstreamRequestAttemptCount,
+    UpstreamTransportFailureReason,
+    UpstreamProtocol,
+    DownstreamLocalAddress,
+    DownstreamLocalAddressWithoutPort,
+    DownstreamLocalPort,
+    DownstreamRemoteAddress,
+    DownstreamRemoteAddressWithoutPort,
+    DownstreamRemotePort,
+    DownstreamDirectRemoteAddress,
+    DownstreamDirectRemoteAddressWithoutPort,
+    RequestedServerName,
+    RouteName,
+    VirtualHostName,
+    Hostname,
+    ConnectionId,
+    StreamId,
+    /// `%UPSTREAM_METADATA%`, `%DYNAMIC_METADATA%`, `%FILTER_STATE%`: nothing writes them yet, so `-`.
+    Missing,
+}

@@ -1,0 +1,49 @@
+//! Header additions and removals of routes (`HeaderValueOption`), compiled.
+
+use http::HeaderName;
+
+use crate::format::Format;
+
+/// What to change: removals first, then additions, as Envoy does it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HeaderEdits {
+    /// Names to remove.
+    pub remove: Vec<HeaderName>,
+    /// Headers to add.
+    pub add: Vec<HeaderAdd>,
+}
+
+/// One addition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeaderAdd {
+    /// `header.key`; never a pseudo header (see [`HeaderAdd::authority`]).
+    pub name: HeaderName,
+    /// `header.value`, maybe with operators.
+    pub value: Format,
+    /// `append_action`.
+    pub action: AppendAction,
+    /// `keep_empty_value`.
+    pub keep_empty: bool,
+    /// The key was `:authority` or `host`: the request's authority is rewritten.
+    pub authority: bool,
+}
+
+/// `append_action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendAction {
+    /// Append, or add.
+    AppendIfExistsOrAdd,
+    /// Add only when absent.
+    AddIfAbsent,
+    /// Overwrite, or add.
+    OverwriteIfExistsOrAdd,
+    /// Overwrite only when present.
+    OverwriteIfExists,
+}
+
+impl HeaderEdits {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+}

@@ -1,0 +1,110 @@
+//! Matchers of paths, headers and query parameters, and what they look at.
+//!
+//! Source: `envoy.config.route.v3.RouteMatch`, `envoy.type.matcher.v3`. Regexes match the whole string (RE2
+//! full match) and are bounded in compiled size.
+
+use std::borrow::Cow;
+
+use http::HeaderName;
+
+/// A request as routing sees it.
+pub trait RequestView {
+    /// `:method`.
+    fn method(&self) -> &str;
+    /// `:scheme`.
+    fn scheme(&self) -> &str;
+    /// `:authority`, as it came.
+    fn authority(&self) -> &str;
+    /// `:path` with its query.
+    fn path(&self) -> &str;
+    /// All values of a header, joined by `,` when there are several.
+    fn header(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>>;
+    /// A number that is uniform per request, for runtime fractions.
+    fn random(&self) -> u64;
+}
+
+/// `path_specifier`.
+#[derive(Debug, Clone)]
+pub enum PathMatcher {
+    /// `path`.
+    Exact(Box<str>, CaseSensitive),
+    /// `prefix`.
+    Prefix(Box<str>, CaseSensitive),
+    /// `path_separated_prefix`: the prefix itself, or it and a `/`.
+    Separated(Box<str>, CaseSensitive),
+    /// `safe_regex`, on the path without its query.
+    Regex(regex::Regex),
+    /// `connect_matcher`: any CONNECT.
+    Connect,
+}
+
+/// `case_sensitive`, default true.
+pub type CaseSensitive = bool;
+
+/// `envoy.type.matcher.v3.StringMatcher` and the header forms that equal it.
+#[derive(Debug, Clone)]
+pub enum StringMatcher {
+    /// `exact`, ignoring case when the flag is set (text is then lower case).
+    Exact(Box<str>, bool),
+    /// `prefix`.
+    Prefix(Box<str>, bool),
+    /// `suffix`.
+    Suffix(Box<str>, bool),
+    /// `contains`.
+    Contains(Box<str>, bool),
+    /// `safe_regex`, whole string.
+    Regex(regex::Regex),
+}
+
+/// `envoy.config.route.v3.HeaderMatcher`.
+#[derive(Debug, Clone)]
+pub struct HeaderMatcher {
+    /// What is read.
+    pub subject: HeaderSubject,
+    /// What it must be.
+    pub test: HeaderTest,
+    /// `invert_match`.
+    pub invert: bool,
+    /// `treat_missing_header_as_empty`.
+    pub missing_as_empty: bool,
+}
+
+/// `name` of a header matcher; Envoy allows the pseudo headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the pseudo headers")]
+pub enum HeaderSubject {
+    Named(HeaderName),
+    Method,
+    Authority,
+    Path,
+    Scheme,
+}
+
+/// `header_match_specifier`.
+#[derive(Debug, Clone)]
+pub enum HeaderTest {
+    /// `present_match` (its bool).
+    Present(bool),
+    /// `string_match` and the old forms.
+    String(StringMatcher),
+    /// `range_match`: start inclusive, end exclusive.
+    Range(i64, i64),
+}
+
+/// `envoy.config.route.v3.QueryParameterMatcher`.
+#[derive(Debug, Clone)]
+pub struct QueryMatcher {
+    /// `name`.
+    pub name: Box<str>,
+    /// `string_match`, or `None` for `present_match`.
+    pub test: Option<StringMatcher>,
+}
+
+/// `envoy.type.matcher.v3.RegexMatchAndSubstitute`.
+#[derive(Debug, Clone)]
+pub struct RewritePattern {
+    /// `pattern`: every match is replaced.
+    pub pattern: regex::Regex,
+    /// `substitution` in the `regex` crate's form (`\1` became `${1}`).
+    pub substitution: Box<str>,
+}

@@ -1,0 +1,534 @@
+//! The [`Program`]: what workers read. Plain data, shared by `Arc`, never changed once built.
+//!
+//! A resource becomes its value here whole or not at all. Names that travel are `Arc<str>`, so that keeping
+//! one costs no allocation. Source of every field: the Envoy message of the same name.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::format::{Format, JsonFormat};
+use crate::header_edit::HeaderEdits;
+use crate::route::RouteTable;
+
+/// The name of a listener, cluster, route configuration or virtual host.
+pub type Name = Arc<str>;
+
+/// Everything that a proxy serves, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Program {
+    /// Listeners by name.
+    pub listeners: BTreeMap<Name, Arc<Listener>>,
+    /// Clusters by name.
+    pub clusters: BTreeMap<Name, Arc<Cluster>>,
+    /// Endpoints of EDS clusters by cluster name; clusters with inline endpoints have theirs here too.
+    /// A cluster without an entry is still warming (EDS) or has its hosts from DNS.
+    pub endpoints: BTreeMap<Name, Arc<Endpoints>>,
+    /// Route configurations of RDS by name; inline ones live in their connection manager.
+    pub routes: BTreeMap<Name, Arc<RouteTable>>,
+}
+
+/// A socket address and the filter chains behind it (`envoy.config.listener.v3.Listener`).
+#[derive(Debug)]
+pub struct Listener {
+    /// `name`, or the address when the message has none.
+    pub name: Name,
+    /// Where to listen. Port 0 asks the kernel for one.
+    pub address: SocketAddr,
+    /// `traffic_direction`, as Istio labels it.
+    pub direction: Direction,
+    /// `filter_chains` in order, then `default_filter_chain`; choosing among them is [`Listener::choose`].
+    pub chains: Vec<Arc<FilterChain>>,
+    /// Index in `chains` of `default_filter_chain`.
+    pub default_chain: Option<usize>,
+    /// `listener_filters` that are supported, in order.
+    pub listener_filters: Vec<ListenerFilter>,
+    /// `listener_filters_timeout`; `None` waits for ever (Envoy: 0). Default 15 s.
+    pub listener_filters_timeout: Option<Duration>,
+    /// `continue_on_listener_filters_timeout`.
+    pub continue_on_listener_filters_timeout: bool,
+    /// `per_connection_buffer_limit_bytes`, default 1 MiB.
+    pub per_connection_buffer_limit_bytes: u32,
+    /// Listener-level `access_log` (connections that found no chain).
+    pub access_log: Vec<Arc<AccessLog>>,
+    /// Digest of the encoded message: equal digests need no update.
+    pub digest: u64,
+}
+
+/// Where traffic of a listener comes from, relative to the workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Direction {
+    /// Not said.
+    #[default]
+    Unspecified,
+    /// Into the workload.
+    Inbound,
+    /// Out of the workload.
+    Outbound,
+}
+
+/// What looks at a connection before a chain is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerFilter {
+    /// `envoy.filters.listener.original_dst`.
+    OriginalDst,
+    /// `envoy.filters.listener.tls_inspector`.
+    TlsInspector,
+    /// `envoy.filters.listener.http_inspector`.
+    HttpInspector,
+}
+
+/// Filters for the connections that match (`envoy.config.listener.v3.FilterChain`).
+#[derive(Debug)]
+pub struct FilterChain {
+    /// `name`, may be empty.
+    pub name: Name,
+    /// `filter_chain_match`.
+    pub matches: ChainMatch,
+    /// The terminal network filter.
+    pub filter: NetworkFilter,
+    /// `transport_socket_connect_timeout`.
+    pub transport_socket_connect_timeout: Option<Duration>,
+}
+
+/// `envoy.config.listener.v3.FilterChainMatch`; an empty list or `None` matches everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChainMatch {
+    /// `destination_port`.
+    pub destination_port: Option<u16>,
+    /// `prefix_ranges`.
+    pub prefix_ranges: Vec<ipnet::IpNet>,
+    /// `server_names`, lower case; `*.a.b` matches by suffix.
+    pub server_names: Vec<Box<str>>,
+    /// `transport_protocol`: `tls` or `raw_buffer`.
+    pub transport_protocol: Option<Box<str>>,
+    /// `application_protocols` (ALPN, or `http/1.0`, `http/1.1`, `h2c` from the HTTP inspector).
+    pub application_protocols: Vec<Box<str>>,
+    /// `source_prefix_ranges`.
+    pub source_prefix_ranges: Vec<ipnet::IpNet>,
+    /// `source_ports`.
+    pub source_ports: Vec<u16>,
+    /// `direct_source_prefix_ranges`.
+    pub direct_source_prefix_ranges: Vec<ipnet::IpNet>,
+}
+
+/// The filter that consumes the connection.
+#[derive(Debug)]
+pub enum NetworkFilter {
+    /// `envoy.filters.network.http_connection_manager`.
+    Http(Arc<HttpConnectionManager>),
+    /// `envoy.filters.network.tcp_proxy`.
+    Tcp(Arc<TcpProxy>),
+}
+
+/// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.
+#[derive(Debug)]
+pub struct TcpProxy {
+    /// `stat_prefix`.
+    pub stat_prefix: Name,
+    /// `cluster` (one entry, weight 1) or `weighted_clusters`.
+    pub clusters: Vec<(Name, u32)>,
+    /// `idle_timeout`, default 1 h; `None` is off (0).
+    pub idle_timeout: Option<Duration>,
+    /// `max_connect_attempts`, default 1.
+    pub max_connect_attempts: u32,
+    /// `access_log`.
+    pub access_log: Vec<Arc<AccessLog>>,
+    /// The `istio.stats` network filter stands before this one: report `istio_tcp_*`.
+    pub istio_stats: bool,
+}
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
+#[derive(Debug)]
+pub struct HttpConnectionManager {
+    /// `codec_type`.
+    pub codec: CodecType,
+    /// `stat_prefix`.
+    pub stat_prefix: Name,
+    /// Where routes come from.
+    pub routes: RouteSource,
+    /// `http_filters` in order, without the router, which always ends the list.
+    pub filters: Vec<HttpFilter>,
+    /// `server_name`, default `envoy`.
+    pub server_name: http::HeaderValue,
+    /// `server_header_transformation`.
+    pub server_header: ServerHeader,
+    /// `add_user_agent`, `use_remote_address`, `xff_num_trusted_hops`, `skip_xff_append`, `via`, `generate_request_id`,
+    /// `preserve_external_request_id`, `always_set_request_id_in_response`, `append_x_forwarded_port`.
+    pub forwarding: Forwarding,
+    /// `normalize_path`.
+    pub normalize_path: bool,
+    /// `merge_slashes`.
+    pub merge_slashes: bool,
+    /// `path_with_escaped_slashes_action`.
+    pub escaped_slashes: EscapedSlashes,
+    /// `strip_any_host_port` / `strip_matching_host_port`.
+    pub strip_port: StripPort,
+    /// `strip_trailing_host_dot`.
+    pub strip_trailing_host_dot: bool,
+    /// `common_http_protocol_options.idle_timeout`, default 1 h; `None` is off.
+    pub idle_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration`.
+    pub max_connection_duration: Option<Duration>,
+    /// `common_http_protocol_options.max_requests_per_connection`; `None` is unlimited.
+    pub max_requests_per_connection: Option<u32>,
+    /// `common_http_protocol_options.max_headers_count`, default 100.
+    pub max_headers_count: u32,
+    /// `max_request_headers_kb` in bytes, default 60 KiB.
+    pub max_request_headers_bytes: u32,
+    /// `request_timeout`; `None` is off.
+    pub request_timeout: Option<Duration>,
+    /// `request_headers_timeout`; `None` is off.
+    pub request_headers_timeout: Option<Duration>,
+    /// `stream_idle_timeout`, default 5 min; `None` is off.
+    pub stream_idle_timeout: Option<Duration>,
+    /// `drain_timeout`, default 5 s.
+    pub drain_timeout: Duration,
+    /// `delayed_close_timeout`, default 1 s.
+    pub delayed_close_timeout: Duration,
+    /// `http_protocol_options.accept_http_10` (with `default_host_for_http_10`).
+    pub accept_http_10: bool,
+    /// `http_protocol_options.allow_absolute_url`, default true.
+    pub allow_absolute_url: bool,
+    /// `upgrade_configs` names, lower case (`websocket`, `connect`).
+    pub upgrades: Vec<Box<str>>,
+    /// `http2_protocol_options` of the downstream side.
+    pub http2: Http2Options,
+    /// `access_log`.
+    pub access_log: Vec<Arc<AccessLog>>,
+    /// The `istio.stats` filter is in the chain: report `istio_requests_total` and its kin.
+    pub istio_stats: Option<Reporter>,
+}
+
+/// `codec_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodecType {
+    /// By the HTTP/2 preface.
+    Auto,
+    /// HTTP/1.x only.
+    Http1,
+    /// HTTP/2 only.
+    Http2,
+}
+
+/// `route_specifier`.
+#[derive(Debug)]
+pub enum RouteSource {
+    /// `route_config`.
+    Inline(Arc<RouteTable>),
+    /// `rds.route_config_name`; looked up in [`Program::routes`] for each request. Until it is there Envoy
+    /// answers 404.
+    Rds(Name),
+}
+
+/// Which side of a call a proxy reports, the `reporter` label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reporter {
+    /// Outbound sidecars and gateways.
+    Source,
+    /// Inbound sidecars.
+    Destination,
+}
+
+/// An HTTP filter before the router. A closed set; each variant carries its listener-level configuration.
+#[derive(Debug)]
+pub enum HttpFilter {
+    /// `envoy.filters.http.fault`, no listener-level configuration; faults come per route (a later change).
+    Fault,
+    /// `envoy.filters.http.cors`, acts only by route policy (a later change).
+    Cors,
+    /// `envoy.filters.http.grpc_stats`.
+    GrpcStats,
+}
+
+/// `server_header_transformation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerHeader {
+    /// Replace it.
+    Overwrite,
+    /// Add it when the upstream sent none.
+    AppendIfAbsent,
+    /// Leave it.
+    PassThrough,
+}
+
+/// How the proxy writes itself into the request.
+#[derive(Debug, Clone)]
+pub struct Forwarding {
+    /// `use_remote_address`, default false.
+    pub use_remote_address: bool,
+    /// `xff_num_trusted_hops`.
+    pub xff_num_trusted_hops: u32,
+    /// `skip_xff_append`.
+    pub skip_xff_append: bool,
+    /// `append_x_forwarded_port`.
+    pub append_x_forwarded_port: bool,
+    /// `via`.
+    pub via: Option<http::HeaderValue>,
+    /// `generate_request_id`, default true.
+    pub generate_request_id: bool,
+    /// `preserve_external_request_id`.
+    pub preserve_external_request_id: bool,
+    /// `always_set_request_id_in_response`.
+    pub always_set_request_id_in_response: bool,
+}
+
+/// `path_with_escaped_slashes_action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EscapedSlashes {
+    /// Leave them.
+    Keep,
+    /// Answer 400.
+    Reject,
+    /// Unescape and redirect (307).
+    UnescapeAndRedirect,
+    /// Unescape and go on.
+    UnescapeAndForward,
+}
+
+/// What of the port in `:authority` is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StripPort {
+    /// Nothing.
+    Keep,
+    /// A port equal to the listener's.
+    Matching,
+    /// Any port.
+    Any,
+}
+
+/// `envoy.config.core.v3.Http2ProtocolOptions`, with Envoy's defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2Options {
+    /// `max_concurrent_streams`, default 1024.
+    pub max_concurrent_streams: u32,
+    /// `initial_stream_window_size` in bytes, default 16 MiB.
+    pub initial_stream_window_bytes: u32,
+    /// `initial_connection_window_size` in bytes, default 24 MiB.
+    pub initial_connection_window_bytes: u32,
+    /// `allow_connect`.
+    pub allow_connect: bool,
+}
+
+impl Default for Http2Options {
+    fn default() -> Self {
+        Http2Options {
+            max_concurrent_streams: 1024,
+            initial_stream_window_bytes: 16 << 20,
+            initial_connection_window_bytes: 24 << 20,
+            allow_connect: false,
+        }
+    }
+}
+
+/// An access log sink with its format (`envoy.config.accesslog.v3.AccessLog`).
+#[derive(Debug)]
+pub struct AccessLog {
+    /// File path; `/dev/stdout` and `/dev/stderr` are those streams.
+    pub path: Box<str>,
+    /// The line.
+    pub format: LogFormat,
+}
+
+/// How a line of an access log looks.
+#[derive(Debug)]
+pub enum LogFormat {
+    /// `text_format_source` or Envoy's default; holds its own line end.
+    Text(Format),
+    /// `json_format`.
+    Json(JsonFormat),
+}
+
+/// `envoy.config.cluster.v3.Cluster`.
+#[derive(Debug)]
+pub struct Cluster {
+    /// `name`.
+    pub name: Name,
+    /// `alt_stat_name`, else the name.
+    pub stat_name: Name,
+    /// `type` and what belongs to it.
+    pub discovery: Discovery,
+    /// `lb_policy` or `load_balancing_policy`.
+    pub lb: LbPolicy,
+    /// `common_lb_config.healthy_panic_threshold` in percent, default 50.
+    pub healthy_panic_threshold_percent: f64,
+    /// `connect_timeout`, default 5 s.
+    pub connect_timeout: Duration,
+    /// Which HTTP version to speak upstream.
+    pub http: UpstreamHttp,
+    /// `common_http_protocol_options.idle_timeout`, default 1 h; `None` is off.
+    pub idle_timeout: Option<Duration>,
+    /// `max_requests_per_connection`; `None` is unlimited.
+    pub max_requests_per_connection: Option<u32>,
+    /// `circuit_breakers.thresholds` for default and high priority.
+    pub circuit_breakers: [CircuitBreaker; 2],
+    /// `outlier_detection`, `None` when absent.
+    pub outlier: Option<OutlierDetection>,
+    /// `metadata.filter_metadata.istio.services[0]`: whom the cluster stands for, for metrics.
+    pub service: Option<ClusterService>,
+    /// Digest of the encoded message.
+    pub digest: u64,
+}
+
+/// What Istio says of the service behind a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterService {
+    /// `host`, such as `reviews.default.svc.cluster.local`.
+    pub host: Box<str>,
+    /// `name`, such as `reviews`.
+    pub name: Box<str>,
+    /// `namespace`.
+    pub namespace: Box<str>,
+}
+
+/// How a cluster gets its hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Discovery {
+    /// `STATIC`: in [`Program::endpoints`].
+    Static,
+    /// `EDS` under this service name (the cluster name unless `eds_cluster_config.service_name`).
+    Eds(Name),
+    /// `STRICT_DNS`: every address of every name is a host.
+    StrictDns(DnsTargets),
+    /// `LOGICAL_DNS`: the first address of the one name, for new connections.
+    LogicalDns(DnsTargets),
+    /// `ORIGINAL_DST`: where the client wanted to go; no host when that is not known.
+    OriginalDst,
+}
+
+/// Names to resolve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsTargets {
+    /// Host, port, load-balancing weight.
+    pub targets: Vec<(Box<str>, u16, u32)>,
+    /// `dns_refresh_rate`, default 5 s.
+    pub refresh: Duration,
+    /// `respect_dns_ttl`.
+    pub respect_ttl: bool,
+    /// `dns_lookup_family`.
+    pub family: DnsFamily,
+}
+
+/// `dns_lookup_family`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsFamily {
+    /// IPv6 when there is one, else IPv4.
+    Auto,
+    /// Only IPv4.
+    V4Only,
+    /// Only IPv6.
+    V6Only,
+    /// IPv4 when there is one, else IPv6.
+    V4Preferred,
+    /// Both.
+    All,
+}
+
+/// How a host is picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LbPolicy {
+    /// In turn, weighted by earliest deadline first when weights differ.
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+    /// The least busy of `choice_count` (default 2) random hosts; by weight and load when weights differ.
+    LeastRequest {
+        /// How many hosts are compared.
+        choice_count: u32,
+    },
+    /// By the discovery itself (`ORIGINAL_DST`).
+    ClusterProvided,
+}
+
+/// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamHttp {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 by prior knowledge.
+    Http2(Http2Options),
+    /// What the client spoke.
+    UseDownstream(Http2Options),
+}
+
+/// `envoy.config.cluster.v3.CircuitBreakers.Thresholds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CircuitBreaker {
+    /// Default 1024.
+    pub max_connections: u32,
+    /// Default 1024.
+    pub max_pending_requests: u32,
+    /// Default 1024.
+    pub max_requests: u32,
+    /// Default 3.
+    pub max_retries: u32,
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        CircuitBreaker { max_connections: 1024, max_pending_requests: 1024, max_requests: 1024, max_retries: 3 }
+    }
+}
+
+/// `envoy.config.cluster.v3.OutlierDetection`: the consecutive kinds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OutlierDetection {
+    /// `consecutive_5xx`, default 5; `None` when not enforced.
+    pub consecutive_5xx: Option<u32>,
+    /// `consecutive_gateway_failure`, default 5; enforced only when asked for.
+    pub consecutive_gateway_failure: Option<u32>,
+    /// `interval`, default 10 s.
+    pub interval: Duration,
+    /// `base_ejection_time`, default 30 s.
+    pub base_ejection_time: Duration,
+    /// `max_ejection_time`, default 300 s.
+    pub max_ejection_time: Duration,
+    /// `max_ejection_percent`, default 10; at least one host may go.
+    pub max_ejection_percent: u32,
+}
+
+/// The hosts of a cluster (`envoy.config.endpoint.v3.ClusterLoadAssignment`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Endpoints {
+    /// Hosts by priority (0 first), localities flattened in order.
+    pub priorities: Vec<Vec<Host>>,
+    /// `policy.overprovisioning_factor` in percent, default 140.
+    pub overprovisioning_factor_percent: u32,
+    /// Digest of the encoded message.
+    pub digest: u64,
+}
+
+/// One address that requests can go to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// `load_balancing_weight`, default 1.
+    pub weight: u32,
+    /// `health_status` is HEALTHY or UNKNOWN.
+    pub healthy: bool,
+    /// `hostname`, may be empty.
+    pub hostname: Box<str>,
+    /// `metadata.filter_metadata.istio.workload`, Istio's `workload;namespace;canonical;revision;cluster`.
+    pub workload: Option<Box<str>>,
+    /// Locality `region/zone/sub_zone`, empty parts left out from the end.
+    pub locality: Box<str>,
+}
+
+/// What is known of a connection when a chain is chosen.
+#[derive(Debug, Clone)]
+pub struct ConnectionFacts<'a> {
+    /// Destination address, the original one when it was restored.
+    pub destination: SocketAddr,
+    /// Source address (after PROXY protocol).
+    pub source: SocketAddr,
+    /// Direct peer address.
+    pub direct_source: IpAddr,
+    /// SNI, lower case.
+    pub server_name: &'a str,
+    /// `tls`, `raw_buffer`, or empty when nothing looked.
+    pub transport_protocol: &'a str,
+    /// ALPN offers, or what the HTTP inspector saw.
+    pub application_protocols: &'a [&'a str],
+}

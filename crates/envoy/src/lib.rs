@@ -1,0 +1,20 @@
+//! The messages of the Envoy API, and what every user of them needs.
+//!
+//! Owns: generated types (prost; ordered maps, [`bytes::Bytes`]), the ADS gRPC stubs, [`Any`], the
+//! [`type_url`]s and protobuf [`json`] with `@type`. Knows nothing of what a message means.
+//! The definitions come from a dependency, see `build.rs`; adding a file of them is one line there.
+
+mod any;
+pub mod json;
+pub mod type_url;
+
+pub use any::{Any, DecodeError};
+
+/// The generated code, by protobuf package.
+#[allow(missing_docs, unreachable_pub, rustdoc::all, clippy::all)]
+mod messages {
+    include!(concat!(env!("OUT_DIR"), "/messages.rs"));
+}
+
+pub use messages::envoy::{admin, config, data, extensions, service, r#type};
+pub use messages::{google, udpa, xds};
