@@ -1,0 +1,136 @@
+//! `meltemi proxy` on a static bootstrap: splits, balance, drain.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use meltemi_e2e::backend::Backend;
+use meltemi_e2e::differential::{Proxy, Running, start};
+use meltemi_e2e::mesh::Load;
+use meltemi_e2e::peers;
+use rustix::process::Signal;
+
+/// A proxy with one listener, `main`, whose only route has this action.
+async fn proxy(action: &str, clusters: &str, dir: &std::path::Path) -> Running {
+    let text = format!(
+        r#"
+admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}
+static_resources:
+  listeners:
+  - name: main
+    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: main
+          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {action}}}]}}]}}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+  clusters:
+{clusters}
+"#
+    );
+    let bootstrap = dir.join("bootstrap.yaml");
+    std::fs::write(&bootstrap, text).expect("written");
+    start(&Proxy::Meltemi(peers::meltemi()), &bootstrap, dir).await.expect("the proxy is up")
+}
+
+fn cluster(name: &str, policy: &str, backends: &[&Backend]) -> String {
+    let endpoint = |backend: &&Backend| {
+        let port = backend.address.port();
+        format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}")
+    };
+    let endpoints: Vec<String> = backends.iter().map(endpoint).collect();
+    format!(
+        "  - {{name: {name}, type: STATIC, lb_policy: {policy}, connect_timeout: 1s, load_assignment: \
+         {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{}]}}]}}}}\n",
+        endpoints.join(", ")
+    )
+}
+
+/// So many requests over one connection, counted by backend.
+async fn counts(running: &Running, requests: usize) -> BTreeMap<String, usize> {
+    let stream = tokio::net::TcpStream::connect(running.listeners["main"]).await.expect("connected");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("handshake");
+    tokio::spawn(connection);
+    let mut counts = BTreeMap::new();
+    for _ in 0..requests {
+        let request = Request::get("/").header("host", "x").body(Full::new(Bytes::new())).expect("a request");
+        let response = sender.send_request(request).await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        let backend = response.headers()["x-backend"].to_str().expect("text").to_owned();
+        response.into_body().collect().await.expect("a body");
+        *counts.entry(backend).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_split_90_to_10_within_3_sigma() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (a, b) = (Backend::start("a").await.expect("up"), Backend::start("b").await.expect("up"));
+    let clusters = cluster("a", "ROUND_ROBIN", &[&a]) + &cluster("b", "ROUND_ROBIN", &[&b]);
+    let action = "{weighted_clusters: {clusters: [{name: a, weight: 90}, {name: b, weight: 10}]}}";
+    let running = proxy(action, &clusters, dir.path()).await;
+    let counts = counts(&running, 10_000).await;
+    // 10,000 × 0.1 ± 3 × √(10,000 × 0.1 × 0.9)
+    assert!((910..=1090).contains(&counts["b"]), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn round_robin_over_three_is_exact_on_one_worker() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut backends = Vec::new();
+    for name in ["a", "b", "c"] {
+        backends.push(Backend::start(name).await.expect("up"));
+    }
+    let all: Vec<&Backend> = backends.iter().collect();
+    let running = proxy("{cluster: three}", &cluster("three", "ROUND_ROBIN", &all), dir.path()).await;
+    let counts = counts(&running, 300).await;
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [100, 100, 100]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_fails_no_request() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let a = Backend::start("a").await.expect("up");
+    let mut running = proxy("{cluster: a}", &cluster("a", "ROUND_ROBIN", &[&a]), dir.path()).await;
+    let url = format!("http://{}/", running.listeners["main"]);
+    let load = Load::start(&url, 200, Duration::from_secs(3), &["--header", "x-delay-ms: 20"]).expect("load runs");
+    let loaded = meltemi_e2e::process::until("the load has begun", Duration::from_secs(10), async || {
+        (a.take().len() > 5).then_some(())
+    });
+    loaded.await.expect("load arrives");
+    running.process.signal(Signal::TERM);
+    let report = load.report().await.expect("a report");
+    assert_eq!(report.failed(), 0, "{report:?}");
+    let status = running.process.wait(Duration::from_secs(15)).await.expect("it ends by itself");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bootstrap_with_what_is_not_supported_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let bootstrap = dir.path().join("bootstrap.yaml");
+    let text = r#"
+static_resources:
+  clusters:
+  - name: ring
+    type: STATIC
+    lb_policy: RING_HASH
+    load_assignment: {cluster_name: ring}
+"#;
+    std::fs::write(&bootstrap, text).expect("written");
+    let output = std::process::Command::new(peers::meltemi()).arg("proxy").arg("-c").arg(&bootstrap).output();
+    let output = output.expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("ring") && said.contains("lb_policy"), "{said}");
+}
