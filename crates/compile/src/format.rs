@@ -4,6 +4,12 @@
 
 use http::HeaderName;
 
+mod parse;
+#[cfg(test)]
+mod tests;
+
+pub use parse::FormatError;
+
 /// A format string: literal text and operators in order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Format {
@@ -89,4 +95,27 @@ pub enum Op {
     StreamId,
     /// `%UPSTREAM_METADATA%`, `%DYNAMIC_METADATA%`, `%FILTER_STATE%`: nothing writes them yet, so `-`.
     Missing,
+}
+
+impl Format {
+    /// Envoy's format of an access log without one.
+    pub const ENVOY_ACCESS_LOG: &str = concat!(
+        "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" ",
+        "%RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% ",
+        "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% ",
+        "\"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" ",
+        "\"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n",
+    );
+
+    /// Istio's format of an access log, its default text encoding.
+    pub const ISTIO_ACCESS_LOG: &str = concat!(
+        "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" ",
+        "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% ",
+        "\"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% ",
+        "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% ",
+        "\"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" ",
+        "\"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% ",
+        "%UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% ",
+        "%REQUESTED_SERVER_NAME% %ROUTE_NAME%\n",
+    );
 }

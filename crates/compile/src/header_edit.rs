@@ -4,6 +4,10 @@ use http::HeaderName;
 
 use crate::format::Format;
 
+mod build;
+
+pub(crate) use build::{Fields, header_edits};
+
 /// What to change: removals first, then additions, as Envoy does it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HeaderEdits {

@@ -2,11 +2,78 @@
 //!
 //! Entry points: [`listener`], [`cluster`], [`endpoints`], [`route_table`]; each takes a message and gives its
 //! compiled form or the [`Rejection`]s (resource, field path, reason) that become a NACK. A field that is known
-//! to Envoy but not supported here is rejected by its path, never ignored.
+//! to Envoy but not supported here is rejected by its path, never ignored. The decisions are methods of the
+//! compiled values: [`program::Listener::choose`], [`route::RouteTable::find`], [`route::ClusterChoice::pick`],
+//! [`route::Forward::rewritten_path`], [`route::Redirect::location`], [`route::RetryPolicy`].
 //! Must not know: tokio, sockets, Istio.
 
+#![expect(deprecated, reason = "deprecated fields are read too, so that none of them is ignored")]
+
+mod access_log;
+mod chain;
+mod choice;
+mod cluster;
+mod config_source;
+mod connection_manager;
+mod endpoint;
+mod extension;
 pub mod format;
 pub mod header_edit;
+mod http_filter;
+mod istio_stats;
+mod ledger;
+mod listener;
 pub mod matcher;
 pub mod program;
+mod protocol_options;
+mod redirect;
+mod rejection;
+pub mod retry;
 pub mod route;
+mod scalar;
+mod tcp_proxy;
+
+use meltemi_envoy::config;
+
+pub use choice::Picked;
+pub use rejection::Rejection;
+
+use ledger::Ledger;
+
+/// Compiles a listener.
+///
+/// # Errors
+/// All fields that are invalid or not supported.
+pub fn listener(message: &config::listener::v3::Listener) -> Result<program::Listener, Vec<Rejection>> {
+    Ledger::run(&message.name, |at| listener::compile(at, message))
+}
+
+/// Compiles a cluster; with inline endpoints (`STATIC`), their table too.
+///
+/// # Errors
+/// All fields that are invalid or not supported.
+pub fn cluster(
+    message: &config::cluster::v3::Cluster,
+) -> Result<(program::Cluster, Option<program::Endpoints>), Vec<Rejection>> {
+    Ledger::run(&message.name, |at| cluster::compile(at, message))
+}
+
+/// Compiles the endpoints of an EDS cluster.
+///
+/// # Errors
+/// All fields that are invalid or not supported.
+pub fn endpoints(
+    message: &config::endpoint::v3::ClusterLoadAssignment,
+) -> Result<program::Endpoints, Vec<Rejection>> {
+    Ledger::run(&message.cluster_name, |at| endpoint::compile(at, message))
+}
+
+/// Compiles a route configuration.
+///
+/// # Errors
+/// All fields that are invalid or not supported.
+pub fn route_table(
+    message: &config::route::v3::RouteConfiguration,
+) -> Result<route::RouteTable, Vec<Rejection>> {
+    Ledger::run(&message.name, |at| route::compile(at, message))
+}

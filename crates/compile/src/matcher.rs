@@ -7,6 +7,14 @@ use std::borrow::Cow;
 
 use http::HeaderName;
 
+mod build;
+mod eval;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use build::{header_matcher, query_matcher, regex_full_match, rewrite_pattern};
+pub(crate) use eval::without_query;
+
 /// A request as routing sees it.
 pub trait RequestView {
     /// `:method`.

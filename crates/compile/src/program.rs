@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::format::{Format, JsonFormat};
-use crate::header_edit::HeaderEdits;
 use crate::route::RouteTable;
 
 /// The name of a listener, cluster, route configuration or virtual host.
@@ -111,6 +110,20 @@ pub struct ChainMatch {
     pub source_ports: Vec<u16>,
     /// `direct_source_prefix_ranges`.
     pub direct_source_prefix_ranges: Vec<ipnet::IpNet>,
+    /// `source_type`.
+    pub source_type: SourceType,
+}
+
+/// `source_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SourceType {
+    /// From anywhere.
+    #[default]
+    Any,
+    /// From a loopback address or the destination address itself.
+    SameIpOrLoopback,
+    /// From anywhere else.
+    External,
 }
 
 /// The filter that consumes the connection.
@@ -148,6 +161,9 @@ pub struct HttpConnectionManager {
     pub stat_prefix: Name,
     /// Where routes come from.
     pub routes: RouteSource,
+    /// How long the listener waits for RDS before it serves without (`initial_fetch_timeout` of the config
+    /// source); `None` waits for ever (0).
+    pub initial_fetch_timeout: Option<Duration>,
     /// `http_filters` in order, without the router, which always ends the list.
     pub filters: Vec<HttpFilter>,
     /// `server_name`, default `envoy`.
@@ -221,6 +237,9 @@ pub enum RouteSource {
     /// answers 404.
     Rds(Name),
 }
+
+/// `initial_fetch_timeout` of a config source, when it is not set.
+pub const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Which side of a call a proxy reports, the `reporter` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -349,6 +368,9 @@ pub struct Cluster {
     pub stat_name: Name,
     /// `type` and what belongs to it.
     pub discovery: Discovery,
+    /// How long the cluster waits for EDS before it is used without hosts (`initial_fetch_timeout` of the config
+    /// source); `None` waits for ever (0).
+    pub initial_fetch_timeout: Option<Duration>,
     /// `lb_policy` or `load_balancing_policy`.
     pub lb: LbPolicy,
     /// `common_lb_config.healthy_panic_threshold` in percent, default 50.

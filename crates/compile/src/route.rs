@@ -13,6 +13,18 @@ use crate::header_edit::HeaderEdits;
 use crate::matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RewritePattern};
 use crate::program::Name;
 
+mod build;
+mod domains;
+mod entry;
+mod find;
+mod forward;
+mod retry_policy;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use build::compile;
+use domains::Domains;
+
 /// A compiled `RouteConfiguration`. Build with [`crate::route_table`], ask with [`RouteTable::find`].
 #[derive(Debug)]
 pub struct RouteTable {
@@ -21,7 +33,9 @@ pub struct RouteTable {
     /// `virtual_hosts`, in order.
     pub virtual_hosts: Vec<Arc<VirtualHost>>,
     /// Index from domain to virtual host.
-    pub(crate) domains: (),
+    pub(crate) domains: Domains,
+    /// `ignore_path_parameters_in_path_matching`.
+    pub(crate) ignore_path_parameters: bool,
     /// Header changes of the configuration.
     pub edits: RouteEdits,
     /// `most_specific_header_mutations_wins`.
@@ -39,6 +53,8 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
     /// `require_tls`.
     pub require_tls: RequireTls,
+    /// What `require_tls` answers; `None` when it asks for nothing.
+    pub(crate) tls_redirect: Option<Arc<Route>>,
     /// Header changes of the virtual host.
     pub edits: RouteEdits,
     /// `retry_policy` for routes that have none.
@@ -132,10 +148,21 @@ pub struct Forward {
     pub host_rewrite: HostRewrite,
     /// `append_x_forwarded_host`.
     pub append_x_forwarded_host: bool,
-    /// `request_mirror_policies`: cluster and parts per million.
-    pub mirrors: Vec<(Name, u32)>,
+    /// `request_mirror_policies`.
+    pub mirrors: Vec<Mirror>,
     /// `priority` is HIGH.
     pub high_priority: bool,
+}
+
+/// An entry of `request_mirror_policies`: where a copy of some requests goes, its response unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// `cluster`.
+    pub cluster: Name,
+    /// `runtime_fraction` as parts per million, default all.
+    pub fraction_ppm: u32,
+    /// `-shadow` is appended to the host of the copy, unless `disable_shadow_host_suffix_append`.
+    pub appends_shadow: bool,
 }
 
 /// `cluster_specifier`.
@@ -190,6 +217,8 @@ pub struct Redirect {
     pub path: RedirectPath,
     /// `strip_query`.
     pub strip_query: bool,
+    /// The redirect of `require_tls`: only the scheme changes, even a default port stays.
+    pub(crate) keep_port: bool,
 }
 
 /// `path_rewrite_specifier` of a redirect.

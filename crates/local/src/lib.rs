@@ -1,1 +1,31 @@
-//! placeholder
+//! `meltemi up`: a whole mesh on one machine, as processes.
+//!
+//! Owns what runs and keeps running: the plan (`plan`), addresses (`block`), processes (`unit`, `reaper`), probes
+//! (`probe`), the state directory (`state`), what people see (`terminal`). Must not know what a request or an Envoy
+//! resource is: it starts the control plane and the proxies as processes of its own executable and talks to them by
+//! file and by probe.
+//!
+//! Entry points: [`up`] and [`reap`]. Where to read next: `mesh.rs`, the loop that owns all state.
+
+mod args;
+mod block;
+mod codes;
+mod instance;
+mod limits;
+mod logs;
+mod manifests;
+mod mark;
+mod mesh;
+mod plan;
+mod preflight;
+mod probe;
+mod programs;
+mod reaper;
+mod state;
+mod terminal;
+mod unit;
+mod up;
+
+pub use args::{OutputFormat, ReaperArgs, UpArgs};
+pub use reaper::reap;
+pub use up::up;

@@ -1,1 +1,33 @@
-//! placeholder
+//! The data plane: what the `meltemi proxy` process does.
+//!
+//! A main thread (boot, configuration, admin, logs) feeds immutable [`Program`](meltemi_compile::program::Program)s
+//! to worker threads ([`worker`]); a worker accepts connections and moves requests, with its own sockets, pools and
+//! counters. Everything that needs no socket is decided by `meltemi-compile`; bytes are parsed by `meltemi-http`.
+//! Must not know: Istio objects, the snapshot, how Envoy resources are translated.
+//!
+//! Layers: boot > config > admin > worker > listener > http, tcp > router > upstream > access_log > istio_stats > record > stats;
+//! a module may name only modules to its right.
+
+pub mod access_log;
+pub mod admin;
+pub mod boot;
+mod bootstrap;
+pub mod command_line;
+pub mod config;
+mod generation;
+mod http;
+pub mod istio_stats;
+pub mod lifecycle;
+mod listener;
+mod random;
+pub mod record;
+mod relay;
+mod router;
+pub mod stats;
+mod tcp;
+mod timer;
+pub mod upstream;
+pub mod worker;
+
+pub use boot::run;
+pub use command_line::ProxyArgs;

@@ -1,1 +1,10 @@
-//! placeholder
+//! The shell that every daemon of the mesh lives in: [`logging`], named tasks ([`task`]), [`drain`],
+//! process [`signal`]s and retry pacing ([`backoff`]).
+//!
+//! Knows no noun of a mesh, opens no socket and reads no environment. Needs a tokio runtime, of any flavour.
+
+pub mod backoff;
+pub mod drain;
+pub mod logging;
+pub mod signal;
+pub mod task;

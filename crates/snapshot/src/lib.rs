@@ -1,1 +1,31 @@
-//! placeholder
+//! The immutable mesh: what all objects together mean.
+//!
+//! Owns: services and their endpoints, the selection and merge rules of the Istio API (host lookup, exports,
+//! Sidecar scope, DestinationRule merging), and the diagnostics that need more than one object to see.
+//! Must not know: Envoy, sockets, time. Entry points: [`Snapshot::build`], the specification;
+//! [`Snapshot::apply`], which must equal it; [`Scope::of`], the mesh as one proxy sees it.
+//! Read next: `service.rs`, then `scope.rs`.
+
+mod check;
+mod config;
+mod endpoint;
+mod host;
+mod mesh;
+mod policy;
+mod protocol;
+mod scope;
+mod service;
+mod visibility;
+
+pub use config::{
+    Config, DestinationRule, Gateway, GatewayName, ServerHost, Sidecar, VirtualService, labels_match,
+    oldest_first,
+};
+pub use endpoint::{Endpoint, EndpointAddress, Endpoints};
+pub use host::{CLUSTER_DOMAIN, Host};
+pub use mesh::{Inputs, Snapshot};
+pub use policy::Policy;
+pub use protocol::Protocol;
+pub use scope::{Client, Scope, View};
+pub use service::{Registry, Resolution, Service, ServicePort, Services, TargetPort};
+pub use visibility::Visibility;

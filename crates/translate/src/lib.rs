@@ -1,1 +1,25 @@
-//! placeholder
+//! From the mesh as one proxy sees it to Envoy resources, with Istio's names and meaning.
+//!
+//! Owns: everything Istio's `pilot/pkg/networking/core` does for the shapes of proxy that exist here, and the side
+//! table from resources back to the objects. Must not know: streams, time, sockets; the same snapshot and shape
+//! always give the same bytes. Entry points: [`ProxyShape::from_node`], [`translate`].
+//! Read next: `listener.rs`, then `route.rs`.
+
+mod access_log;
+mod cluster;
+mod connection_manager;
+mod context;
+mod endpoint;
+mod gateway;
+mod listener;
+mod message;
+mod names;
+mod resources;
+mod route;
+mod shape;
+mod translate;
+mod virtual_host;
+
+pub use resources::{Origin, Origins, Place, Resource, Resources};
+pub use shape::{ISTIO_STATS, ProxyShape, Role, ShapeError};
+pub use translate::{Options, translate};

@@ -1,0 +1,109 @@
+//! The catalogue of diagnostic codes: every code once, with its meaning. `docs/diagnostics.md` is written from this
+//! table. A code keeps its meaning for ever; a retired one is not reused.
+
+use crate::diagnostic::Severity;
+
+/// One entry of the catalogue.
+#[derive(Debug)]
+pub struct Code {
+    /// `MEL` and four digits: 01xx text and fields, 02xx references between objects, 03xx what is not supported yet.
+    pub id: &'static str,
+    /// Severity unless the finding says otherwise.
+    pub severity: Severity,
+    /// A few words.
+    pub title: &'static str,
+    /// What happens in the mesh, and what to do.
+    pub explanation: &'static str,
+}
+
+macro_rules! codes {
+    ($($name:ident $id:literal $severity:ident $title:literal $explanation:literal)*) => {
+        $(#[doc = $title] pub static $name: Code =
+            Code { id: $id, severity: Severity::$severity, title: $title, explanation: $explanation };)*
+        /// Every code, in order.
+        pub static ALL: &[&Code] = &[$(&$name),*];
+    };
+}
+
+codes! {
+    SYNTAX "MEL0101" Error "the text is not YAML"
+        "The file cannot be read as YAML or JSON. Everything that came from it keeps its last good version."
+    TOO_LARGE "MEL0102" Error "the file exceeds a limit"
+        "The file is too large, too deeply nested, or expands to too many nodes through aliases. Split it."
+    NOT_AN_OBJECT "MEL0103" Error "the document is not an object"
+        "Every document needs `apiVersion`, `kind` and `metadata.name`."
+    UNKNOWN_KIND "MEL0104" Error "the kind is not known"
+        "Neither Istio nor Kubernetes has this kind in this group and version, or it is misspelt."
+    DUPLICATE_KEY "MEL0105" Error "a key appears twice"
+        "YAML keeps only one of the two values, and which one is a matter of luck. Remove one."
+    UNKNOWN_FIELD "MEL0106" Error "the field is not known"
+        "The API has no such field here; it would be dropped without effect. Check spelling and indentation."
+    WRONG_TYPE "MEL0107" Error "the value has the wrong type"
+        "The API expects another type here. Numbers and booleans meant as text need quotes."
+    MISSING_FIELD "MEL0108" Error "a required field is missing"
+        "The object has no meaning without this field."
+    OUT_OF_RANGE "MEL0109" Error "the value is out of range"
+        "The number lies outside what the API allows."
+    BAD_DURATION "MEL0110" Error "the duration is not valid"
+        "A duration is a number with a unit, such as `300ms`, `1.5s`, `2m` or `1h30m`."
+    BAD_REGEX "MEL0111" Error "the regular expression does not compile"
+        "Regular expressions use RE2 syntax and must match the whole value; there is no look-around and no back-reference."
+    BAD_HOST "MEL0112" Error "the host is not valid"
+        "A host is a DNS name, a wildcard whose leftmost label is `*`, or `*` alone where that is allowed."
+    BAD_NAME "MEL0113" Error "the name is not valid"
+        "Names, labels and keys follow the rules of Kubernetes: letters, digits, `-`, and where allowed `.` and `_`."
+    BAD_ENUM "MEL0114" Error "the value is not one of the choices"
+        "The API allows only the listed values, in exactly this spelling."
+    CONFLICTING_FIELDS "MEL0115" Error "fields exclude each other"
+        "Only one of these fields may be set at a time."
+    BAD_ADDRESS "MEL0116" Error "the address is not valid"
+        "An IP address, a CIDR block, a socket address or a URI authority was expected."
+    EMPTY "MEL0117" Error "the value must not be empty"
+        "An empty value here would match nothing or everything; say what is meant."
+    UNREACHABLE_ROUTE "MEL0118" Warning "the route can never match"
+        "An earlier route of the same object matches everything that this one would. Reorder them."
+    DUPLICATE_NAME "MEL0119" Error "a name is used twice"
+        "Names must be unique in their list."
+    UNREADABLE "MEL0120" Error "the file cannot be read"
+        "The system refuses the file, or it is not UTF-8 text. Everything that came from it keeps its last good version."
+
+    DUPLICATE_OBJECT "MEL0201" Error "the object is defined twice"
+        "Two documents define the same object; the one in the first file by name is in force."
+    UNKNOWN_DESTINATION "MEL0202" Warning "the destination host is not known"
+        "No service has this host. Requests that take this route are answered with 503."
+    UNKNOWN_SUBSET "MEL0203" Warning "the subset is not known"
+        "No DestinationRule in force for this host defines the subset. Requests that take this route are answered with 503."
+    UNKNOWN_GATEWAY "MEL0204" Warning "the gateway is not known"
+        "No Gateway has this name. The routes are not attached anywhere through it."
+    EMPTY_SUBSET "MEL0205" Warning "the subset selects no endpoint"
+        "No workload of the service carries the labels of this subset. Requests for it are answered with 503."
+    IDLE_GATEWAY "MEL0206" Info "no workload matches the gateway's selector"
+        "The servers of this Gateway are not open anywhere until a gateway workload carries these labels."
+    ZERO_WEIGHTS "MEL0207" Error "all weights are zero"
+        "No destination of this route would ever be chosen."
+    DUPLICATE_HOST "MEL0208" Warning "two VirtualServices claim the same host"
+        "In a sidecar only the older VirtualService is in force for a host; the other one is ignored for it."
+    UNKNOWN_PORT "MEL0209" Warning "the service has no such port"
+        "The destination names a port that the service does not have. Requests that take this route are answered with 503."
+    UNKNOWN_SERVICE "MEL0210" Warning "the rule applies to no known service"
+        "No service has the host of this DestinationRule, so it has no effect."
+    PORT_CONFLICT "MEL0211" Error "two servers want the same port with different protocols"
+        "A port can speak one protocol only; the older server keeps the port."
+    UNMATCHED_HOST "MEL0212" Warning "the host is on none of the gateway's servers"
+        "The VirtualService names a gateway whose servers do not accept this host, so it is not reachable through it."
+    DUPLICATE_RULE "MEL0213" Warning "two DestinationRules apply to the same host"
+        "They are merged: subsets are joined, the first traffic policy counts."
+    NO_ENDPOINTS "MEL0214" Info "the service has no endpoint"
+        "No ready workload matches the selector of the service. Requests to it are answered with 503."
+
+    UNSUPPORTED_FIELD "MEL0301" Error "the field is not supported yet"
+        "The field is part of the API, but Meltemi does not implement it yet, and leaving it out would change what the object does. The object is not put in force."
+    UNSUPPORTED_POD_FIELD "MEL0302" Warning "the pod field has no effect yet"
+        "The field is part of the Kubernetes API; Meltemi does not use it when it runs workloads as local processes. The object is in force without it."
+    UNSUPPORTED_KIND "MEL0303" Warning "the kind is not supported yet"
+        "The kind is part of the Istio or Kubernetes API, but Meltemi does not read it yet. The object has no effect."
+    UNSUPPORTED_VALUE "MEL0304" Error "the value is not supported yet"
+        "The value is part of the API, but Meltemi does not implement it yet."
+    NO_EFFECT_YET "MEL0305" Warning "the field has no effect yet"
+        "The field is part of the API, but nothing in Meltemi looks at it yet. The object is in force without it."
+}

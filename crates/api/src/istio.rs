@@ -1,0 +1,29 @@
+//! Istio's networking API (`networking.istio.io`, v1, v1beta1 and v1alpha3 alike), field for field. Leaves out
+//! defaults and meaning. Source: the published CRDs of Istio 1.30.
+
+mod destination_rule;
+mod gateway;
+mod service_entry;
+mod sidecar;
+mod string_match;
+mod virtual_service;
+mod workload_entry;
+
+pub use destination_rule::{
+    ConnectionPoolSettings, DestinationRule, H2UpgradePolicy, HttpSettings, LoadBalancerSettings,
+    OutlierDetection, PortTrafficPolicy, SimpleLb, Subset, TcpKeepalive, TcpSettings, TrafficPolicy,
+};
+pub use gateway::{Gateway, Port, Server, ServerTlsSettings, TlsMode};
+pub use service_entry::{Location, Resolution, ServiceEntry, ServicePort};
+pub use sidecar::{
+    CaptureMode, IstioEgressListener, IstioIngressListener, OutboundTrafficPolicy, OutboundTrafficPolicyMode,
+    Sidecar, SidecarPort, WorkloadSelector,
+};
+pub use string_match::StringMatch;
+pub use virtual_service::{
+    DerivePort, Destination, HeaderOperations, Headers, HttpBody, HttpDirectResponse, HttpMatchRequest,
+    HttpMirrorPolicy, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, HttpRouteDestination,
+    L4MatchAttributes, Percent, PortSelector, RegexRewrite, RouteDestination, TcpRoute, TlsMatchAttributes,
+    TlsRoute, VirtualService,
+};
+pub use workload_entry::WorkloadEntry;

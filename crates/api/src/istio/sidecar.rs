@@ -1,0 +1,105 @@
+//! Sidecar: what one sidecar listens on and which hosts it may see. Leaves out which Sidecar applies to a workload.
+//! Source: Istio `networking.Sidecar`.
+
+use std::collections::BTreeMap;
+
+use crate::check;
+use crate::decode::{wire, wire_enum};
+use crate::syntax;
+
+wire! {
+    /// Configuration of the sidecars of a selector, or of a namespace.
+    pub struct Sidecar {
+        /// Workloads it applies to; absent: all of the namespace.
+        workload_selector: Option<WorkloadSelector>, "workloadSelector";
+        /// Inbound listeners; empty: derived from the services.
+        ingress: Vec<IstioIngressListener>, "ingress";
+        /// Outbound listeners and visible hosts; empty: inherited.
+        egress: Vec<IstioEgressListener>, "egress";
+        /// What happens to traffic for unknown hosts.
+        outbound_traffic_policy: Option<OutboundTrafficPolicy>, "outboundTrafficPolicy";
+    }
+    later UNSUPPORTED_FIELD "inboundConnectionPool";
+    rule check::sidecar;
+}
+
+wire! {
+    /// Workloads by label.
+    pub struct WorkloadSelector {
+        /// Labels they carry; all of them.
+        labels: BTreeMap<String, String>, "labels" => syntax::label_value;
+    }
+}
+
+wire! {
+    /// An inbound listener.
+    pub struct IstioIngressListener {
+        /// The port.
+        port: SidecarPort, "port", required;
+        /// Address; absent: the address of the workload.
+        bind: Option<String>, "bind" => syntax::bind;
+        /// Whether traffic is captured.
+        capture_mode: Option<CaptureMode>, "captureMode";
+        /// Where to forward: `127.0.0.1:PORT`, `[::1]:PORT`, `0.0.0.0:PORT` (the workload's address), `unix:///path`.
+        default_endpoint: Option<String>, "defaultEndpoint" => syntax::default_endpoint;
+    }
+    later UNSUPPORTED_FIELD "tls", "connectionPool";
+}
+
+wire! {
+    /// An outbound listener.
+    pub struct IstioEgressListener {
+        /// The port; absent: every service port of the hosts.
+        port: Option<SidecarPort>, "port";
+        /// Address; absent: what the capture mode implies.
+        bind: Option<String>, "bind" => syntax::bind;
+        /// Whether traffic is captured.
+        capture_mode: Option<CaptureMode>, "captureMode";
+        /// Hosts visible here, as `namespace/host`.
+        hosts: Vec<String>, "hosts" => syntax::egress_host;
+    }
+}
+
+wire! {
+    /// A port of a listener.
+    pub struct SidecarPort {
+        /// The number.
+        number: u32, "number", required => syntax::port;
+        /// Protocol, in any case.
+        protocol: Option<String>, "protocol" => syntax::protocol;
+        /// Name.
+        name: Option<String>, "name" => syntax::port_name;
+    }
+    ignored "targetPort";
+}
+
+wire_enum! {
+    /// How traffic reaches a listener.
+    pub enum CaptureMode {
+        /// As the proxy is set up.
+        Default = "DEFAULT",
+        /// By iptables.
+        Iptables = "IPTABLES",
+        /// The caller connects to the listener itself.
+        None = "NONE",
+    }
+}
+
+wire! {
+    /// What happens to traffic for hosts nobody knows.
+    pub struct OutboundTrafficPolicy {
+        /// Forward or refuse.
+        mode: Option<OutboundTrafficPolicyMode>, "mode";
+    }
+    later UNSUPPORTED_FIELD "egressProxy";
+}
+
+wire_enum! {
+    /// Forward or refuse.
+    pub enum OutboundTrafficPolicyMode {
+        /// Refuse.
+        RegistryOnly = "REGISTRY_ONLY",
+        /// Forward to the address that was asked for.
+        AllowAny = "ALLOW_ANY",
+    }
+}

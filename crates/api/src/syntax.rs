@@ -1,0 +1,52 @@
+//! The syntax of leaves: pure functions from the text of a scalar to what is wrong with it. One list per concern;
+//! leaves out rules that need more than one field (`check.rs`).
+//!
+//! Source: Istio's `pkg/config/validation` and Kubernetes' `apimachinery/pkg/util/validation`.
+
+mod host;
+mod number;
+mod spelling;
+mod text;
+mod time;
+
+pub(crate) use host::{
+    bind, cidr, cluster_ip, default_endpoint, destination_host, egress_host, host, ip_or_cidr,
+    namespaced_host, workload_address,
+};
+pub(crate) use number::{
+    at_least_one, not_negative, percent, port, redirect_code, response_status, weight, whole_percent,
+};
+pub(crate) use spelling::{did_you_mean, is_close};
+pub(crate) use text::{
+    base64, container_port_name, dns_label, dns_name, env_name, export_to, field_path, gateway_reference,
+    header_name, label_key, label_value, port_name, probe_scheme, protocol, regex, retry_on, subset_name,
+    transport_protocol,
+};
+pub(crate) use time::{duration, duration_or_zero, parse_duration, timestamp, unix_seconds};
+
+use crate::codes::Code;
+
+/// What is wrong with the text of a leaf.
+#[derive(Debug)]
+pub(crate) struct Flaw {
+    pub(crate) code: &'static Code,
+    pub(crate) message: String,
+    pub(crate) help: String,
+}
+
+impl Flaw {
+    fn new(code: &'static Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), help: String::new() }
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = help.into();
+        self
+    }
+}
+
+/// What a leaf check says.
+type Verdict = Result<(), Flaw>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! Clusters.
+//!
+//! Source: `envoy.config.cluster.v3`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use meltemi_envoy::config::cluster::v3 as proto;
+use meltemi_envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use meltemi_envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, CommonLbConfig};
+use meltemi_envoy::config::cluster::v3::{CircuitBreakers, UpstreamConnectionOptions};
+use meltemi_envoy::config::core::v3::{Metadata, RoutingPriority};
+use prost_types::value::Kind;
+
+use crate::ledger::{At, harmless, refuse};
+use crate::listener::raw_transport_socket;
+use crate::program::{CircuitBreaker, Cluster, ClusterService, Endpoints, Http2Options, UpstreamHttp};
+use crate::protocol_options::{self, Common};
+use crate::scalar::digest;
+
+mod discovery;
+mod load_balancing;
+mod outlier;
+
+/// `connect_timeout` when it is not set.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// `healthy_panic_threshold` when it is not set.
+const PANIC_THRESHOLD_PERCENT: f64 = 50.0;
+
+/// Compiles a cluster, with its inline endpoints when it is `STATIC`.
+pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster, Option<Endpoints>)> {
+    refuse_unsupported(at, message);
+    at.required("name", &message.name);
+    raw_transport_socket(at, message.transport_socket.as_ref());
+    let protocol = Protocol::compile(at, message);
+    let lb = load_balancing::policy(at, message);
+    let outlier = message.outlier_detection.as_ref().map(|m| outlier::compile(&at.field("outlier_detection"), m));
+    let circuit_breakers = message.circuit_breakers.as_ref().map_or_else(Default::default, |breakers| {
+        circuit_breakers(&at.field("circuit_breakers"), breakers)
+    });
+    let panic_threshold = panic_threshold(at, message.common_lb_config.as_ref());
+    let found = discovery::compile(at, message)?;
+    let cluster = Cluster {
+        name: message.name.as_str().into(),
+        stat_name: match message.alt_stat_name.as_str() {
+            "" => message.name.as_str().into(),
+            name => name.into(),
+        },
+        discovery: found.discovery,
+        initial_fetch_timeout: found.initial_fetch_timeout,
+        lb: lb?,
+        healthy_panic_threshold_percent: panic_threshold,
+        connect_timeout: at.positive("connect_timeout", &message.connect_timeout).unwrap_or(CONNECT_TIMEOUT),
+        http: protocol.http,
+        idle_timeout: protocol.common.idle_timeout,
+        max_requests_per_connection: protocol.common.max_requests_per_connection,
+        circuit_breakers,
+        outlier,
+        service: message.metadata.as_ref().and_then(service),
+        digest: digest(message),
+    };
+    Some((cluster, found.endpoints))
+}
+
+/// Every field that the parts do not read.
+fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
+    let proto::Cluster {
+        name: _,
+        alt_stat_name: _,
+        connect_timeout: _,
+        transport_socket: _,
+        metadata: _,
+        circuit_breakers: _,
+        outlier_detection: _,
+        common_lb_config: _,
+        // Read by `discovery`.
+        cluster_discovery_type: _,
+        eds_cluster_config: _,
+        load_assignment: _,
+        dns_refresh_rate: _,
+        respect_dns_ttl: _,
+        dns_lookup_family: _,
+        // Read by `load_balancing`.
+        lb_policy: _,
+        lb_config: _,
+        load_balancing_policy: _,
+        // Read by `Protocol`.
+        typed_extension_protocol_options: _,
+        common_http_protocol_options: _,
+        http_protocol_options: _,
+        http2_protocol_options: _,
+        upstream_http_protocol_options: _,
+        max_requests_per_connection: _,
+        protocol_selection: _,
+        transport_socket_matches,
+        transport_socket_matcher,
+        stats_matcher,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        health_checks,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init,
+        cleanup_interval,
+        upstream_bind_config,
+        lb_subset_config,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        filters,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets,
+        upstream_config,
+        track_cluster_stats,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+    } = message;
+    refuse!(at; transport_socket_matches, transport_socket_matcher, stats_matcher, health_checks);
+    refuse!(at; per_connection_buffer_high_watermark_timeout, dns_resolvers, use_tcp_for_dns_lookups);
+    refuse!(at; dns_resolution_config, typed_dns_resolver_config, upstream_bind_config, lb_subset_config);
+    refuse!(at; filters, lrs_server, lrs_report_endpoint_metrics, upstream_config, preconnect_policy);
+    refuse!(at; connection_pool_per_downstream_connection, queuing_policies);
+    at.refuse_false("wait_for_warm_on_init", *wait_for_warm_on_init);
+    if let Some(options) = upstream_connection_options {
+        refuse_connection_options(&at.field("upstream_connection_options"), options);
+    }
+    harmless!(ReadAhead; per_connection_buffer_limit_bytes);
+    harmless!(DnsPacing; dns_jitter, dns_failure_refresh_rate);
+    // Hosts of ORIGINAL_DST last as long as their connections.
+    harmless!(NoSuchLimit; cleanup_interval);
+    harmless!(NoHealthChecks; ignore_health_on_host_removal, close_connections_on_host_health_failure);
+    harmless!(StatsOnly; track_timeout_budgets, track_cluster_stats);
+}
+
+fn refuse_connection_options(at: &At<'_>, message: &UpstreamConnectionOptions) {
+    let UpstreamConnectionOptions {
+        tcp_keepalive,
+        set_local_interface_name_on_upstream_connections,
+        happy_eyeballs_config,
+    } = message;
+    refuse!(at; tcp_keepalive, happy_eyeballs_config);
+    harmless!(Metadata; set_local_interface_name_on_upstream_connections);
+}
+
+/// How a cluster speaks HTTP.
+struct Protocol {
+    http: UpstreamHttp,
+    common: Common,
+}
+
+impl Protocol {
+    /// From `typed_extension_protocol_options`, or else from the old fields of the cluster.
+    fn compile(at: &At<'_>, message: &proto::Cluster) -> Protocol {
+        let old = Protocol::from_old_fields(at, message);
+        match protocol_options::upstream(at, &message.typed_extension_protocol_options) {
+            Some(_) if old.is_some() => {
+                at.field("typed_extension_protocol_options").reject("must not be set beside the deprecated options");
+                Protocol { http: UpstreamHttp::Http1, common: Common::default() }
+            }
+            Some((common, http)) => Protocol { http, common },
+            None => old.unwrap_or(Protocol { http: UpstreamHttp::Http1, common: Common::default() }),
+        }
+        .with_old_maximum(message.max_requests_per_connection)
+        .checked(at)
+    }
+
+    /// `None` when none of them is set.
+    fn from_old_fields(at: &At<'_>, message: &proto::Cluster) -> Option<Protocol> {
+        let selection = at.choice::<ClusterProtocolSelection>("protocol_selection", message.protocol_selection)?;
+        let use_downstream = selection == ClusterProtocolSelection::UseDownstreamProtocol;
+        let is_default = message.common_http_protocol_options.is_none()
+            && message.http_protocol_options.is_none()
+            && message.http2_protocol_options.is_none()
+            && message.upstream_http_protocol_options.is_none();
+        if is_default && !use_downstream {
+            return None;
+        }
+        protocol_options::http1(&at.field("http_protocol_options"), message.http_protocol_options.as_ref());
+        let http2 = message.http2_protocol_options.as_ref();
+        let options = protocol_options::http2(&at.field("http2_protocol_options"), http2);
+        let common = protocol_options::common(
+            &at.field("common_http_protocol_options"),
+            message.common_http_protocol_options.as_ref(),
+        );
+        let http = match (use_downstream, http2) {
+            (true, _) => UpstreamHttp::UseDownstream(options),
+            (false, Some(_)) => UpstreamHttp::Http2(options),
+            (false, None) => UpstreamHttp::Http1,
+        };
+        Some(Protocol { http, common })
+    }
+
+    fn with_old_maximum(mut self, maximum: Option<u32>) -> Protocol {
+        let maximum = maximum.filter(|max| *max != 0);
+        self.common.max_requests_per_connection = self.common.max_requests_per_connection.or(maximum);
+        self
+    }
+
+    /// Upstream connections have no limit of age or of headers yet.
+    fn checked(self, at: &At<'_>) -> Protocol {
+        let defaults = Common::default();
+        let at = at.field("common_http_protocol_options");
+        if self.common.max_connection_duration.is_some() {
+            at.field("max_connection_duration").reject("not supported yet in a cluster");
+        }
+        if self.common.max_headers_count != defaults.max_headers_count {
+            at.field("max_headers_count").reject("not supported yet in a cluster");
+        }
+        if let UpstreamHttp::Http2(options) | UpstreamHttp::UseDownstream(options) = self.http
+            && options.allow_connect != Http2Options::default().allow_connect
+        {
+            at.field("allow_connect").reject("not supported yet in a cluster");
+        }
+        self
+    }
+}
+
+fn circuit_breakers(at: &At<'_>, message: &CircuitBreakers) -> [CircuitBreaker; 2] {
+    let CircuitBreakers { thresholds, per_host_thresholds } = message;
+    refuse!(at; per_host_thresholds);
+    // The first entry of a priority counts.
+    let mut found = [None, None];
+    for (i, thresholds) in thresholds.iter().enumerate() {
+        let at = at.item("thresholds", i);
+        let Some(priority) = at.choice::<RoutingPriority>("priority", thresholds.priority) else { continue };
+        let slot = &mut found[usize::from(priority == RoutingPriority::High)];
+        let breaker = circuit_breaker(&at, thresholds);
+        slot.get_or_insert(breaker);
+    }
+    found.map(Option::unwrap_or_default)
+}
+
+fn circuit_breaker(at: &At<'_>, message: &Thresholds) -> CircuitBreaker {
+    let Thresholds {
+        priority: _,
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining,
+        max_connection_pools,
+    } = message;
+    refuse!(at; retry_budget, max_connection_pools);
+    harmless!(StatsOnly; track_remaining);
+    let defaults = CircuitBreaker::default();
+    CircuitBreaker {
+        max_connections: max_connections.unwrap_or(defaults.max_connections),
+        max_pending_requests: max_pending_requests.unwrap_or(defaults.max_pending_requests),
+        max_requests: max_requests.unwrap_or(defaults.max_requests),
+        max_retries: max_retries.unwrap_or(defaults.max_retries),
+    }
+}
+
+fn panic_threshold(at: &At<'_>, message: Option<&CommonLbConfig>) -> f64 {
+    let Some(message) = message else { return PANIC_THRESHOLD_PERCENT };
+    let at = at.field("common_lb_config");
+    let CommonLbConfig {
+        healthy_panic_threshold,
+        update_merge_window,
+        ignore_new_hosts_until_first_hc,
+        close_connections_on_host_set_change,
+        consistent_hashing_lb_config,
+        override_host_status,
+        locality_config_specifier,
+    } = message;
+    refuse!(at; close_connections_on_host_set_change, consistent_hashing_lb_config, override_host_status);
+    refuse!(at; locality_config_specifier);
+    harmless!(NoHealthChecks; ignore_new_hosts_until_first_hc);
+    harmless!(Batching; update_merge_window);
+    let Some(percent) = healthy_panic_threshold else { return PANIC_THRESHOLD_PERCENT };
+    if !(0.0..=100.0).contains(&percent.value) {
+        at.field("healthy_panic_threshold").field("value").reject("must be between 0 and 100");
+    }
+    percent.value
+}
+
+/// Reads `filter_metadata.istio.services[0]`.
+fn service(metadata: &Metadata) -> Option<ClusterService> {
+    let istio = metadata.filter_metadata.get("istio")?;
+    let Kind::ListValue(services) = istio.fields.get("services")?.kind.as_ref()? else { return None };
+    let Kind::StructValue(service) = services.values.first()?.kind.as_ref()? else { return None };
+    let text = |key| text_field(&service.fields, key);
+    Some(ClusterService { host: text("host"), name: text("name"), namespace: text("namespace") })
+}
+
+fn text_field(fields: &BTreeMap<String, prost_types::Value>, key: &str) -> Box<str> {
+    match fields.get(key).and_then(|value| value.kind.as_ref()) {
+        Some(Kind::StringValue(text)) => text.as_str().into(),
+        _ => "".into(),
+    }
+}

@@ -1,0 +1,277 @@
+//! The HTTP connection manager.
+//!
+//! Source: `envoy.extensions.filters.network.http_connection_manager.v3`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use http::HeaderValue;
+use meltemi_envoy::extensions::filters::network::http_connection_manager::v3 as proto;
+use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as parts;
+use meltemi_envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
+use parts::{PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, StripPortMode};
+
+use crate::access_log::{Place, access_logs};
+use crate::config_source::ads;
+use crate::extension::{unknown, unpack};
+use crate::http_filter::http_filters;
+use crate::ledger::{At, harmless, refuse};
+use crate::program::{
+    CodecType, Direction, EscapedSlashes, Forwarding, HttpConnectionManager, Name, Reporter, RouteSource,
+    ServerHeader, StripPort,
+};
+use crate::protocol_options::{Http1, common, http1, http2};
+use crate::route;
+
+const DEFAULT_SERVER_NAME: &str = "envoy";
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_REQUEST_HEADERS_KB: u32 = 60;
+/// The most that Envoy lets one ask for.
+const MAX_REQUEST_HEADERS_KB_BOUNDS: (u32, u32) = (1, 8192);
+
+/// Compiles a connection manager. `direction` is the listener's: it decides who reports.
+pub(crate) fn connection_manager(
+    at: &At<'_>,
+    message: &proto::HttpConnectionManager,
+    direction: Direction,
+) -> Option<HttpConnectionManager> {
+    let proto::HttpConnectionManager {
+        codec_type,
+        stat_prefix,
+        http_filters: filters,
+        add_user_agent,
+        tracing,
+        common_http_protocol_options,
+        http1_safe_max_connection_duration,
+        http_protocol_options,
+        http2_protocol_options,
+        http3_protocol_options,
+        server_name,
+        server_header_transformation,
+        scheme_header_transformation,
+        max_request_headers_kb,
+        stream_idle_timeout,
+        stream_flush_timeout,
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout,
+        drain_timeout_jitter,
+        delayed_close_timeout,
+        access_log,
+        access_log_flush_interval,
+        flush_access_log_on_new_request,
+        access_log_options,
+        use_remote_address: _,
+        xff_num_trusted_hops: _,
+        original_ip_detection_extensions,
+        early_header_mutation_extensions,
+        internal_address_config,
+        skip_xff_append: _,
+        via: _,
+        generate_request_id: _,
+        preserve_external_request_id: _,
+        always_set_request_id_in_response: _,
+        forward_client_cert_details,
+        set_current_client_cert_details,
+        forward_client_cert_matcher,
+        proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        upgrade_configs,
+        normalize_path,
+        merge_slashes,
+        path_with_escaped_slashes_action,
+        request_id_extension,
+        local_reply_config,
+        strip_matching_host_port,
+        stream_error_on_invalid_http_message,
+        path_normalization_options,
+        strip_trailing_host_dot,
+        proxy_status_config,
+        typed_header_validation_config,
+        append_x_forwarded_port: _,
+        append_local_overload,
+        add_proxy_protocol_connection_state,
+        forward_proto_config,
+        route_specifier,
+        strip_port_mode,
+    } = message;
+    refuse!(at; tracing, http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation);
+    refuse!(at; stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, access_log_options);
+    refuse!(at; flush_access_log_on_new_request, original_ip_detection_extensions, internal_address_config);
+    refuse!(at; early_header_mutation_extensions, forward_client_cert_matcher, proxy_100_continue);
+    refuse!(at; represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config, proxy_status_config);
+    refuse!(at; path_normalization_options, typed_header_validation_config, append_local_overload);
+    refuse!(at; forward_proto_config);
+    at.refuse_true("add_user_agent", *add_user_agent);
+    at.refuse_true("stream_error_on_invalid_http_message", *stream_error_on_invalid_http_message);
+    harmless!(PlaintextOnly; set_current_client_cert_details, add_proxy_protocol_connection_state);
+    refuse_client_cert_forwarding(at, *forward_client_cert_details);
+    check_request_id_extension(at, request_id_extension.as_ref());
+    at.required("stat_prefix", stat_prefix);
+    let filters = http_filters(at, filters);
+    let common = common(&at.field("common_http_protocol_options"), common_http_protocol_options.as_ref());
+    let Http1 { allow_absolute_url, accept_http_10 } =
+        http1(&at.field("http_protocol_options"), http_protocol_options.as_ref());
+    let max_headers_kb = at.bounded(
+        "max_request_headers_kb",
+        *max_request_headers_kb,
+        MAX_REQUEST_HEADERS_KB,
+        MAX_REQUEST_HEADERS_KB_BOUNDS,
+    );
+    let access_log = access_logs(at, access_log, Place::Filter);
+    let upgrades = upgrades(at, upgrade_configs);
+    let (routes, initial_fetch_timeout) = route_source(at, route_specifier.as_ref())?;
+    Some(HttpConnectionManager {
+        codec: codec_type_of(at, *codec_type)?,
+        stat_prefix: stat_prefix.as_str().into(),
+        routes,
+        initial_fetch_timeout,
+        filters: filters.filters,
+        server_name: at
+            .header_value("server_name", server_name)
+            .unwrap_or(HeaderValue::from_static(DEFAULT_SERVER_NAME)),
+        server_header: server_header(at, *server_header_transformation)?,
+        forwarding: forwarding(at, message),
+        normalize_path: normalize_path.unwrap_or(false),
+        merge_slashes: *merge_slashes,
+        escaped_slashes: escaped_slashes(at, *path_with_escaped_slashes_action)?,
+        strip_port: strip_port(at, *strip_matching_host_port, strip_port_mode.as_ref())?,
+        strip_trailing_host_dot: *strip_trailing_host_dot,
+        idle_timeout: common.idle_timeout,
+        max_connection_duration: common.max_connection_duration,
+        max_requests_per_connection: common.max_requests_per_connection,
+        max_headers_count: common.max_headers_count,
+        max_request_headers_bytes: max_headers_kb.saturating_mul(1024),
+        request_timeout: at.timeout("request_timeout", request_timeout, None),
+        request_headers_timeout: at.timeout("request_headers_timeout", request_headers_timeout, None),
+        stream_idle_timeout: at.timeout("stream_idle_timeout", stream_idle_timeout, Some(STREAM_IDLE_TIMEOUT)),
+        drain_timeout: at.duration("drain_timeout", drain_timeout).unwrap_or(DRAIN_TIMEOUT),
+        delayed_close_timeout: at
+            .duration("delayed_close_timeout", delayed_close_timeout)
+            .unwrap_or(DELAYED_CLOSE_TIMEOUT),
+        accept_http_10,
+        allow_absolute_url,
+        upgrades,
+        http2: http2(&at.field("http2_protocol_options"), http2_protocol_options.as_ref()),
+        access_log,
+        istio_stats: filters.istio_stats.then_some(reporter(direction)),
+    })
+}
+
+fn reporter(direction: Direction) -> Reporter {
+    match direction {
+        Direction::Inbound => Reporter::Destination,
+        Direction::Outbound | Direction::Unspecified => Reporter::Source,
+    }
+}
+
+fn codec_type_of(at: &At<'_>, value: i32) -> Option<CodecType> {
+    match at.choice("codec_type", value)? {
+        parts::CodecType::Auto => Some(CodecType::Auto),
+        parts::CodecType::Http1 => Some(CodecType::Http1),
+        parts::CodecType::Http2 => Some(CodecType::Http2),
+        parts::CodecType::Http3 => at.field("codec_type").none("not supported yet: HTTP3"),
+    }
+}
+
+/// On plaintext connections every mode but one removes `x-forwarded-client-cert`.
+fn refuse_client_cert_forwarding(at: &At<'_>, value: i32) {
+    let mode = at.choice::<parts::ForwardClientCertDetails>("forward_client_cert_details", value);
+    if mode == Some(parts::ForwardClientCertDetails::AlwaysForwardOnly) {
+        at.field("forward_client_cert_details").reject("not supported yet: ALWAYS_FORWARD_ONLY");
+    }
+}
+
+/// The one extension is Envoy's default, which is what the proxy does.
+fn check_request_id_extension(at: &At<'_>, message: Option<&proto::RequestIdExtension>) {
+    let Some(any) = message.and_then(|extension| extension.typed_config.as_ref()) else { return };
+    let at_extension = at.field("request_id_extension");
+    let at = &at_extension.field("typed_config");
+    if !any.is::<UuidRequestIdConfig>() {
+        unknown::<()>(at, "request_id_extension", any);
+        return;
+    }
+    let Some(UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling }) = unpack(at, any) else {
+        return;
+    };
+    at.refuse_false("pack_trace_reason", pack_trace_reason);
+    harmless!(NoTracing; use_request_id_for_trace_sampling);
+}
+
+fn server_header(at: &At<'_>, value: i32) -> Option<ServerHeader> {
+    Some(match at.choice("server_header_transformation", value)? {
+        ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
+        ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,
+        ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
+    })
+}
+
+fn forwarding(at: &At<'_>, message: &proto::HttpConnectionManager) -> Forwarding {
+    Forwarding {
+        use_remote_address: message.use_remote_address.unwrap_or(false),
+        xff_num_trusted_hops: message.xff_num_trusted_hops,
+        skip_xff_append: message.skip_xff_append,
+        append_x_forwarded_port: message.append_x_forwarded_port,
+        via: at.header_value("via", &message.via),
+        generate_request_id: message.generate_request_id.unwrap_or(true),
+        preserve_external_request_id: message.preserve_external_request_id,
+        always_set_request_id_in_response: message.always_set_request_id_in_response,
+    }
+}
+
+fn escaped_slashes(at: &At<'_>, value: i32) -> Option<EscapedSlashes> {
+    Some(match at.choice("path_with_escaped_slashes_action", value)? {
+        PathWithEscapedSlashesAction::ImplementationSpecificDefault
+        | PathWithEscapedSlashesAction::KeepUnchanged => EscapedSlashes::Keep,
+        PathWithEscapedSlashesAction::RejectRequest => EscapedSlashes::Reject,
+        PathWithEscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
+        PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
+    })
+}
+
+fn strip_port(at: &At<'_>, matching: bool, mode: Option<&StripPortMode>) -> Option<StripPort> {
+    match (matching, mode) {
+        (true, Some(StripPortMode::StripAnyHostPort(true))) => {
+            at.field("strip_any_host_port").none("must not be set beside strip_matching_host_port")
+        }
+        (false, Some(StripPortMode::StripAnyHostPort(true))) => Some(StripPort::Any),
+        (true, _) => Some(StripPort::Matching),
+        (false, _) => Some(StripPort::Keep),
+    }
+}
+
+/// The names of the upgrades that are on.
+fn upgrades(at: &At<'_>, messages: &[parts::UpgradeConfig]) -> Vec<Box<str>> {
+    let mut seen = BTreeSet::new();
+    let named = at.each("upgrade_configs", messages, |at, message| {
+        let parts::UpgradeConfig { upgrade_type, filters, enabled } = message;
+        refuse!(at; filters);
+        at.required("upgrade_type", upgrade_type);
+        let name = upgrade_type.to_ascii_lowercase();
+        if !seen.insert(name.clone()) {
+            at.field("upgrade_type").reject(format_args!("multiple upgrade configs with the same name: {name}"));
+        }
+        Some((enabled.unwrap_or(true), name.into()))
+    });
+    named.into_iter().filter_map(|(is_on, name)| is_on.then_some(name)).collect()
+}
+
+fn route_source(at: &At<'_>, specifier: Option<&RouteSpecifier>) -> Option<(RouteSource, Option<Duration>)> {
+    match specifier {
+        Some(RouteSpecifier::RouteConfig(config)) => {
+            let table = route::compile(&at.field("route_config"), config)?;
+            Some((RouteSource::Inline(table.into()), None))
+        }
+        Some(RouteSpecifier::Rds(message)) => {
+            let proto::Rds { config_source, route_config_name } = message;
+            let at = at.field("rds");
+            at.required("route_config_name", route_config_name);
+            let timeout = ads(&at.field("config_source"), config_source.as_ref());
+            Some((RouteSource::Rds(Name::from(route_config_name.as_str())), timeout))
+        }
+        Some(RouteSpecifier::ScopedRoutes(_)) => at.field("scoped_routes").none("not supported yet"),
+        None => at.none("a route specifier must be set"),
+    }
+}

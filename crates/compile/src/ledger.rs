@@ -1,0 +1,213 @@
+//! Where the compiler is in a message, and what it has rejected so far.
+//!
+//! Every message is taken apart exhaustively (no `..`), so that a field of a newer protocol fails the build
+//! until it is read, refused ([`refuse!`]) or named as [`Harmless`] ([`harmless!`]). A rejection does not stop
+//! the compiler: it goes on with a placeholder, so that all problems of a resource are told at once.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use crate::rejection::Rejection;
+
+/// The reasons for which a field may be read and have no effect, each with the argument for it.
+///
+/// [`harmless!`] takes one of these with the fields, so this list and its uses are the table of what is
+/// accepted without being acted upon.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Harmless {
+    /// Names or tunes statistics and the texts of operators; traffic is the same.
+    StatsOnly,
+    /// `metadata` and its kin: read by other extensions and by people; the parts that we use are read apart.
+    Metadata,
+    /// Concerns TLS or client certificates; transport sockets with TLS are refused, so it cannot matter.
+    PlaintextOnly,
+    /// Tunes how Envoy accepts connections among its threads; our workers accept side by side.
+    AcceptPacing,
+    /// Lifts or avoids a limit (overload manager, connection limit) that does not exist here.
+    NoSuchLimit,
+    /// Chooses one of Envoy's parsers; there is one parser here.
+    ParserChoice,
+    /// A runtime key: there is no runtime layer, the default value beside it holds.
+    RuntimeKey,
+    /// Size of a buffer that bounds what is read ahead; here less than any useful value is read ahead.
+    ReadAhead,
+    /// Spreads DNS queries or repeats failed ones; the resolver paces itself, the result is the same.
+    DnsPacing,
+    /// Weights of localities: they act only with `locality_weighted_lb_config`, which is refused.
+    LocalityWeight,
+    /// Tunes a kind of outlier detection that is not in force, and that is refused where it would be.
+    OtherDetector,
+    /// Holds back or batches updates; here each is in force when it comes.
+    Batching,
+    /// Acts on active health checks, which are refused.
+    NoHealthChecks,
+    /// Acts on traces, and a tracing provider is refused.
+    NoTracing,
+    /// A deprecated spelling of the default.
+    Deprecated,
+}
+
+/// What was rejected in one resource.
+pub(crate) struct Ledger {
+    resource: String,
+    rejections: RefCell<Vec<Rejection>>,
+}
+
+/// The most rejections that one resource collects; the rest would only make the NACK unreadable.
+const MAX_REJECTIONS: usize = 64;
+
+impl Ledger {
+    /// Compiles a resource: its value when nothing was rejected.
+    pub(crate) fn run<T>(
+        resource: &str,
+        compile: impl FnOnce(&At<'_>) -> Option<T>,
+    ) -> Result<T, Vec<Rejection>> {
+        let ledger = Ledger { resource: resource.to_owned(), rejections: RefCell::default() };
+        let value = compile(&At { ledger: &ledger, parent: None, step: Step::Root });
+        let rejections = ledger.rejections.into_inner();
+        match value {
+            Some(value) if rejections.is_empty() => Ok(value),
+            _ if rejections.is_empty() => {
+                Err(vec![Rejection::new(ledger.resource, "", "not understood")])
+            }
+            _ => Err(rejections),
+        }
+    }
+}
+
+/// A place in a message.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    ledger: &'a Ledger,
+    parent: Option<&'a At<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Field(&'static str),
+    Item(&'static str, usize),
+    Key(&'static str, &'a str),
+}
+
+impl At<'_> {
+    /// The place of a field.
+    pub(crate) fn field<'b>(&'b self, name: &'static str) -> At<'b> {
+        At { ledger: self.ledger, parent: Some(self), step: Step::Field(name) }
+    }
+
+    /// The place of an element of a repeated field.
+    pub(crate) fn item<'b>(&'b self, name: &'static str, index: usize) -> At<'b> {
+        At { ledger: self.ledger, parent: Some(self), step: Step::Item(name, index) }
+    }
+
+    /// The place of an entry of a map.
+    pub(crate) fn key<'b>(&'b self, name: &'static str, key: &'b str) -> At<'b> {
+        At { ledger: self.ledger, parent: Some(self), step: Step::Key(name, key) }
+    }
+
+    /// Rejects this place.
+    pub(crate) fn reject(&self, reason: impl fmt::Display) {
+        let mut rejections = self.ledger.rejections.borrow_mut();
+        if rejections.len() < MAX_REJECTIONS {
+            rejections.push(Rejection::new(&self.ledger.resource, self.to_string(), reason.to_string()));
+        }
+    }
+
+    /// Rejects this place, for use where a value is expected.
+    pub(crate) fn none<T>(&self, reason: impl fmt::Display) -> Option<T> {
+        self.reject(reason);
+        None
+    }
+
+    /// Rejects a field that is set to anything but its default.
+    pub(crate) fn refuse<T: Default + PartialEq>(&self, field: &'static str, value: &T) {
+        if *value != T::default() {
+            self.field(field).reject("not supported yet");
+        }
+    }
+
+    /// Rejects a flag that is on; off is what happens anyway.
+    pub(crate) fn refuse_true(&self, field: &'static str, value: Option<bool>) {
+        if value == Some(true) {
+            self.field(field).reject("not supported yet");
+        }
+    }
+
+    /// Rejects a flag that is off; on is what happens anyway.
+    pub(crate) fn refuse_false(&self, field: &'static str, value: Option<bool>) {
+        if value == Some(false) {
+            self.field(field).reject("not supported yet: only true");
+        }
+    }
+
+    /// Visits every entry of a repeated field at its own place.
+    pub(crate) fn each<T, U>(
+        &self,
+        field: &'static str,
+        values: &[T],
+        mut compile: impl FnMut(&At<'_>, &T) -> Option<U>,
+    ) -> Vec<U> {
+        values.iter().enumerate().filter_map(|(i, value)| compile(&self.item(field, i), value)).collect()
+    }
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+            if !matches!(parent.step, Step::Root) {
+                f.write_str(".")?;
+            }
+        }
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Field(name) => f.write_str(name),
+            Step::Item(name, index) => write!(f, "{name}[{index}]"),
+            Step::Key(name, key) => write!(f, "{name}[{key:?}]"),
+        }
+    }
+}
+
+/// Rejects each of the fields (variables named as the fields) that is not its default.
+macro_rules! refuse {
+    ($at:expr; $($field:ident),+ $(,)?) => { $( $at.refuse(stringify!($field), $field); )+ };
+}
+
+/// Says that the fields have no effect, and why.
+macro_rules! harmless {
+    ($reason:ident; $($field:ident),+ $(,)?) => {{
+        let _ = $crate::ledger::Harmless::$reason;
+        $( let _ = $field; )+
+    }};
+}
+
+pub(crate) use {harmless, refuse};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejection_names_resource_and_path() {
+        let rejections = Ledger::run("r", |at| {
+            let hosts = at.item("hosts", 1);
+            hosts.key("filters", "a.b").field("x").reject("bad");
+            hosts.refuse("weight", &Some(1));
+            hosts.refuse("weight", &None::<u32>);
+            Some(())
+        });
+        let texts: Vec<_> = rejections.unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["r: hosts[1].filters[\"a.b\"].x: bad", "r: hosts[1].weight: not supported yet"]);
+    }
+
+    #[test]
+    fn rejections_are_bounded() {
+        let rejections = Ledger::run("r", |at| {
+            (0..1000).for_each(|i| at.item("x", i).reject("bad"));
+            Some(())
+        });
+        assert_eq!(rejections.unwrap_err().len(), MAX_REJECTIONS);
+    }
+}

@@ -1,0 +1,242 @@
+//! Options of HTTP/1 and HTTP/2, downstream and upstream.
+//!
+//! Source: `envoy.config.core.v3` protocol options, `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use meltemi_envoy::Any;
+use meltemi_envoy::config::core::v3 as core;
+use meltemi_envoy::extensions::upstreams::http::v3::HttpProtocolOptions as UpstreamOptions;
+use meltemi_envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use meltemi_envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    UpstreamProtocolOptions, UseDownstreamHttpConfig,
+};
+
+use crate::extension::{unknown, unpack};
+use crate::ledger::{At, harmless, refuse};
+use crate::program::{Http2Options, UpstreamHttp};
+
+/// `idle_timeout` when it is not set.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// `max_headers_count` when it is not set.
+const MAX_HEADERS_COUNT: u32 = 100;
+
+/// The compiled `core.v3.HttpProtocolOptions`.
+pub(crate) struct Common {
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_connection_duration: Option<Duration>,
+    pub(crate) max_headers_count: u32,
+    pub(crate) max_requests_per_connection: Option<u32>,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Common {
+            idle_timeout: Some(IDLE_TIMEOUT),
+            max_connection_duration: None,
+            max_headers_count: MAX_HEADERS_COUNT,
+            max_requests_per_connection: None,
+        }
+    }
+}
+
+/// Compiles what both protocols share.
+pub(crate) fn common(at: &At<'_>, message: Option<&core::HttpProtocolOptions>) -> Common {
+    let Some(message) = message else { return Common::default() };
+    let core::HttpProtocolOptions {
+        idle_timeout,
+        max_connection_duration,
+        max_connection_duration_jitter,
+        max_headers_count,
+        max_response_headers_kb,
+        max_stream_duration,
+        headers_with_underscores_action,
+        max_requests_per_connection,
+    } = message;
+    refuse!(at; max_connection_duration_jitter, max_response_headers_kb, headers_with_underscores_action);
+    if at.timeout("max_stream_duration", max_stream_duration, None).is_some() {
+        at.field("max_stream_duration").reject("not supported yet: only 0");
+    }
+    Common {
+        idle_timeout: at.timeout("idle_timeout", idle_timeout, Some(IDLE_TIMEOUT)),
+        max_connection_duration: at.timeout("max_connection_duration", max_connection_duration, None),
+        max_headers_count: at.bounded("max_headers_count", *max_headers_count, MAX_HEADERS_COUNT, (1, u32::MAX)),
+        max_requests_per_connection: max_requests_per_connection.filter(|max| *max != 0),
+    }
+}
+
+/// The compiled `core.v3.Http1ProtocolOptions`.
+pub(crate) struct Http1 {
+    pub(crate) allow_absolute_url: bool,
+    pub(crate) accept_http_10: bool,
+}
+
+/// Compiles the options of HTTP/1.
+pub(crate) fn http1(at: &At<'_>, message: Option<&core::Http1ProtocolOptions>) -> Http1 {
+    let Some(message) = message else { return Http1 { allow_absolute_url: true, accept_http_10: false } };
+    let core::Http1ProtocolOptions {
+        allow_absolute_url,
+        accept_http_10,
+        default_host_for_http_10,
+        header_key_format,
+        enable_trailers,
+        allow_chunked_length,
+        override_stream_error_on_invalid_http_message,
+        send_fully_qualified_url,
+        use_balsa_parser,
+        allow_custom_methods,
+        ignore_http_11_upgrade,
+    } = message;
+    refuse!(at; default_host_for_http_10, header_key_format, enable_trailers, allow_chunked_length);
+    refuse!(at; send_fully_qualified_url, allow_custom_methods, ignore_http_11_upgrade);
+    at.refuse_true(
+        "override_stream_error_on_invalid_http_message",
+        *override_stream_error_on_invalid_http_message,
+    );
+    harmless!(ParserChoice; use_balsa_parser);
+    Http1 { allow_absolute_url: allow_absolute_url.unwrap_or(true), accept_http_10: *accept_http_10 }
+}
+
+/// Bounds of the HTTP/2 windows, and of `max_concurrent_streams`.
+const HTTP2_WINDOW: (u32, u32) = (65_535, i32::MAX as u32);
+const HTTP2_STREAMS: (u32, u32) = (1, i32::MAX as u32);
+/// `hpack_table_size` when it is not set.
+const HPACK_TABLE_SIZE: u32 = 4096;
+
+/// Compiles the options of HTTP/2.
+pub(crate) fn http2(at: &At<'_>, message: Option<&core::Http2ProtocolOptions>) -> Http2Options {
+    let defaults = Http2Options::default();
+    let Some(message) = message else { return defaults };
+    let core::Http2ProtocolOptions {
+        hpack_table_size,
+        max_concurrent_streams,
+        initial_stream_window_size,
+        initial_connection_window_size,
+        allow_connect,
+        allow_metadata,
+        max_outbound_frames,
+        max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload,
+        max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent,
+        stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message,
+        custom_settings_parameters,
+        connection_keepalive,
+        use_oghttp2_codec,
+        max_metadata_size,
+        enable_huffman_encoding,
+        max_header_field_size_kb,
+        disallow_obs_text,
+        stream_reset_burst,
+        stream_reset_rate,
+    } = message;
+    refuse!(at; allow_metadata, max_outbound_frames, max_outbound_control_frames, max_metadata_size);
+    refuse!(at; max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream);
+    refuse!(at; max_inbound_window_update_frames_per_data_frame_sent, custom_settings_parameters);
+    refuse!(at; stream_error_on_invalid_http_messaging, connection_keepalive, max_header_field_size_kb);
+    refuse!(at; stream_reset_burst, stream_reset_rate);
+    let overrides = *override_stream_error_on_invalid_http_message;
+    at.refuse_true("override_stream_error_on_invalid_http_message", overrides);
+    at.refuse_true("disallow_obs_text", *disallow_obs_text);
+    at.refuse_false("enable_huffman_encoding", *enable_huffman_encoding);
+    harmless!(ParserChoice; use_oghttp2_codec);
+    if hpack_table_size.is_some_and(|size| size != HPACK_TABLE_SIZE) {
+        at.field("hpack_table_size").reject(format_args!("not supported yet: only {HPACK_TABLE_SIZE}"));
+    }
+    let window = |field, value, default| at.bounded(field, value, default, HTTP2_WINDOW);
+    Http2Options {
+        max_concurrent_streams: at.bounded(
+            "max_concurrent_streams",
+            *max_concurrent_streams,
+            defaults.max_concurrent_streams,
+            HTTP2_STREAMS,
+        ),
+        initial_stream_window_bytes: window(
+            "initial_stream_window_size",
+            *initial_stream_window_size,
+            defaults.initial_stream_window_bytes,
+        ),
+        initial_connection_window_bytes: window(
+            "initial_connection_window_size",
+            *initial_connection_window_size,
+            defaults.initial_connection_window_bytes,
+        ),
+        allow_connect: *allow_connect,
+    }
+}
+
+/// Key of the upstream options in `typed_extension_protocol_options`.
+const UPSTREAM_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// Reads `typed_extension_protocol_options`; `None` when there is none.
+pub(crate) fn upstream(at: &At<'_>, options: &BTreeMap<String, Any>) -> Option<(Common, UpstreamHttp)> {
+    let mut compiled = None;
+    for (key, any) in options {
+        let at = &at.key("typed_extension_protocol_options", key);
+        if key == UPSTREAM_OPTIONS {
+            compiled = upstream_options(at, &unpack(at, any)?);
+        } else {
+            unknown::<()>(at, key, any);
+        }
+    }
+    compiled
+}
+
+fn upstream_options(at: &At<'_>, message: &UpstreamOptions) -> Option<(Common, UpstreamHttp)> {
+    let UpstreamOptions {
+        common_http_protocol_options,
+        upstream_http_protocol_options,
+        http_filters,
+        header_validation_config,
+        outlier_detection,
+        request_mirror_policies,
+        hash_policy,
+        retry_policy,
+        upstream_protocol_options,
+    } = message;
+    refuse!(at; http_filters, header_validation_config, outlier_detection, request_mirror_policies);
+    refuse!(at; hash_policy, retry_policy);
+    // SNI and subject names from the request.
+    harmless!(PlaintextOnly; upstream_http_protocol_options);
+    let common = common(&at.field("common_http_protocol_options"), common_http_protocol_options.as_ref());
+    let protocol = match upstream_protocol_options {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)) => {
+            explicit(&at.field("explicit_http_config"), config.protocol_config.as_ref())?
+        }
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => {
+            use_downstream(&at.field("use_downstream_protocol_config"), config)
+        }
+        Some(UpstreamProtocolOptions::AutoConfig(_)) => {
+            return at.field("auto_config").none("not supported yet: needs ALPN");
+        }
+        None => return at.none("upstream protocol options must be set"),
+    };
+    Some((common, protocol))
+}
+
+fn explicit(at: &At<'_>, config: Option<&ProtocolConfig>) -> Option<UpstreamHttp> {
+    match config {
+        Some(ProtocolConfig::HttpProtocolOptions(options)) => {
+            http1(&at.field("http_protocol_options"), Some(options));
+            Some(UpstreamHttp::Http1)
+        }
+        Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
+            Some(UpstreamHttp::Http2(http2(&at.field("http2_protocol_options"), Some(options))))
+        }
+        Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
+            at.field("http3_protocol_options").none("not supported yet")
+        }
+        None => at.none("a protocol must be set"),
+    }
+}
+
+fn use_downstream(at: &At<'_>, config: &UseDownstreamHttpConfig) -> UpstreamHttp {
+    let UseDownstreamHttpConfig { http_protocol_options, http2_protocol_options, http3_protocol_options } =
+        config;
+    refuse!(at; http3_protocol_options);
+    http1(&at.field("http_protocol_options"), http_protocol_options.as_ref());
+    let options = http2(&at.field("http2_protocol_options"), http2_protocol_options.as_ref());
+    UpstreamHttp::UseDownstream(options)
+}

@@ -1,0 +1,94 @@
+//! New paths and locations: rewrites of forwarded requests, and redirects.
+//!
+//! Source: `envoy.config.route.v3.RouteAction` and `RedirectAction`.
+
+use std::borrow::Cow;
+
+use http::HeaderName;
+
+use crate::matcher::{PathMatcher, RequestView, RewritePattern, without_query};
+use crate::route::{Forward, Redirect, RedirectPath, Route};
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+impl Forward {
+    /// The new `:path` (with its query) of a request that matched `route`, or `None` when it stays.
+    pub fn rewritten_path(&self, route: &Route, path: &str) -> Option<String> {
+        if let Some(prefix) = &self.prefix_rewrite {
+            return Some(replace_matched(route, path, prefix));
+        }
+        self.regex_rewrite.as_ref().map(|pattern| replace_by_regex(pattern, path))
+    }
+}
+
+/// The path with the part that the route matched replaced: the prefix, or for other matchers the whole path.
+fn replace_matched(route: &Route, path: &str, replacement: &str) -> String {
+    let matched = match &route.path {
+        PathMatcher::Exact(text, _) | PathMatcher::Prefix(text, _) | PathMatcher::Separated(text, _) => text.len(),
+        PathMatcher::Regex(_) | PathMatcher::Connect => without_query(path).len(),
+    };
+    [replacement, path.get(matched..).unwrap_or_default()].concat()
+}
+
+fn replace_by_regex(pattern: &RewritePattern, path: &str) -> String {
+    let bare = without_query(path);
+    [&*pattern.apply(bare), &path[bare.len()..]].concat()
+}
+
+impl Redirect {
+    /// The `location` header for a request that matched `route`.
+    pub fn location(&self, view: &impl RequestView, route: &Route) -> String {
+        let scheme = self.scheme.as_deref().unwrap_or_else(|| view.scheme());
+        let host = self.host.as_deref().unwrap_or_else(|| self.request_host(view, scheme));
+        let path = self.path(view.path(), route);
+        match self.port {
+            Some(port) => format!("{scheme}://{host}:{port}{path}"),
+            None => format!("{scheme}://{host}{path}"),
+        }
+    }
+
+    /// The request's authority, without its port when another is given, or when it was the default port of a
+    /// scheme that changes.
+    fn request_host<'v>(&self, view: &'v impl RequestView, scheme: &str) -> &'v str {
+        let authority = view.authority();
+        let colon = match authority.starts_with('[') {
+            true => authority.rfind("]:").map(|bracket| bracket + 1),
+            false => authority.rfind(':'),
+        };
+        let Some(colon) = colon.filter(|_| !self.keep_port) else { return authority };
+        // What the client spoke, which behind a TLS-terminating proxy is not the scheme of the request.
+        let forwarded = view.header(&X_FORWARDED_PROTO);
+        let spoken = forwarded.as_deref().unwrap_or(view.scheme().as_bytes());
+        let is_default = match &authority[colon..] {
+            ":443" => spoken == b"https",
+            ":80" => spoken == b"http",
+            _ => false,
+        };
+        let drops_port = self.port.is_some() || (is_default && spoken != scheme.as_bytes());
+        if drops_port { &authority[..colon] } else { authority }
+    }
+
+    fn path<'p>(&'p self, path: &'p str, route: &Route) -> Cow<'p, str> {
+        let query = &path[path.find('?').unwrap_or(path.len())..];
+        let new = match &self.path {
+            // Its own query stays, whatever `strip_query` says.
+            RedirectPath::Full(full) if full.contains('?') => return Cow::Borrowed(full),
+            RedirectPath::Full(full) if query.is_empty() => Cow::Borrowed(&**full),
+            RedirectPath::Full(full) => Cow::Owned([full, query].concat()),
+            RedirectPath::Prefix(prefix) => Cow::Owned(replace_matched(route, path, prefix)),
+            RedirectPath::Regex(pattern) => Cow::Owned(replace_by_regex(pattern, path)),
+            RedirectPath::Keep => Cow::Borrowed(path),
+        };
+        if !self.strip_query {
+            return new;
+        }
+        let end = new.find('?').unwrap_or(new.len());
+        match new {
+            Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+            Cow::Owned(mut text) => {
+                text.truncate(end);
+                Cow::Owned(text)
+            }
+        }
+    }
+}

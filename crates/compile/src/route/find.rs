@@ -1,0 +1,66 @@
+//! Which route a request takes.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::header::CONTENT_TYPE;
+
+use super::{Found, RequireTls, Route, RouteTable, VirtualHost};
+use crate::matcher::{RequestView, without_query};
+use crate::scalar::WHOLE_PPM;
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+
+impl RouteTable {
+    /// The virtual host and route of a request; `None` is Envoy's 404 (`NR`). A virtual host that requires
+    /// TLS gives a route that redirects to https. Costs no allocation of its own.
+    pub fn find(&self, view: &impl RequestView) -> Option<Found> {
+        let virtual_host = &self.virtual_hosts[self.domains.find(view.authority())?];
+        let route = virtual_host.tls_redirect(view).or_else(|| {
+            let path = self.matched_part(view.path());
+            virtual_host.routes.iter().find(|route| route.matches(path, view))
+        })?;
+        Some(Found { virtual_host: Arc::clone(virtual_host), route: Arc::clone(route) })
+    }
+
+    fn matched_part<'p>(&self, path: &'p str) -> &'p str {
+        let path = without_query(path);
+        match path.split_once(';') {
+            Some((head, _)) if self.ignore_path_parameters => head,
+            _ => path,
+        }
+    }
+}
+
+impl VirtualHost {
+    fn tls_redirect(&self, view: &impl RequestView) -> Option<&Arc<Route>> {
+        let redirect = self.tls_redirect.as_ref()?;
+        let forwarded = view.header(&X_FORWARDED_PROTO);
+        if forwarded.as_deref().unwrap_or(view.scheme().as_bytes()) == b"https" {
+            return None;
+        }
+        let is_internal = || view.header(&X_ENVOY_INTERNAL).is_some_and(|value| *value == *b"true");
+        match self.require_tls {
+            RequireTls::ExternalOnly if is_internal() => None,
+            _ => Some(redirect),
+        }
+    }
+}
+
+impl Route {
+    /// Whether a request takes this route; `path` is without its query.
+    fn matches(&self, path: &str, view: &impl RequestView) -> bool {
+        self.path.matches(path, view.method())
+            && self.fraction_ppm.is_none_or(|ppm| view.random() % u64::from(WHOLE_PPM) < u64::from(ppm))
+            && (!self.grpc || is_grpc(view))
+            && self.headers.iter().all(|header| header.matches(view))
+            && self.query.iter().all(|parameter| parameter.matches(view.path()))
+    }
+}
+
+fn is_grpc(view: &impl RequestView) -> bool {
+    let content_type = view.header(&CONTENT_TYPE);
+    let rest = content_type.as_deref().and_then(|value| value.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+}

@@ -1,0 +1,285 @@
+//! Clusters and endpoints: discovery, protocols, balancing, limits, refusals.
+
+use std::time::Duration;
+
+use meltemi_compile::program::{
+    CircuitBreaker, Cluster, ClusterService, Discovery, DnsFamily, DnsTargets, Endpoints, Http2Options, LbPolicy,
+    UpstreamHttp,
+};
+use meltemi_compile::{Rejection, cluster, endpoints};
+use meltemi_envoy::config::cluster::v3::Cluster as ClusterMessage;
+use meltemi_envoy::config::endpoint::v3::ClusterLoadAssignment;
+
+use crate::yaml::{message, reason, reasons};
+
+/// A cluster as a control plane of Istio's kind sends it.
+pub(crate) const FULL: &str = r#"
+name: outbound|9080|v1|reviews.default.svc.cluster.local
+type: EDS
+eds_cluster_config:
+  eds_config: {ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3}
+  service_name: outbound|9080|v1|reviews.default.svc.cluster.local
+connect_timeout: 10s
+lb_policy: LEAST_REQUEST
+circuit_breakers:
+  thresholds: [{max_connections: 4294967295, max_pending_requests: 4294967295, max_requests: 4294967295, max_retries: 4294967295, track_remaining: true}]
+common_lb_config: {healthy_panic_threshold: {}}
+outlier_detection: {consecutive_gateway_failure: 3, enforcing_consecutive_gateway_failure: 100, enforcing_consecutive_5xx: 0, enforcing_success_rate: 0, interval: 5s}
+typed_extension_protocol_options:
+  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+    "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    common_http_protocol_options: {idle_timeout: 30s, max_requests_per_connection: 10}
+    explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 7}}
+metadata:
+  filter_metadata:
+    istio:
+      config: /apis/networking.istio.io/v1/namespaces/default/destination-rule/reviews
+      services: [{host: reviews.default.svc.cluster.local, name: reviews, namespace: default}]
+      subset: v1
+"#;
+
+fn compile(yaml: &str) -> Result<(Cluster, Option<Endpoints>), Vec<Rejection>> {
+    cluster(&message::<ClusterMessage>(yaml))
+}
+
+/// An assignment of these `lb_endpoints`.
+fn assignment(members: &str) -> String {
+    format!("load_assignment: {{cluster_name: c, endpoints: [{{lb_endpoints: [{members}]}}]}}")
+}
+
+const ONE: &str = "{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 80}}}}";
+const NAMED: &str = "{endpoint: {address: {socket_address: {address: example.com, port_value: 80}}}}";
+
+#[test]
+fn an_istio_cluster_is_understood() {
+    let (cluster, endpoints) = compile(FULL).unwrap();
+    assert_eq!(cluster.discovery, Discovery::Eds("outbound|9080|v1|reviews.default.svc.cluster.local".into()));
+    assert_eq!(endpoints, None);
+    assert_eq!(cluster.initial_fetch_timeout, None);
+    assert_eq!(cluster.connect_timeout, Duration::from_secs(10));
+    assert_eq!(cluster.lb, LbPolicy::LeastRequest { choice_count: 2 });
+    assert_eq!(cluster.healthy_panic_threshold_percent, 0.0);
+    assert_eq!(cluster.circuit_breakers[0].max_requests, u32::MAX);
+    assert_eq!(cluster.circuit_breakers[1], CircuitBreaker::default());
+    let outlier = cluster.outlier.unwrap();
+    assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_failure), (None, Some(3)));
+    assert_eq!(outlier.interval, Duration::from_secs(5));
+    assert_eq!(outlier.base_ejection_time, Duration::from_secs(30));
+    assert_eq!(outlier.max_ejection_percent, 10);
+    let options = Http2Options { max_concurrent_streams: 7, ..Http2Options::default() };
+    assert_eq!(cluster.http, UpstreamHttp::Http2(options));
+    assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(30)));
+    assert_eq!(cluster.max_requests_per_connection, Some(10));
+    let service = ClusterService {
+        host: "reviews.default.svc.cluster.local".into(),
+        name: "reviews".into(),
+        namespace: "default".into(),
+    };
+    assert_eq!(cluster.service, Some(service));
+}
+
+#[test]
+fn a_cluster_without_settings_has_those_of_envoy() {
+    let (cluster, endpoints) = compile("{name: c}").unwrap();
+    assert_eq!(cluster.discovery, Discovery::Static);
+    assert_eq!(endpoints.unwrap().overprovisioning_factor_percent, 140);
+    assert_eq!(&*cluster.stat_name, "c");
+    assert_eq!(cluster.connect_timeout, Duration::from_secs(5));
+    assert_eq!(cluster.lb, LbPolicy::RoundRobin);
+    assert_eq!(cluster.healthy_panic_threshold_percent, 50.0);
+    assert_eq!(cluster.http, UpstreamHttp::Http1);
+    assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
+    let breaker = CircuitBreaker {
+        max_connections: 1024,
+        max_pending_requests: 1024,
+        max_requests: 1024,
+        max_retries: 3,
+    };
+    assert_eq!(cluster.circuit_breakers, [breaker, breaker]);
+    assert_eq!((cluster.outlier, cluster.service), (None, None));
+}
+
+#[test]
+fn circuit_breakers_go_by_priority_and_the_first_counts() {
+    let (cluster, _) = compile(
+        "{name: c, circuit_breakers: {thresholds: [{priority: HIGH, max_requests: 1}, {max_retries: 9}, {max_retries: 8}]}}",
+    )
+    .unwrap();
+    assert_eq!(cluster.circuit_breakers[0].max_retries, 9);
+    assert_eq!(cluster.circuit_breakers[1].max_requests, 1);
+}
+
+#[test]
+fn static_endpoints_come_with_the_cluster() {
+    let (_, endpoints) = compile(&format!("name: c\n{}", assignment(ONE))).unwrap();
+    let host = &endpoints.unwrap().priorities[0][0];
+    assert_eq!(host.address, "127.0.0.1:80".parse().unwrap());
+    assert!(host.healthy && host.weight == 1 && host.workload.is_none());
+    let named = compile(&format!("name: c\n{}", assignment(NAMED)));
+    assert!(reason(named).starts_with(
+        "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: malformed IP address"
+    ));
+}
+
+#[test]
+fn dns_clusters_name_what_to_resolve() {
+    let yaml = |kind: &str, members: &str| {
+        format!("name: c\ntype: {kind}\ndns_refresh_rate: 60s\nrespect_dns_ttl: true\ndns_lookup_family: V4_ONLY\n{}", assignment(members))
+    };
+    let targets = |targets: &[(&str, u16, u32)]| DnsTargets {
+        targets: targets.iter().map(|(name, port, weight)| ((*name).into(), *port, *weight)).collect(),
+        refresh: Duration::from_secs(60),
+        respect_ttl: true,
+        family: DnsFamily::V4Only,
+    };
+    let weighted = NAMED.replacen('{', "{load_balancing_weight: 3, ", 1);
+    let (strict, endpoints) = compile(&yaml("STRICT_DNS", &format!("{weighted}, {ONE}"))).unwrap();
+    assert_eq!(strict.discovery, Discovery::StrictDns(targets(&[("example.com", 80, 3), ("127.0.0.1", 80, 1)])));
+    assert_eq!(endpoints, None);
+    let (logical, _) = compile(&yaml("LOGICAL_DNS", NAMED)).unwrap();
+    assert_eq!(logical.discovery, Discovery::LogicalDns(targets(&[("example.com", 80, 1)])));
+    let two = compile(&yaml("LOGICAL_DNS", &format!("{NAMED}, {ONE}")));
+    assert!(reason(two).contains("LOGICAL_DNS clusters must have a single endpoint"));
+    assert!(reason(compile("{name: c, type: STRICT_DNS}")).starts_with("load_assignment: must be set"));
+}
+
+#[test]
+fn original_dst_provides_its_own_balancer() {
+    let (cluster, endpoints) = compile("{name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}").unwrap();
+    assert_eq!((cluster.discovery, cluster.lb, endpoints), (Discovery::OriginalDst, LbPolicy::ClusterProvided, None));
+    assert!(reason(compile("{name: c, type: ORIGINAL_DST}")).starts_with("lb_policy: must be CLUSTER_PROVIDED"));
+    assert!(reason(compile("{name: c, lb_policy: CLUSTER_PROVIDED}")).starts_with("lb_policy"));
+}
+
+#[test]
+fn balancing_policies_come_by_field_or_by_type() {
+    let lb = |settings: &str| compile(&format!("{{name: c, {settings}}}")).map(|(cluster, _)| cluster.lb);
+    let typed = |name: &str, fields: &str| {
+        lb(&format!(
+            "load_balancing_policy: {{policies: [
+               {{typed_extension_config: {{name: x, typed_config: {{'@type': type.googleapis.com/udpa.type.v1.TypedStruct, type_url: a/b.C}}}}}},
+               {{typed_extension_config: {{name: y, typed_config: {{
+                 '@type': type.googleapis.com/envoy.extensions.load_balancing_policies.{name}{fields}}}}}}}]}}"
+        ))
+    };
+    assert_eq!(lb("lb_policy: RANDOM"), Ok(LbPolicy::Random));
+    assert_eq!(
+        lb("lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 5}"),
+        Ok(LbPolicy::LeastRequest { choice_count: 5 })
+    );
+    assert_eq!(typed("random.v3.Random", ""), Ok(LbPolicy::Random));
+    assert_eq!(typed("round_robin.v3.RoundRobin", ""), Ok(LbPolicy::RoundRobin));
+    assert_eq!(
+        typed("least_request.v3.LeastRequest", ", choice_count: 3"),
+        Ok(LbPolicy::LeastRequest { choice_count: 3 })
+    );
+    assert!(reason(typed("round_robin.v3.RoundRobin", ", slow_start_config: {slow_start_window: 1s}"))
+        .ends_with("typed_config.slow_start_config: not supported yet"));
+    assert_eq!(reason(lb("lb_policy: RING_HASH")), "lb_policy: not supported yet");
+    assert_eq!(reason(lb("lb_policy: MAGLEV")), "lb_policy: not supported yet");
+    assert!(reason(lb("lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 1}")).contains("choice_count"));
+}
+
+#[test]
+fn upstream_protocols_come_by_type_or_by_the_old_fields() {
+    let http = |settings: &str| compile(&format!("{{name: c, {settings}}}")).map(|(cluster, _)| cluster.http);
+    assert_eq!(http("http2_protocol_options: {}"), Ok(UpstreamHttp::Http2(Http2Options::default())));
+    assert_eq!(
+        http("protocol_selection: USE_DOWNSTREAM_PROTOCOL"),
+        Ok(UpstreamHttp::UseDownstream(Http2Options::default()))
+    );
+    let typed = |options: &str| {
+        http(&format!(
+            "typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{
+              '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, {options}}}}}"
+        ))
+    };
+    assert_eq!(typed("explicit_http_config: {http_protocol_options: {}}"), Ok(UpstreamHttp::Http1));
+    assert_eq!(
+        typed("use_downstream_protocol_config: {http_protocol_options: {}, http2_protocol_options: {}}"),
+        Ok(UpstreamHttp::UseDownstream(Http2Options::default()))
+    );
+    assert!(reason(typed("auto_config: {}")).contains("auto_config: not supported yet"));
+    assert!(reason(typed("explicit_http_config: {http3_protocol_options: {}}")).contains("http3_protocol_options"));
+    assert!(reason(http("typed_extension_protocol_options: {x: {'@type': type.googleapis.com/udpa.type.v1.TypedStruct, type_url: a/b.C}}"))
+        .ends_with("extension \"x\" of type \"b.C\" is not supported"));
+}
+
+#[test]
+fn detection_by_success_rate_is_refused_unless_it_is_off() {
+    assert!(reason(compile("{name: c, outlier_detection: {}}")).starts_with("outlier_detection.enforcing_success_rate"));
+    let (cluster, _) = compile("{name: c, outlier_detection: {enforcing_success_rate: 0}}").unwrap();
+    let outlier = cluster.outlier.unwrap();
+    assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_failure), (Some(5), None));
+    assert_eq!(outlier.max_ejection_time, Duration::from_secs(300));
+}
+
+#[test]
+fn all_refused_settings_of_a_cluster_are_told_at_once() {
+    let rejections = reasons(compile(
+        "{name: c, health_checks: [{timeout: 1s}], lb_policy: RING_HASH, connect_timeout: 0s,
+          transport_socket: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}},
+          circuit_breakers: {thresholds: [{retry_budget: {}}]},
+          common_lb_config: {zone_aware_lb_config: {}},
+          cluster_type: {name: envoy.clusters.aggregate}}",
+    ));
+    let paths: Vec<_> = rejections.iter().map(|text| text.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        paths,
+        [
+            "health_checks",
+            "transport_socket.typed_config",
+            "lb_policy",
+            "circuit_breakers.thresholds[0].retry_budget",
+            "common_lb_config.locality_config_specifier",
+            "cluster_type",
+        ]
+    );
+}
+
+#[test]
+fn eds_needs_ads() {
+    assert!(reason(compile("{name: c, type: EDS}")).starts_with("eds_cluster_config"));
+    let file = "{name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /x}}}}";
+    assert_eq!(reason(compile(file)), "eds_cluster_config.eds_config: not supported yet: only ads");
+    let (cluster, _) = compile("{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}}}}").unwrap();
+    assert_eq!(cluster.discovery, Discovery::Eds("c".into()));
+    assert_eq!(cluster.initial_fetch_timeout, Some(Duration::from_secs(15)));
+}
+
+#[test]
+fn endpoints_keep_priority_weight_health_and_names() {
+    let assignment = |yaml: &str| endpoints(&message::<ClusterLoadAssignment>(yaml));
+    let found = assignment(
+        r#"
+cluster_name: c
+policy: {overprovisioning_factor: 200}
+endpoints:
+- priority: 1
+  lb_endpoints: [{health_status: DRAINING, endpoint: {address: {socket_address: {address: "::1", port_value: 1}}}}]
+- locality: {region: r, zone: z}
+  load_balancing_weight: 4
+  lb_endpoints:
+  - endpoint: {hostname: h, address: {socket_address: {address: 10.0.0.1, port_value: 80}}}
+    load_balancing_weight: 4
+    metadata: {filter_metadata: {istio: {workload: "w;ns;c;r;k"}}}
+  - endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}
+"#,
+    )
+    .unwrap();
+    assert_eq!(found.overprovisioning_factor_percent, 200);
+    let [first, second] = &found.priorities[..] else { panic!("{found:?}") };
+    assert_eq!(first.len(), 1, "the second host of one address is dropped");
+    assert_eq!((&*first[0].hostname, &*first[0].locality, first[0].weight), ("h", "r/z", 4));
+    assert_eq!(first[0].workload.as_deref(), Some("w;ns;c;r;k"));
+    assert!(!second[0].healthy && second[0].address.is_ipv6());
+
+    assert!(reason(assignment("{endpoints: []}")).starts_with("cluster_name"));
+    assert_eq!(
+        reason(assignment("{cluster_name: c, policy: {drop_overloads: [{category: x}]}}")),
+        "policy.drop_overloads: not supported yet"
+    );
+    assert!(
+        reason(assignment("{cluster_name: c, endpoints: [{priority: 200}]}")).starts_with("endpoints[0].priority")
+    );
+}

@@ -1,0 +1,116 @@
+//! The admin interface: readiness, metrics, and what istioctl and people look at under `/debug`.
+//! Source: istiod's `pilot/pkg/xds/debug.go` for paths and shapes. Read-only; plain HTTP/1.1.
+
+mod debug;
+mod dump;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use meltemi_runtime::task;
+use serde::Deserialize;
+
+use crate::metrics::Metrics;
+use crate::proxies::Proxies;
+
+/// What the pages are about.
+#[derive(Clone)]
+pub(crate) struct Subject {
+    pub(crate) proxies: Arc<Proxies>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Path and one line about it; `/debug` lists them.
+const PAGES: [(&str, &str); 9] = [
+    ("/ready", "200 once the mesh is loaded"),
+    ("/version", "version of the control plane"),
+    ("/metrics", "Prometheus metrics"),
+    ("/debug", "this list"),
+    ("/debug/syncz", "connected proxies, with versions sent and taken"),
+    ("/debug/configz", "the objects in force"),
+    ("/debug/endpointz", "services with their endpoints"),
+    ("/debug/config_dump?proxyID=", "what a proxy is served, as Envoy's config dump"),
+    ("/debug/diagnostics", "everything that is wrong at the moment"),
+];
+
+/// The routes.
+pub(crate) fn router(subject: Subject) -> Router {
+    Router::new()
+        .route("/ready", get(ready))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+        .route("/debug", get(list))
+        .route("/debug/syncz", get(syncz))
+        .route("/debug/configz", get(configz))
+        .route("/debug/endpointz", get(endpointz))
+        .route("/debug/config_dump", get(config_dump))
+        .route("/debug/diagnostics", get(diagnostics))
+        .with_state(subject)
+}
+
+async fn ready(State(subject): State<Subject>) -> Response {
+    match subject.proxies.generation() {
+        Some(_) => StatusCode::OK.into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the mesh is not loaded yet\n").into_response(),
+    }
+}
+
+async fn version() -> &'static str {
+    concat!("meltemi ", env!("CARGO_PKG_VERSION"), "\n")
+}
+
+async fn metrics(State(subject): State<Subject>) -> Response {
+    let mut connected = BTreeMap::from([("sotw".to_owned(), 0), ("delta".to_owned(), 0)]);
+    for proxy in subject.proxies.connected() {
+        *connected.entry(proxy.mode().to_string()).or_default() += 1;
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], subject.metrics.text(&connected)).into_response()
+}
+
+async fn list() -> String {
+    PAGES.iter().map(|(path, about)| format!("{path:<30}{about}\n")).collect()
+}
+
+async fn syncz(State(subject): State<Subject>) -> Response {
+    Json(debug::syncz(&subject.proxies.connected())).into_response()
+}
+
+async fn configz(State(subject): State<Subject>) -> Response {
+    let generation = subject.proxies.generation();
+    Json(generation.map(|g| debug::configz(&g.snapshot)).unwrap_or_default()).into_response()
+}
+
+async fn endpointz(State(subject): State<Subject>) -> Response {
+    let generation = subject.proxies.generation();
+    Json(generation.map(|g| debug::endpointz(&g.snapshot)).unwrap_or_default()).into_response()
+}
+
+async fn diagnostics(State(subject): State<Subject>) -> Response {
+    Json(&subject.proxies.findings().diagnostics).into_response()
+}
+
+#[derive(Deserialize)]
+struct Which {
+    #[serde(rename = "proxyID")]
+    proxy_id: Option<String>,
+}
+
+async fn config_dump(State(subject): State<Subject>, Query(which): Query<Which>) -> Response {
+    let Some(id) = which.proxy_id else {
+        return (StatusCode::BAD_REQUEST, "proxyID is required: a node id, or name.namespace\n")
+            .into_response();
+    };
+    let Some(config) = subject.proxies.served(&id) else {
+        return (StatusCode::NOT_FOUND, format!("no proxy {id} is connected\n")).into_response();
+    };
+    match task::blocking("config dump", move || dump::json(&config)).await {
+        Ok(Ok(dump)) => Json(dump).into_response(),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}

@@ -1,0 +1,164 @@
+//! A change becomes a generation: batches of the sources are gathered, applied to the snapshot, and handed on.
+//!
+//! Source of the pacing: istiod's debounce (`PILOT_DEBOUNCE_AFTER`, `PILOT_DEBOUNCE_MAX`), shorter here because
+//! applying is cheap.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use meltemi_api::{Change, Diagnostic};
+use meltemi_runtime::task;
+use meltemi_snapshot::Snapshot;
+use meltemi_sources::files::Batch;
+use tokio::sync::mpsc;
+
+use crate::limits::{DEBOUNCE_MAX, DEBOUNCE_QUIET};
+use crate::metrics::Metrics;
+use crate::proxies::Proxies;
+use crate::reports::{Report, Reports};
+
+/// The mesh at one moment, numbered.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    /// Counts from 1 in each life of the process.
+    pub(crate) number: u64,
+    pub(crate) snapshot: Snapshot,
+    /// When the first change of it arrived.
+    pub(crate) began: Instant,
+}
+
+impl Generation {
+    /// What `control_plane.identifier` says.
+    pub(crate) fn identifier(&self) -> String {
+        format!("meltemi/{}", self.number)
+    }
+}
+
+/// All that is wrong at the moment, with the texts to show it in.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    pub(crate) sources: BTreeMap<Arc<str>, Arc<str>>,
+    /// Whether the current state is kept out of force because of an error (`--strict`).
+    pub(crate) is_refused: bool,
+}
+
+/// Gathers changes and says what follows from them.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    is_strict: bool,
+    is_synced: bool,
+    snapshot: Snapshot,
+    number: u64,
+    /// Whether the snapshot holds changes that no generation has.
+    is_ahead: bool,
+    /// What the sources say of single objects, and the snapshot of several.
+    of_sources: Vec<Diagnostic>,
+    of_snapshot: Vec<Diagnostic>,
+    sources: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// What follows from a batch.
+pub(crate) struct Turn {
+    pub(crate) generation: Option<Generation>,
+    pub(crate) findings: Findings,
+}
+
+impl Mesh {
+    pub(crate) fn new(is_strict: bool) -> Mesh {
+        Mesh {
+            is_strict,
+            is_synced: false,
+            snapshot: Snapshot::default(),
+            number: 0,
+            is_ahead: true,
+            of_sources: Vec::new(),
+            of_snapshot: Vec::new(),
+            sources: BTreeMap::new(),
+        }
+    }
+
+    /// Applies a batch. Before the sources are synced there is no generation: half a mesh would take away
+    /// what running proxies have.
+    pub(crate) fn turn(&mut self, batch: Batch, began: Instant) -> Turn {
+        self.is_synced |= batch.changes.iter().any(|change| matches!(change, Change::Synced(_)));
+        let changes = batch.changes.iter().any(|change| matches!(change, Change::Put(_) | Change::Delete(_)));
+        if changes {
+            (self.snapshot, self.of_snapshot) = self.snapshot.apply(&batch.changes);
+            self.is_ahead = true;
+        }
+        self.of_sources = batch.diagnostics;
+        self.sources = batch.sources;
+        let diagnostics: Vec<_> = self.of_sources.iter().chain(&self.of_snapshot).cloned().collect();
+        let is_refused = self.is_strict && diagnostics.iter().any(Diagnostic::is_error);
+        let generation = (self.is_ahead && self.is_synced && !is_refused).then(|| {
+            self.number += 1;
+            self.is_ahead = false;
+            Generation { number: self.number, snapshot: self.snapshot.clone(), began }
+        });
+        Turn { generation, findings: Findings { diagnostics, sources: self.sources.clone(), is_refused } }
+    }
+}
+
+/// Where turns go.
+#[derive(Clone)]
+pub(crate) struct Outlets {
+    pub(crate) proxies: Arc<Proxies>,
+    pub(crate) reports: Reports,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Runs the mesh until the source ends. Cancel safe between turns.
+pub(crate) async fn run(mut batches: mpsc::Receiver<Batch>, mut mesh: Mesh, outlets: Outlets) {
+    while let Some((batch, began)) = gather(&mut batches).await {
+        outlets.metrics.debounced(began.elapsed());
+        let outlets = outlets.clone();
+        let (before, taken) = (mesh.number, std::mem::replace(&mut mesh, Mesh::new(false)));
+        let turn = task::blocking("generation", move || {
+            let mut mesh = taken;
+            let turn = mesh.turn(batch, began);
+            deliver(turn, &outlets);
+            mesh
+        });
+        match turn.await {
+            Ok(next) => mesh = next,
+            Err(error) => {
+                tracing::error!(%error, generation = before, "the mesh cannot be brought up to date");
+                return;
+            }
+        }
+    }
+}
+
+fn deliver(turn: Turn, outlets: &Outlets) {
+    let findings = Arc::new(turn.findings);
+    outlets.metrics.found(&findings.diagnostics);
+    outlets.proxies.set_findings(Arc::clone(&findings));
+    outlets.reports.tell(Report::Findings(findings));
+    if let Some(generation) = turn.generation {
+        let number = generation.number;
+        let took = generation.began.elapsed();
+        outlets.metrics.generation(&generation);
+        outlets.proxies.publish(Arc::new(generation));
+        tracing::info!(generation = number, ?took, "generation in force");
+    }
+}
+
+/// The next batch, together with those that follow it closely, and when it came.
+async fn gather(batches: &mut mpsc::Receiver<Batch>) -> Option<(Batch, Instant)> {
+    let mut gathered = batches.recv().await?;
+    let began = tokio::time::Instant::now();
+    let at_last = began + DEBOUNCE_MAX;
+    loop {
+        let quiet = (tokio::time::Instant::now() + DEBOUNCE_QUIET).min(at_last);
+        match tokio::time::timeout_at(quiet, batches.recv()).await {
+            Ok(Some(next)) => {
+                gathered.changes.extend(next.changes);
+                gathered.diagnostics = next.diagnostics;
+                gathered.sources = next.sources;
+            }
+            Ok(None) | Err(_) => return Some((gathered, began.into_std())),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! A generation becomes pushes: one translation per proxy shape, shared by all proxies of that shape, and
+//! what each proxy was sent and has taken.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use meltemi_envoy::type_url;
+use meltemi_translate::{Options, ProxyShape, translate};
+use meltemi_xds::server::{Answer, Client, Provider, Refusal, Rejection, Sent};
+use meltemi_xds::{Config, Mode, Resource, ResourceSet};
+use tokio::sync::watch;
+
+use crate::limits::REMEMBERED_GENERATIONS;
+use crate::mesh::{Findings, Generation};
+use crate::metrics::Metrics;
+use crate::reports::{Report, Reports};
+
+/// What a proxy has of one type.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TypeStatus {
+    /// Version last sent.
+    pub(crate) sent: String,
+    /// Generation last sent.
+    pub(crate) generation: String,
+    /// Version last taken.
+    pub(crate) acked: String,
+    /// Why the last version sent was refused.
+    pub(crate) error: Option<String>,
+}
+
+impl TypeStatus {
+    fn is_settled(&self) -> bool {
+        self.error.is_some() || self.sent == self.acked
+    }
+}
+
+/// A connected proxy.
+#[derive(Debug, Clone)]
+pub(crate) struct ProxyStatus {
+    pub(crate) client: Client,
+    pub(crate) shape: Arc<ProxyShape>,
+    pub(crate) since: Instant,
+    /// By type URL.
+    pub(crate) types: BTreeMap<String, TypeStatus>,
+}
+
+impl ProxyStatus {
+    /// `name.namespace`, as istioctl names proxies; the whole node id if it has another form.
+    pub(crate) fn name(&self) -> &str {
+        self.client.node.id.split('~').nth(2).unwrap_or(&self.client.node.id)
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        self.client.mode
+    }
+}
+
+/// The proxies of one shape.
+struct Class {
+    configs: watch::Sender<Arc<Config>>,
+    generation: u64,
+    clients: usize,
+}
+
+#[derive(Default)]
+struct State {
+    generation: Option<Arc<Generation>>,
+    findings: Arc<Findings>,
+    classes: BTreeMap<Arc<ProxyShape>, Class>,
+    proxies: BTreeMap<u64, ProxyStatus>,
+    /// When the latest generations began.
+    began: VecDeque<(String, Instant)>,
+}
+
+/// Everything about the connected proxies.
+pub(crate) struct Proxies {
+    options: Options,
+    state: Mutex<State>,
+    is_loaded: watch::Sender<bool>,
+    reports: Reports,
+    metrics: Arc<Metrics>,
+}
+
+impl Proxies {
+    pub(crate) fn new(options: Options, reports: Reports, metrics: Arc<Metrics>) -> Proxies {
+        Proxies { options, state: Mutex::default(), is_loaded: watch::Sender::new(false), reports, metrics }
+    }
+
+    /// Completes when there is a generation. Cancel safe.
+    pub(crate) fn loaded(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut is_loaded = self.is_loaded.subscribe();
+        async move {
+            // An error means that the owner is gone, and then nobody waits.
+            let _ = is_loaded.wait_for(|loaded| *loaded).await;
+        }
+    }
+
+    /// Puts a generation in force: translates it for every shape that has proxies and lets their streams go.
+    /// Shapes without proxies are forgotten.
+    pub(crate) fn publish(&self, generation: Arc<Generation>) {
+        let classes: Vec<(Arc<ProxyShape>, Arc<Config>)> = {
+            let mut state = self.lock();
+            state.generation = Some(Arc::clone(&generation));
+            state.began.push_back((generation.identifier(), generation.began));
+            if state.began.len() > REMEMBERED_GENERATIONS {
+                state.began.pop_front();
+            }
+            state.classes.retain(|_, class| class.clients > 0);
+            let current = |class: &Class| Arc::clone(&class.configs.borrow());
+            state.classes.iter().map(|(shape, class)| (Arc::clone(shape), current(class))).collect()
+        };
+        self.is_loaded.send_replace(true);
+        for (shape, previous) in classes {
+            let config = Arc::new(self.config(&generation, &shape, Some(&previous)));
+            let mut state = self.lock();
+            if let Some(class) = state.classes.get_mut(&shape) {
+                class.generation = generation.number;
+                class.configs.send_replace(config);
+            }
+        }
+    }
+
+    pub(crate) fn set_findings(&self, findings: Arc<Findings>) {
+        self.lock().findings = findings;
+    }
+
+    pub(crate) fn findings(&self) -> Arc<Findings> {
+        Arc::clone(&self.lock().findings)
+    }
+
+    /// The generation in force; `None` until the sources are synced.
+    pub(crate) fn generation(&self) -> Option<Arc<Generation>> {
+        self.lock().generation.clone()
+    }
+
+    /// The connected proxies in the order in which they came.
+    pub(crate) fn connected(&self) -> Vec<ProxyStatus> {
+        self.lock().proxies.values().cloned().collect()
+    }
+
+    /// What the proxy is served: by node id, or by `name.namespace`.
+    pub(crate) fn served(&self, id: &str) -> Option<Arc<Config>> {
+        let state = self.lock();
+        let proxy = state.proxies.values().rev().find(|p| p.client.node.id == id || p.name() == id)?;
+        state.classes.get(&proxy.shape).map(|class| Arc::clone(&class.configs.borrow()))
+    }
+
+    /// The translation. A type that has not changed keeps the set of the previous one.
+    fn config(&self, generation: &Generation, shape: &ProxyShape, previous: Option<&Config>) -> Config {
+        let resources = translate(&generation.snapshot, shape, &self.options);
+        let sets = resources.by_type().into_iter().map(|(type_url, resources)| {
+            let set: ResourceSet = resources.iter().map(|resource| wire(resource)).collect();
+            let same =
+                previous.and_then(|p| p.of_type(type_url)).filter(|old| old.version() == set.version());
+            (type_url.to_owned(), same.map_or_else(|| Arc::new(set), Arc::clone))
+        });
+        Config { generation: generation.identifier(), types: sets.collect() }
+    }
+
+    /// A watch on the configuration of a shape. Translation happens outside the lock, so a new shape holds up
+    /// nobody; if a generation comes in between, it is done again.
+    fn join(&self, shape: &Arc<ProxyShape>) -> Result<watch::Receiver<Arc<Config>>, Refusal> {
+        loop {
+            let generation = {
+                let mut state = self.lock();
+                let current = state.generation.clone();
+                let generation = current.ok_or_else(|| Refusal("the mesh is not loaded yet".into()))?;
+                if let Some(class) = state.classes.get_mut(shape) {
+                    class.clients += 1;
+                    return Ok(class.configs.subscribe());
+                }
+                generation
+            };
+            let config = Arc::new(self.config(&generation, shape, None));
+            let mut state = self.lock();
+            let is_current = state.generation.as_ref().is_some_and(|g| g.number == generation.number);
+            if is_current && !state.classes.contains_key(shape) {
+                let class =
+                    Class { configs: watch::Sender::new(config), generation: generation.number, clients: 0 };
+                state.classes.insert(Arc::clone(shape), class);
+            }
+        }
+    }
+
+    fn update(&self, client: &Client, type_url: &str, change: impl FnOnce(&mut TypeStatus)) {
+        if let Some(proxy) = self.lock().proxies.get_mut(&client.id) {
+            change(proxy.types.entry(type_url.to_owned()).or_default());
+        }
+    }
+
+    /// How long the proxy took to take the generation, if this answer was the last that it owed.
+    fn converged(&self, client: &Client, answer: &Answer) -> Option<std::time::Duration> {
+        let state = self.lock();
+        let proxy = state.proxies.get(&client.id)?;
+        if !proxy.types.values().all(TypeStatus::is_settled) {
+            return None;
+        }
+        let (_, began) = state.began.iter().find(|(identifier, _)| *identifier == answer.generation)?;
+        // A proxy that came later has not waited since then.
+        Some((*began).max(proxy.since).elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state whole, so a panic in one does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wire(resource: &meltemi_translate::Resource) -> Resource {
+    Resource { name: resource.name.clone(), version: resource.version.clone(), body: resource.body.clone() }
+}
+
+impl Provider for Proxies {
+    fn connect(&self, client: &Client) -> Result<watch::Receiver<Arc<Config>>, Refusal> {
+        let shape = Arc::new(ProxyShape::from_node(&client.node).map_err(|e| Refusal(format!("node.{e}")))?);
+        let configs = self.join(&shape)?;
+        let status =
+            ProxyStatus { client: client.clone(), shape, since: Instant::now(), types: BTreeMap::new() };
+        self.lock().proxies.insert(client.id, status);
+        Ok(configs)
+    }
+
+    fn sent(&self, client: &Client, sent: &Sent) {
+        self.metrics.pushed(&sent.type_url);
+        self.update(client, &sent.type_url, |status| {
+            status.sent.clone_from(&sent.version);
+            status.generation.clone_from(&sent.generation);
+            status.error = None;
+        });
+    }
+
+    fn acked(&self, client: &Client, answer: &Answer) {
+        self.update(client, &answer.type_url, |status| status.acked.clone_from(&answer.version));
+        if let Some(took) = self.converged(client, answer) {
+            self.metrics.converged(took);
+        }
+        let (node, type_url) = (client.node.id.clone(), answer.type_url.clone());
+        self.reports.tell(Report::Accepted { node, type_url });
+    }
+
+    fn rejected(&self, client: &Client, rejection: &Rejection) {
+        let answer = &rejection.answer;
+        self.metrics.rejected(&answer.type_url);
+        self.update(client, &answer.type_url, |status| status.error = Some(rejection.reason.clone()));
+        self.reports.tell(Report::Rejected {
+            node: client.node.id.clone(),
+            type_url: answer.type_url.clone(),
+            generation: answer.generation.clone(),
+            reason: rejection.reason.clone(),
+        });
+    }
+
+    fn disconnected(&self, client: &Client) {
+        let mut state = self.lock();
+        let Some(proxy) = state.proxies.remove(&client.id) else { return };
+        if let Some(class) = state.classes.get_mut(&proxy.shape) {
+            class.clients -= 1;
+        }
+        drop(state);
+        self.reports.tell(Report::Gone { node: client.node.id.clone() });
+    }
+}
+
+/// `cds` and so on, as istiod labels its metrics; the type URL of what has no short name.
+pub(crate) fn short_type(type_url: &str) -> &str {
+    match type_url {
+        type_url::CLUSTER => "cds",
+        type_url::ENDPOINT => "eds",
+        type_url::LISTENER => "lds",
+        type_url::ROUTE => "rds",
+        type_url::SECRET => "sds",
+        other => other,
+    }
+}

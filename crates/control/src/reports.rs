@@ -1,0 +1,204 @@
+//! What the operator is told on standard output: findings when they appear and when they are resolved, and
+//! updates that proxies refuse. A thread of its own prints, so that a terminal that does not read holds up
+//! nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+
+use meltemi_api::{Diagnostic, ObjectId, render};
+
+use crate::limits::{REPORT_FLUSH, REPORT_QUEUE};
+use crate::mesh::Findings;
+use crate::metrics::Metrics;
+use crate::proxies::short_type;
+
+/// Something to tell.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// All that is wrong now.
+    Findings(Arc<Findings>),
+    /// A proxy has refused an update.
+    Rejected { node: String, type_url: String, generation: String, reason: String },
+    /// A proxy has taken an update.
+    Accepted { node: String, type_url: String },
+    /// A proxy has gone.
+    Gone { node: String },
+    /// Nothing more will be told.
+    End,
+}
+
+/// Where reports are left. Cheap to clone; never waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Reports {
+    queue: SyncSender<Report>,
+    metrics: Arc<Metrics>,
+}
+
+impl Reports {
+    /// Leaves a report, or drops it and counts that if too many wait.
+    pub(crate) fn tell(&self, report: Report) {
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(report) {
+            self.metrics.report_dropped();
+        }
+    }
+}
+
+/// The printing thread.
+#[derive(Debug)]
+pub(crate) struct Printer {
+    queue: SyncSender<Report>,
+    done: Receiver<()>,
+}
+
+impl Printer {
+    /// Waits, not for long, until what was told is printed.
+    pub(crate) fn finish(self) {
+        // A full queue means that nobody reads; then there is nothing to wait for.
+        if self.queue.try_send(Report::End).is_err() {
+            return;
+        }
+        // Either it ends or the time is over; both are the end.
+        let _ = self.done.recv_timeout(REPORT_FLUSH);
+    }
+}
+
+/// Starts the printing thread.
+///
+/// # Errors
+/// If the thread cannot be started.
+pub(crate) fn start(
+    color: bool,
+    metrics: Arc<Metrics>,
+    mut out: impl Write + Send + 'static,
+) -> io::Result<(Reports, Printer)> {
+    let (queue, reports) = sync_channel::<Report>(REPORT_QUEUE);
+    let (finished, done) = sync_channel(1);
+    thread::Builder::new().name("reports".to_owned()).spawn(move || {
+        let mut ledger = Ledger::new(color);
+        for report in reports.into_iter().take_while(|report| !matches!(report, Report::End)) {
+            // Nobody may be reading; that is no reason to stop the mesh.
+            let _ = out.write_all(ledger.text(&report).as_bytes()).and_then(|()| out.flush());
+        }
+        let _ = finished.send(());
+    })?;
+    Ok((Reports { queue: queue.clone(), metrics }, Printer { queue, done }))
+}
+
+/// A finding, wherever in its file it stands at the moment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    object: Option<ObjectId>,
+    file: Option<Arc<str>>,
+    field: String,
+    code: &'static str,
+    message: String,
+}
+
+impl Key {
+    fn of(diagnostic: &Diagnostic) -> Key {
+        Key {
+            object: diagnostic.object.clone(),
+            file: diagnostic.location.as_ref().map(|location| Arc::clone(&location.file)),
+            field: diagnostic.field.clone(),
+            code: diagnostic.code,
+            message: diagnostic.message.clone(),
+        }
+    }
+
+    /// Where it is, for a line without excerpt.
+    fn place(&self) -> String {
+        let object = self.object.as_ref().map(ToString::to_string);
+        let place = object.or_else(|| self.file.as_deref().map(str::to_owned)).unwrap_or_default();
+        if self.field.is_empty() { place } else { format!("{place} {}", self.field) }
+    }
+}
+
+/// What was told and still holds.
+struct Ledger {
+    color: bool,
+    findings: BTreeSet<Key>,
+    is_refused: bool,
+    /// Refusals by proxy and type.
+    rejections: BTreeMap<(String, String), String>,
+}
+
+impl Ledger {
+    fn new(color: bool) -> Ledger {
+        Ledger { color, findings: BTreeSet::new(), is_refused: false, rejections: BTreeMap::new() }
+    }
+
+    /// The lines that the report adds; none if it says nothing new.
+    fn text(&mut self, report: &Report) -> String {
+        match report {
+            Report::Findings(findings) => self.findings(findings),
+            Report::Rejected { node, type_url, generation, reason } => {
+                self.rejected(node, type_url, generation, reason)
+            }
+            Report::Accepted { node, type_url } => self.accepted(node, type_url),
+            Report::Gone { node } => {
+                self.rejections.retain(|(of, _), _| of != node);
+                String::new()
+            }
+            Report::End => String::new(),
+        }
+    }
+
+    fn findings(&mut self, findings: &Findings) -> String {
+        let mut text = String::new();
+        let mut current = BTreeSet::new();
+        for diagnostic in &findings.diagnostics {
+            let key = Key::of(diagnostic);
+            if !self.findings.contains(&key) && !current.contains(&key) {
+                let source = diagnostic.location.as_ref().and_then(|place| findings.sources.get(&place.file));
+                text += &render(diagnostic, source.map_or("", |source| source), self.color);
+                text += "\n\n";
+            }
+            current.insert(key);
+        }
+        for gone in self.findings.difference(&current) {
+            text +=
+                &self.line(GREEN, "resolved", &format!("[{}] {}: {}", gone.code, gone.place(), gone.message));
+        }
+        self.findings = current;
+        if findings.is_refused && !self.is_refused {
+            text += &self.line(
+                RED,
+                "refused",
+                "nothing of this state is in force until its errors are gone (--strict)",
+            );
+        }
+        self.is_refused = findings.is_refused;
+        text
+    }
+
+    fn rejected(&mut self, node: &str, type_url: &str, generation: &str, reason: &str) -> String {
+        let key = (node.to_owned(), type_url.to_owned());
+        if self.rejections.insert(key, reason.to_owned()).as_deref() == Some(reason) {
+            return String::new();
+        }
+        let kind = short_type(type_url).to_uppercase();
+        self.line(RED, "refused", &format!("{node} refuses {kind} of generation {generation}: {reason}"))
+    }
+
+    fn accepted(&mut self, node: &str, type_url: &str) -> String {
+        let key = (node.to_owned(), type_url.to_owned());
+        if self.rejections.remove(&key).is_none() {
+            return String::new();
+        }
+        self.line(GREEN, "resolved", &format!("{node} takes {} again", short_type(type_url).to_uppercase()))
+    }
+
+    fn line(&self, color: &str, head: &str, rest: &str) -> String {
+        if self.color { format!("{color}{head}{PLAIN}: {rest}\n") } else { format!("{head}: {rest}\n") }
+    }
+}
+
+const RED: &str = "\x1b[1;31m";
+const GREEN: &str = "\x1b[1;32m";
+const PLAIN: &str = "\x1b[0m";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Heads to and from the types of `h2`.
+//!
+//! Owns what RFC 9113 section 8 says differently from HTTP/1: pseudo-fields, no connection-specific fields, cookie crumbs.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Response, StatusCode};
+
+use crate::headers::is_hop_by_hop;
+use crate::{Headers, RequestHead, ResponseHead, Text, Version};
+
+/// The head of a received request.
+pub(crate) fn request_head(parts: http::request::Parts) -> RequestHead {
+    let protocol = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| Text::from(protocol.as_str()));
+    let is_plain_connect = parts.method == Method::CONNECT && protocol.is_none();
+    let mut headers = headers(parts.headers);
+    let host = headers.get(&header::HOST).and_then(|host| Text::from_utf8(shared(host)).ok());
+    if host.is_some() {
+        headers.remove(&header::HOST);
+    }
+    let authority = parts.uri.authority().map(|authority| Text::from(authority.as_str())).or(host);
+    let path = match parts.uri.path_and_query() {
+        Some(path) if !is_plain_connect => Text::from(path.as_str()),
+        _ => Text::new(),
+    };
+    let scheme = parts.uri.scheme().map(|scheme| match scheme.as_str() {
+        "http" => Text::from_static("http"),
+        "https" => Text::from_static("https"),
+        other => Text::from(other),
+    });
+    RequestHead { method: parts.method, scheme, authority, path, headers, version: Version::Http2, protocol }
+}
+
+/// The head of a received response.
+pub(crate) fn response_head(parts: http::response::Parts) -> ResponseHead {
+    ResponseHead { status: parts.status, headers: headers(parts.headers), version: Version::Http2 }
+}
+
+/// A request to send. `None`: the authority or path has characters that HTTP/2 cannot carry.
+pub(crate) fn request(head: RequestHead) -> Option<Request<()>> {
+    let is_plain_connect = head.method == Method::CONNECT && head.protocol.is_none();
+    let mut parts = http::uri::Parts::default();
+    let authority = head.authority.filter(|authority| !authority.is_empty());
+    let has_authority = authority.is_some();
+    parts.authority = match authority {
+        Some(authority) => Some(Authority::from_maybe_shared(authority.into_bytes()).ok()?),
+        None => None,
+    };
+    if !is_plain_connect {
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(head.path.into_bytes()).ok()?);
+        let https = head.scheme.is_some_and(|scheme| scheme == "https");
+        parts.scheme = has_authority.then_some(if https { Scheme::HTTPS } else { Scheme::HTTP });
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = head.method;
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
+    // Without an authority `h2` only takes what claims to come from HTTP/1; the wire is the same.
+    *request.version_mut() = if has_authority { http::Version::HTTP_2 } else { http::Version::HTTP_11 };
+    *request.headers_mut() = header_map(head.headers);
+    if let Some(protocol) = head.protocol {
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+    }
+    Some(request)
+}
+
+/// A response to send. The answer that accepts an upgrade is 200 here (RFC 8441, 5).
+pub(crate) fn response(head: ResponseHead) -> Response<()> {
+    let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let mut response = Response::new(());
+    *response.status_mut() = if switching { StatusCode::OK } else { head.status };
+    *response.headers_mut() = header_map(head.headers);
+    response
+}
+
+/// Fields to send, without those of the connection.
+pub(crate) fn header_map(headers: Headers) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        if is_carried(&name, &value) {
+            map.append(name, value);
+        }
+    }
+    map
+}
+
+fn is_carried(name: &HeaderName, value: &HeaderValue) -> bool {
+    if *name == header::TE {
+        return value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    }
+    *name != header::HOST && !is_hop_by_hop(name)
+}
+
+/// Received fields. Cookie crumbs are put together again (RFC 9113, 8.2.3): HTTP/1 and applications know one field.
+pub(crate) fn headers(map: HeaderMap) -> Headers {
+    let mut headers = Headers::with_capacity(map.len());
+    let mut last: Option<HeaderName> = None;
+    for (name, value) in map {
+        // The map names a field once and yields its further values without a name.
+        let Some(name) = name.or_else(|| last.clone()) else { continue };
+        last = Some(name.clone());
+        headers.append(name, value);
+    }
+    if headers.get_all(&header::COOKIE).nth(1).is_some() {
+        join_cookies(&mut headers);
+    }
+    headers
+}
+
+fn join_cookies(headers: &mut Headers) {
+    let crumbs: Vec<&[u8]> = headers.get_all(&header::COOKIE).map(HeaderValue::as_bytes).collect();
+    let joined = crumbs.join(&b"; "[..]);
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
+        headers.set(header::COOKIE, value);
+    }
+}
+
+fn shared(value: &HeaderValue) -> Bytes {
+    Bytes::copy_from_slice(value.as_bytes())
+}

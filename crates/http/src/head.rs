@@ -1,0 +1,82 @@
+//! Message heads, the same for both versions.
+//!
+//! Owns the shape of a request line or status line with its fields. `Host` and `:authority` are one thing here
+//! ([`RequestHead::authority`]); the encoders write it back in the form of their version.
+
+use http::{Method, StatusCode};
+
+use crate::{Headers, Text};
+
+/// The version a message arrived with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Version {
+    /// `HTTP/1.1` and so on, as `%PROTOCOL%` prints it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// The head of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// `:scheme`, or the scheme of an absolute-form target; `None` on an ordinary HTTP/1 request.
+    pub scheme: Option<Text>,
+    /// `:authority`, or the authority of an absolute-form or authority-form target, or `Host`.
+    pub authority: Option<Text>,
+    /// Path with query; `*` for `OPTIONS *`; empty for plain CONNECT.
+    pub path: Text,
+    /// The fields, without `host`.
+    pub headers: Headers,
+    /// The version the message came with. The encoders ignore it.
+    pub version: Version,
+    /// `:protocol` of an extended CONNECT (RFC 8441).
+    pub protocol: Option<Text>,
+}
+
+impl RequestHead {
+    /// A request with an origin-form path, no authority and no fields.
+    pub fn new(method: Method, path: impl Into<Text>) -> RequestHead {
+        RequestHead {
+            method,
+            scheme: None,
+            authority: None,
+            path: path.into(),
+            headers: Headers::new(),
+            version: Version::Http11,
+            protocol: None,
+        }
+    }
+}
+
+/// The head of a response, informational ones included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// The status.
+    pub status: StatusCode,
+    /// The fields.
+    pub headers: Headers,
+    /// The version the message came with. The encoders ignore it.
+    pub version: Version,
+}
+
+impl ResponseHead {
+    /// A response without fields.
+    pub fn new(status: StatusCode) -> ResponseHead {
+        ResponseHead { status, headers: Headers::new(), version: Version::Http11 }
+    }
+}

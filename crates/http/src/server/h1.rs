@@ -1,0 +1,296 @@
+//! The HTTP/1 server loop: one request after the other, the service called inline.
+//!
+//! Owns when a connection may carry another request and how it ends. Source of behaviour: RFC 9112 section 9, Envoy's
+//! `ConnectionManagerImpl`.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+
+use super::{Context, End, Service};
+use crate::h1::connection::Connection;
+use crate::h1::encode::{Answering, encode_response};
+use crate::h1::parse::{RequestMessage, parse_request, tokens};
+use crate::h1::{BodyLength, Limits};
+use crate::{
+    DrainSignal, Exchange, Headers, ProtocolError, RecvBody, Responder, ResponseHead, SendError, Version,
+};
+
+const HEADER_TIMEOUT: ProtocolError =
+    ProtocolError { status: StatusCode::REQUEST_TIMEOUT, detail: "request_header_timeout" };
+const LOW_VERSION: ProtocolError =
+    ProtocolError { status: StatusCode::UPGRADE_REQUIRED, detail: "low_version" };
+
+/// The response side of one exchange.
+pub(crate) struct Turn {
+    pub(crate) answering: Answering,
+    drain: DrainSignal,
+    started: Cell<bool>,
+    finished: Cell<bool>,
+    broken: Cell<bool>,
+    close: Cell<bool>,
+    tunnel: Cell<bool>,
+}
+
+pub(super) async fn run<S: Service>(connection: Connection, mut context: Context<S>) -> End {
+    let end = turns(&connection, &mut context).await;
+    let linger = context.options.delayed_close_timeout;
+    match end {
+        End::ClosedByUs | End::Protocol(_) => close(&connection, linger).await,
+        End::Idle | End::ClosedByPeer | End::Io(_) => {}
+    }
+    end
+}
+
+async fn turns<S: Service>(connection: &Connection, context: &mut Context<S>) -> End {
+    let mut served: u32 = 0;
+    loop {
+        let message = match next_request(connection, context).await {
+            Ok(message) => message,
+            Err(End::Protocol(error)) => {
+                refuse(connection, context, error).await;
+                return End::Protocol(error);
+            }
+            Err(end) => return end,
+        };
+        served = served.saturating_add(1);
+        let turn = Turn::new(&message, context.drain.clone());
+        if context.options.max_requests.is_some_and(|max| served >= max) || context.is_too_old() {
+            turn.close_after();
+        }
+        connection.begin();
+        connection.reader().start_body(message.body);
+        // Boxed: the future of a service is large, and an idle connection should not carry room for it.
+        Box::pin(exchange(connection, context, message, &turn)).await;
+        if !turn.allows_another(connection) {
+            return End::ClosedByUs;
+        }
+        connection.release_buffers();
+    }
+}
+
+async fn exchange<S: Service>(
+    connection: &Connection,
+    context: &Context<S>,
+    message: RequestMessage,
+    turn: &Turn,
+) {
+    let body = RecvBody::h1(connection);
+    let respond = Responder::h1(connection, turn);
+    context.service.call(Exchange { request: message.head, body, respond }).await;
+}
+
+/// Waits for the next request head. Idle until its first byte, then under `headers_timeout`.
+async fn next_request<S: Service>(
+    connection: &Connection,
+    context: &mut Context<S>,
+) -> Result<RequestMessage, End> {
+    let mut in_head = false;
+    context.deadline.arm(context.idle_allowance());
+    loop {
+        if !connection.reader().buffer.is_empty() {
+            if let Some(message) = parse(connection, context.options.accept_http_10)? {
+                return Ok(message);
+            }
+            if !in_head && let Some(timeout) = context.options.headers_timeout {
+                context.deadline.arm(Some(timeout));
+            }
+            in_head = true;
+        }
+        match context.fill(connection).await {
+            Err(End::Idle) if in_head => return Err(End::Protocol(HEADER_TIMEOUT)),
+            filled => filled?,
+        }
+    }
+}
+
+fn parse(connection: &Connection, accept_http_10: bool) -> Result<Option<RequestMessage>, End> {
+    let mut reader = connection.reader();
+    let reader = &mut *reader;
+    let limits: Limits = reader.limits;
+    let parsed = parse_request(&mut reader.buffer, &mut reader.scan, &limits).map_err(End::Protocol)?;
+    match &parsed {
+        Some(message) if message.head.version == Version::Http10 && !accept_http_10 => {
+            Err(End::Protocol(LOW_VERSION))
+        }
+        _ => Ok(parsed),
+    }
+}
+
+/// Answers a request that cannot be understood.
+async fn refuse<S: Service>(connection: &Connection, context: &Context<S>, error: ProtocolError) {
+    let queued = queue_refusal(connection, error, context.service.protocol_error(error));
+    let sent = async { queued.and(connection.flush().await) };
+    if !matches!(tokio::time::timeout(context.options.delayed_close_timeout, sent).await, Ok(Ok(()))) {
+        tracing::debug!(detail = error.detail, "the client did not take the refusal");
+    }
+}
+
+fn queue_refusal(connection: &Connection, error: ProtocolError, extra: Headers) -> Result<(), SendError> {
+    let mut head = ResponseHead::new(error.status);
+    let body = error.body();
+    head.headers.append(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    if !body.is_empty() {
+        head.headers.append(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    for (name, value) in extra {
+        head.headers.append(name, value);
+    }
+    let answering = Answering { method: Method::GET, http_10: false, keep_alive: false };
+    let mut writer = connection.writer();
+    let framing = encode_response(writer.head_buffer(), &head, &answering, body.is_empty(), true);
+    writer.start_body(framing, false);
+    writer.body(Bytes::from_static(body.as_bytes()), true)
+}
+
+/// Closes our direction, then reads on for a while: a close with unread input would reset the connection, and the reset
+/// may destroy the last response before the client has read it.
+async fn close(connection: &Connection, linger: Duration) {
+    if poll_fn(|cx| connection.poll_shutdown(cx)).await.is_err() {
+        return;
+    }
+    let drained = async {
+        loop {
+            connection.reader().buffer.clear();
+            if !matches!(poll_fn(|cx| connection.poll_fill(cx)).await, Ok(1..)) {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(linger, drained).await.is_err() {
+        tracing::trace!("the client kept its side open after our close");
+    }
+}
+
+impl Turn {
+    fn new(message: &RequestMessage, drain: DrainSignal) -> Turn {
+        let head = &message.head;
+        let http_10 = head.version == Version::Http10;
+        let answering = Answering { method: head.method.clone(), http_10, keep_alive: message.keep_alive };
+        Turn {
+            answering,
+            drain,
+            started: Cell::new(false),
+            finished: Cell::new(false),
+            broken: Cell::new(false),
+            close: Cell::new(!message.keep_alive),
+            tunnel: Cell::new(false),
+        }
+    }
+
+    /// Encodes an informational head; says whether there is something to send.
+    pub(crate) fn informational(
+        &self,
+        connection: &Connection,
+        head: &ResponseHead,
+    ) -> Result<bool, SendError> {
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if self.started.get() || switches || !head.status.is_informational() {
+            return Err(SendError::Misuse("no informational response fits here"));
+        }
+        if !self.answering.http_10 {
+            encode_response(connection.writer().head_buffer(), head, &self.answering, true, false);
+        }
+        Ok(!self.answering.http_10)
+    }
+
+    /// Encodes the final head.
+    pub(crate) fn start(
+        &self,
+        connection: &Connection,
+        head: &ResponseHead,
+        end: bool,
+    ) -> Result<(), SendError> {
+        let upgrades = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if self.started.replace(true) || (head.status.is_informational() && !upgrades) {
+            return Err(SendError::Misuse("a second or informational final head"));
+        }
+        // A response that overtakes its request ends the connection, as in Envoy: the rest of the request is not awaited.
+        let overtakes = !connection.reader().is_body_end();
+        if overtakes || self.drain.is_draining() || says_close(&head.headers) {
+            self.close.set(true);
+        }
+        let mut writer = connection.writer();
+        let close = self.close.get();
+        let framing = encode_response(writer.head_buffer(), head, &self.answering, end, close);
+        self.tunnel.set(framing == BodyLength::Tunnel);
+        if matches!(framing, BodyLength::UntilClose | BodyLength::Tunnel) {
+            self.close.set(true);
+        }
+        if end && matches!(framing, BodyLength::Fixed(_)) {
+            self.broken.set(true);
+            return Err(SendError::Misuse("a length is announced but no body follows"));
+        }
+        let bodiless = framing == BodyLength::Empty;
+        writer.start_body(framing, bodiless);
+        self.finished.set(end && framing != BodyLength::Tunnel);
+        Ok(())
+    }
+
+    pub(crate) fn body(&self, connection: &Connection, data: Bytes, end: bool) -> Result<(), SendError> {
+        self.check_open()?;
+        self.noted(connection.writer().body(data, end), end)
+    }
+
+    pub(crate) fn trailers(&self, connection: &Connection, trailers: &Headers) -> Result<(), SendError> {
+        self.check_open()?;
+        self.noted(connection.writer().body_end(trailers), true)
+    }
+
+    pub(crate) async fn close_tunnel(&self, connection: &Connection) -> Result<(), SendError> {
+        poll_fn(|cx| connection.poll_shutdown(cx)).await.map_err(SendError::from_io)
+    }
+
+    pub(crate) fn break_off(&self) {
+        self.broken.set(true);
+    }
+
+    pub(crate) fn close_after(&self) {
+        self.close.set(true);
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.started.get()
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.get()
+    }
+
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel.get()
+    }
+
+    fn check_open(&self) -> Result<(), SendError> {
+        if !self.started.get() || self.finished.get() {
+            return Err(SendError::Misuse("data outside of the body"));
+        }
+        Ok(())
+    }
+
+    fn noted(&self, queued: Result<(), SendError>, end: bool) -> Result<(), SendError> {
+        match &queued {
+            Ok(()) if end => self.finished.set(true),
+            Ok(()) => {}
+            Err(_) => self.broken.set(true),
+        }
+        queued
+    }
+
+    /// Whether both messages are complete and nobody asked for the end of the connection.
+    fn allows_another(&self, connection: &Connection) -> bool {
+        self.finished.get()
+            && !self.broken.get()
+            && !self.close.get()
+            && connection.reader().is_body_end()
+            && connection.writer().is_empty()
+    }
+}
+
+fn says_close(headers: &Headers) -> bool {
+    headers.get_all(&header::CONNECTION).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(b"close"))
+}

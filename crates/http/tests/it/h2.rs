@@ -1,0 +1,275 @@
+//! HTTP/2 between our client and our server, both ends real.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+use meltemi_http::client::{ClientExchange, H2};
+use meltemi_http::server::{Codec, End, ServerOptions};
+use meltemi_http::{
+    ClientError, DrainStage, Frame, H2Options, Headers, Io, Reason, RequestHead, ResponseHead, Version,
+};
+use tokio::task::JoinHandle;
+
+use crate::service::{Server, field, run};
+
+fn request(method: Method, path: &str) -> RequestHead {
+    let mut head = RequestHead::new(method, path);
+    head.authority = Some("shop:80".into());
+    head.scheme = Some("http".into());
+    head
+}
+
+struct Pair {
+    client: H2,
+    driver: JoinHandle<Result<(), ClientError>>,
+    server: Server,
+}
+
+async fn connect(options: ServerOptions) -> Pair {
+    let mut server = Server::start(options);
+    let (unused, _) = tokio::io::duplex(1);
+    let io = std::mem::replace(&mut server.client, unused);
+    let (client, driver) = H2::handshake(Io::Memory(io), &H2Options::default()).await.unwrap();
+    Pair { client, driver: tokio::task::spawn_local(driver.run()), server }
+}
+
+async fn read(
+    exchange: &mut ClientExchange<'_>,
+) -> Result<(ResponseHead, Vec<u8>, Option<Headers>), ClientError> {
+    let head = exchange.recv.head().await?;
+    let mut body = Vec::new();
+    let mut trailers = None;
+    while let Some(frame) = exchange.recv.next().await? {
+        match frame {
+            Frame::Data(data) => body.extend_from_slice(&data),
+            Frame::Trailers(fields) => trailers = Some(fields),
+        }
+    }
+    Ok((head, body, trailers))
+}
+
+async fn get(client: &H2, path: &str) -> Result<(ResponseHead, Vec<u8>, Option<Headers>), ClientError> {
+    let mut exchange = client.open().await?;
+    exchange.send.head(request(Method::GET, path), true).await?;
+    read(&mut exchange).await
+}
+
+#[test]
+fn heads_bodies_and_trailers_pass_both_ways() {
+    run(async {
+        let pair = connect(ServerOptions::default()).await;
+        let mut exchange = pair.client.open().await.unwrap();
+        let mut head = request(Method::POST, "/trailers?q");
+        head.path = "/trailers".into();
+        head.headers = [
+            field("cookie", "a=1"),
+            field("cookie", "b=2"),
+            field("x-one", "1"),
+            field("connection", "close"),
+            field("transfer-encoding", "chunked"),
+        ]
+        .into_iter()
+        .collect();
+        exchange.send.head(head, false).await.unwrap();
+        exchange.send.data(Bytes::from_static(b"abc"), false).await.unwrap();
+        exchange.send.trailers([field("x-sum", "3")].into_iter().collect()).await.unwrap();
+        let (response, body, trailers) = read(&mut exchange).await.unwrap();
+        assert_eq!((response.status, response.version), (StatusCode::OK, Version::Http2));
+        assert_eq!(body, b"abc");
+        assert_eq!(trailers.unwrap(), [field("x-sum", "3")].into_iter().collect::<Headers>());
+        assert!(exchange.recv.is_end() && exchange.send.is_finished());
+        let seen = pair.server.answers.seen.borrow()[0].clone();
+        assert_eq!(seen.authority.as_deref(), Some("shop:80"));
+        assert_eq!(seen.scheme.as_deref(), Some("http"));
+        assert_eq!((&*seen.path, seen.version), ("/trailers", Version::Http2));
+        assert_eq!(seen.headers.get_str(&header::COOKIE), Some("a=1; b=2"));
+        assert!(!seen.headers.contains(&header::CONNECTION));
+    });
+}
+
+#[test]
+fn bodies_larger_than_the_windows_pass_side_by_side() {
+    run(async {
+        let h2 = H2Options {
+            initial_stream_window_bytes: 1 << 16,
+            initial_connection_window_bytes: 1 << 17,
+            ..H2Options::default()
+        };
+        let pair = connect(ServerOptions { h2, ..ServerOptions::default() }).await;
+        let exchanges = (0..8u8).map(|index| {
+            let client = pair.client.clone();
+            async move {
+                let mut exchange = client.open().await.unwrap();
+                exchange.send.head(request(Method::POST, "/echo"), false).await.unwrap();
+                let ClientExchange { send, recv } = &mut exchange;
+                let body = vec![index; 700_000];
+                let sending = async {
+                    for piece in body.chunks(100_000) {
+                        send.data(Bytes::copy_from_slice(piece), false).await.unwrap();
+                    }
+                    send.data(Bytes::new(), true).await.unwrap();
+                };
+                let receiving = async {
+                    assert_eq!(recv.head().await.unwrap().status, 200);
+                    let mut received = Vec::new();
+                    while let Some(Frame::Data(data)) = recv.next().await.unwrap() {
+                        received.extend_from_slice(&data);
+                    }
+                    received
+                };
+                let ((), received) = tokio::join!(sending, receiving);
+                assert!(received == body);
+                assert_eq!((send.sent_bytes(), recv.received_bytes()), (700_000, 700_000));
+            }
+        });
+        futures::future::join_all(exchanges).await;
+        assert_eq!(pair.client.active(), 0);
+    });
+}
+
+#[test]
+fn informational_responses_come_first() {
+    run(async {
+        let pair = connect(ServerOptions::default()).await;
+        let mut exchange = pair.client.open().await.unwrap();
+        exchange.send.head(request(Method::GET, "/hints"), true).await.unwrap();
+        let hints = exchange.recv.head().await.unwrap();
+        assert_eq!(hints.status, StatusCode::EARLY_HINTS);
+        assert_eq!(hints.headers.get_str(&header::LINK), Some("</a>"));
+        let (head, body, _) = read(&mut exchange).await.unwrap();
+        assert_eq!((head.status, &body[..]), (StatusCode::OK, &b"done"[..]));
+    });
+}
+
+#[test]
+fn a_head_request_has_no_body() {
+    run(async {
+        let pair = connect(ServerOptions::default()).await;
+        let mut exchange = pair.client.open().await.unwrap();
+        exchange.send.head(request(Method::HEAD, "/"), true).await.unwrap();
+        let (head, body, _) = read(&mut exchange).await.unwrap();
+        assert_eq!(head.headers.get(&header::CONTENT_LENGTH), Some(&HeaderValue::from_static("5")));
+        assert!(body.is_empty());
+    });
+}
+
+#[test]
+fn a_reset_tells_its_reason_and_a_given_up_exchange_reaches_the_service() {
+    run(async {
+        let pair = connect(ServerOptions::default()).await;
+        assert!(matches!(get(&pair.client, "/reset").await, Err(ClientError::Reset(Reason::INTERNAL_ERROR))));
+        let mut exchange = pair.client.open().await.unwrap();
+        exchange.send.head(request(Method::GET, "/hang"), true).await.unwrap();
+        tokio::select! {
+            biased;
+            head = exchange.recv.head() => panic!("{head:?}"),
+            () = async { while pair.server.answers.seen.borrow().len() < 2 { tokio::task::yield_now().await } } => {}
+        }
+        drop(exchange);
+        while *pair.server.answers.gone.borrow() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(pair.client.active(), 0);
+        assert_eq!(get(&pair.client, "/").await.unwrap().1, b"hello");
+    });
+}
+
+#[test]
+fn draining_lets_streams_finish_and_refuses_new_ones() {
+    run(async {
+        let pair = connect(ServerOptions::default()).await;
+        let mut exchange = pair.client.open().await.unwrap();
+        exchange.send.head(request(Method::POST, "/echo"), false).await.unwrap();
+        exchange.send.data(Bytes::from_static(b"a"), false).await.unwrap();
+        while pair.server.answers.seen.borrow().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        pair.server.drain.advance(DrainStage::Draining);
+        while !pair.client.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(pair.client.open().await, Err(ClientError::Refused)));
+        exchange.send.data(Bytes::from_static(b"b"), true).await.unwrap();
+        assert_eq!(read(&mut exchange).await.unwrap().1, b"ab");
+        drop(exchange);
+        assert_eq!(pair.server.end.await.unwrap(), End::ClosedByUs);
+        pair.driver.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn opening_waits_at_the_stream_limit() {
+    run(async {
+        let h2 = H2Options { max_concurrent_streams: 1, ..H2Options::default() };
+        let pair = connect(ServerOptions { h2, ..ServerOptions::default() }).await;
+        assert_eq!(get(&pair.client, "/").await.unwrap().1, b"hello");
+        assert_eq!(pair.client.max_streams(), 1);
+        let first = pair.client.open().await.unwrap();
+        let mut second = Box::pin(pair.client.open());
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first);
+        second.await.unwrap();
+    });
+}
+
+#[test]
+fn a_lost_connection_fails_what_is_in_flight_and_is_not_used_again() {
+    run(async {
+        let pair = connect(ServerOptions::default()).await;
+        let mut exchange = pair.client.open().await.unwrap();
+        exchange.send.head(request(Method::GET, "/hang"), true).await.unwrap();
+        while pair.server.answers.seen.borrow().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        pair.server.end.abort();
+        let failed = exchange.recv.head().await;
+        assert!(matches!(failed, Err(ClientError::ClosedBeforeResponse)), "{failed:?}");
+        assert!(pair.client.is_closed());
+        assert!(matches!(pair.client.open().await, Err(ClientError::Refused)));
+    });
+}
+
+#[test]
+fn an_idle_connection_is_given_up_after_a_goodbye() {
+    run(async {
+        let options =
+            ServerOptions { idle_timeout: Some(Duration::from_secs(60)), ..ServerOptions::default() };
+        let pair = connect(options).await;
+        assert_eq!(get(&pair.client, "/").await.unwrap().1, b"hello");
+        let started = tokio::time::Instant::now();
+        assert_eq!(pair.server.end.await.unwrap(), End::Idle);
+        assert!(started.elapsed() >= Duration::from_secs(60) && started.elapsed() < Duration::from_secs(62));
+        assert!(pair.client.is_closed());
+    });
+}
+
+#[test]
+fn the_first_bytes_choose_the_version_unless_it_is_fixed() {
+    run(async {
+        for (codec, works) in [(Codec::Auto, true), (Codec::Http2, true), (Codec::Http1, false)] {
+            let pair = connect(ServerOptions { codec, ..ServerOptions::default() }).await;
+            assert_eq!(get(&pair.client, "/").await.is_ok(), works, "{codec:?}");
+        }
+        let mut server = Server::start(ServerOptions { codec: Codec::Http2, ..ServerOptions::default() });
+        server.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(matches!(server.end.await.unwrap(), End::Protocol(_)));
+    });
+}
+
+#[test]
+fn connect_is_a_tunnel_of_data_frames() {
+    run(async {
+        let pair = connect(ServerOptions::default()).await;
+        let mut exchange = pair.client.open().await.unwrap();
+        let mut head = request(Method::CONNECT, "");
+        head.scheme = None;
+        exchange.send.head(head, false).await.unwrap();
+        assert_eq!(exchange.recv.head().await.unwrap().status, 200);
+        exchange.send.data(Bytes::from_static(b"raw"), false).await.unwrap();
+        assert_eq!(exchange.recv.next().await.unwrap(), Some(Frame::Data(Bytes::from_static(b"raw"))));
+        exchange.send.data(Bytes::new(), true).await.unwrap();
+        assert_eq!(exchange.recv.next().await.unwrap(), None);
+    });
+}

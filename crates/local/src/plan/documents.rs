@@ -1,0 +1,92 @@
+//! What the control plane is told about the processes of this machine: a `WorkloadEntry` per replica with its
+//! readiness, and a `Sidecar` per Deployment with the listeners of section "explicit proxying".
+//!
+//! One JSON document per line group, which is YAML. Source: Istio `WorkloadEntry` (condition `Healthy`) and `Sidecar`
+//! (`defaultEndpoint: 0.0.0.0:PORT` is the instance's own address).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::plan::{InboundPort, OutboundPort, Plan, Replica, Workload, instance_name};
+
+/// Tells the sidecars of two Deployments apart whose labels are a subset of each other's, as Kubernetes'
+/// `pod-template-hash` does.
+const DEPLOYMENT_LABEL: &str = "meltemi.dev/deployment";
+
+/// The file's text. `ready` names the instances that get traffic; `leaving` those that get none any more.
+pub(crate) fn documents(plan: &Plan, ready: &BTreeSet<String>) -> String {
+    let mut text = String::new();
+    for workload in &plan.workloads {
+        push(&mut text, &sidecar(workload));
+        for replica in &workload.replicas {
+            let is_ready = ready.contains(&instance_name(&workload.id.namespace, &replica.name));
+            push(&mut text, &workload_entry(workload, replica, is_ready));
+        }
+    }
+    text
+}
+
+/// Labels of a replica in the mesh: of its pod template, and of its Deployment.
+pub(crate) fn sidecar_labels(workload: &Workload) -> BTreeMap<String, String> {
+    let mut labels = workload.labels.clone();
+    labels.insert(DEPLOYMENT_LABEL.to_owned(), workload.id.name.to_string());
+    labels
+}
+
+fn push(text: &mut String, document: &Value) {
+    text.push_str("---\n");
+    text.push_str(&format!("{document:#}"));
+    text.push('\n');
+}
+
+fn workload_entry(workload: &Workload, replica: &Replica, is_ready: bool) -> Value {
+    let labels = sidecar_labels(workload);
+    let ports: BTreeMap<&str, u16> =
+        workload.inbound.iter().map(|port| (port.name.as_str(), port.number)).collect();
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "WorkloadEntry",
+        "metadata": { "name": replica.name, "namespace": workload.id.namespace.as_ref(), "labels": labels },
+        "spec": {
+            "address": replica.address.to_string(),
+            "labels": labels,
+            "ports": ports,
+            "serviceAccount": workload.service_account,
+        },
+        "status": { "conditions": [{ "type": "Healthy", "status": if is_ready { "True" } else { "False" } }] },
+    })
+}
+
+fn sidecar(workload: &Workload) -> Value {
+    let ingress: Vec<Value> = workload.inbound.iter().map(|port| ingress(port, workload.port)).collect();
+    let mut egress: Vec<Value> = workload.outbound.iter().map(egress_port).collect();
+    egress.push(json!({ "hosts": ["*/*"] }));
+    let mut spec = json!({
+        "workloadSelector": { "labels": sidecar_labels(workload) },
+        "egress": egress,
+    });
+    if !ingress.is_empty() {
+        spec["ingress"] = Value::Array(ingress);
+    }
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Sidecar",
+        "metadata": { "name": workload.id.name.as_ref(), "namespace": workload.id.namespace.as_ref() },
+        "spec": spec,
+    })
+}
+
+fn ingress(port: &InboundPort, program_port: u16) -> Value {
+    json!({
+        "port": { "number": port.number, "protocol": port.protocol, "name": port.name },
+        "defaultEndpoint": format!("0.0.0.0:{program_port}"),
+    })
+}
+
+fn egress_port(port: &OutboundPort) -> Value {
+    json!({
+        "port": { "number": port.number, "protocol": port.protocol, "name": port.name },
+        "hosts": [port.host],
+    })
+}

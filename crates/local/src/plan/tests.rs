@@ -1,0 +1,201 @@
+//! Plans of whole manifests: what runs, what the programs and the control plane are told, what is refused.
+//! `UPDATE_GOLDEN=1 cargo test -p meltemi-local` rewrites the goldens.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::*;
+
+fn objects(text: &str) -> Vec<Arc<Object>> {
+    let (objects, findings) = meltemi_api::parse(text, &Arc::from("test.yaml"));
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.is_error()).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    objects.into_iter().map(Arc::new).collect()
+}
+
+fn memory() -> Memory {
+    Memory::new([127, 70, 3, 1].into(), 20_000)
+}
+
+fn planned(text: &str) -> (Plan, Vec<Diagnostic>) {
+    plan(&objects(text), &mut memory())
+}
+
+fn codes_of(text: &str) -> Vec<(&'static str, String)> {
+    planned(text).1.into_iter().map(|finding| (finding.code, finding.field)).collect()
+}
+
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, expected, "{name} is stale: UPDATE_GOLDEN=1 rewrites it");
+}
+
+/// The plan as people would tell it: who runs where, with which variables.
+fn describe(plan: &Plan) -> String {
+    let mut text = String::new();
+    let surroundings = Surroundings { path: "/state/bin:/usr/bin".to_owned() };
+    for workload in &plan.workloads {
+        for replica in &workload.replicas {
+            let environment = environment(workload, replica, &surroundings);
+            let words = workload.container.command.iter().chain(&workload.container.args);
+            let command: Vec<String> = words.map(|word| expand(word, &environment)).collect();
+            writeln!(text, "{} {}: {}", replica.name, replica.address, command.join(" ")).unwrap();
+            for (name, value) in environment {
+                writeln!(text, "  {name}={value}").unwrap();
+            }
+        }
+    }
+    for gateway in &plan.gateways {
+        writeln!(text, "{} {} {:?}", gateway.name, gateway.address, gateway.labels).unwrap();
+        for server in &gateway.servers {
+            writeln!(text, "  {} {} {:?}", server.gateway, server.port, server.bind).unwrap();
+        }
+    }
+    text
+}
+
+const BANK: &str = include_str!("../../testdata/bank.yaml");
+
+#[test]
+fn processes_and_their_environment() {
+    let (plan, findings) = planned(BANK);
+    assert_eq!(findings, []);
+    golden("bank.processes.txt", &describe(&plan));
+}
+
+#[test]
+fn what_the_control_plane_is_told() {
+    let (plan, _) = planned(BANK);
+    let text = documents(&plan, &BTreeSet::from(["ledger-1".to_owned()]));
+    golden("bank.documents.yaml", &text);
+    let (told, findings) = meltemi_api::parse(&text, &Arc::from("workloads.yaml"));
+    assert_eq!(findings, [], "the control plane must be able to read it");
+    assert_eq!(told.len(), 3 + 2);
+}
+
+#[test]
+fn addresses_and_ports_do_not_depend_on_the_order_of_documents_nor_on_others() {
+    let mut turned = objects(BANK);
+    turned.reverse();
+    assert_eq!(plan(&turned, &mut memory()), plan(&objects(BANK), &mut memory()));
+
+    let mut kept = memory();
+    let (before, _) = plan(&objects(BANK), &mut kept);
+    let added = format!("{BANK}---\n{}", deployment("aaa", "replicas: 2", "command: [x]"));
+    let (after, _) = plan(&objects(&added), &mut kept);
+    assert_eq!(after.workloads[1..], before.workloads[..], "a newcomer moves nobody");
+    let addresses: BTreeSet<_> = after
+        .workloads
+        .iter()
+        .flat_map(|workload| &workload.replicas)
+        .map(|replica| replica.address)
+        .collect();
+    assert_eq!(addresses.len(), 5);
+}
+
+#[test]
+fn an_address_returns_when_its_owner_is_gone() {
+    let mut memory = memory();
+    let (first, second) = (memory.address("a-0").unwrap(), memory.address("b-0").unwrap());
+    memory.keep_addresses(&BTreeSet::from(["b-0".to_owned()]));
+    assert_eq!(memory.address("b-0"), Some(second));
+    assert_eq!(memory.address("c-0"), Some(first));
+}
+
+fn deployment(name: &str, spec: &str, container: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  {spec}\n  selector: {{matchLabels: {{app: \
+         {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      containers:\n      - name: main\n        \
+         ports: [{{name: http, containerPort: 8080}}]\n        {container}\n"
+    )
+}
+
+#[test]
+fn what_cannot_run_here_is_said_with_its_field() {
+    let path = |field: &str| format!("spec.template.spec.containers[0]{field}");
+    let image = deployment("a", "replicas: 1", "image: nginx");
+    assert_eq!(codes_of(&image), [("MEL0401", path(""))]);
+    let port = "command: [x]\n        readinessProbe: {httpGet: {port: admin}}";
+    assert_eq!(
+        codes_of(&deployment("a", "replicas: 1", port)),
+        [("MEL0404", path(".readinessProbe.httpGet.port"))]
+    );
+    let https = "command: [x]\n        livenessProbe: {httpGet: {port: http, scheme: HTTPS}}";
+    assert_eq!(
+        codes_of(&deployment("a", "replicas: 1", https)),
+        [("MEL0405", path(".livenessProbe.httpGet.scheme"))]
+    );
+    let crowd = deployment("a", "replicas: 300", "command: [x]");
+    assert_eq!(codes_of(&crowd), [("MEL0403", "spec.replicas".to_owned())]);
+    assert_eq!(planned(&crowd).0.workloads[0].replicas.len(), crate::limits::MAX_INSTANCES);
+}
+
+fn gateway(name: &str, selector: &str, port: u16) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: {name}}}\nspec:\n  selector: {selector}\n  servers:\n  \
+         - port: {{number: {port}, name: http, protocol: HTTP}}\n    hosts: ['*']\n---\n"
+    )
+}
+
+#[test]
+fn one_gateway_process_per_distinct_selector_that_no_deployment_has() {
+    let text = [
+        gateway("a", "{istio: ingressgateway}", 8080),
+        gateway("b", "{istio: ingressgateway}", 8081),
+        gateway("c", "{istio: ingressgateway, zone: east}", 8082),
+        gateway("d", "{istio: egressgateway}", 8083),
+        gateway("e", "{app: own}", 8084),
+        deployment("own", "replicas: 1", "command: [x]"),
+    ]
+    .concat();
+    let (plan, findings) = planned(&text);
+    assert_eq!(findings, []);
+    let ports =
+        |index: usize| plan.gateways[index].servers.iter().map(|server| server.port).collect::<Vec<_>>();
+    let names: Vec<_> = plan.gateways.iter().map(|gateway| gateway.name.as_str()).collect();
+    assert_eq!(names, ["c-0", "d-0"], "c has all labels that a and b ask for; e is a Deployment's");
+    assert_eq!((ports(0), ports(1)), (vec![8080, 8081, 8082], vec![8083]));
+}
+
+#[test]
+fn two_gateway_processes_cannot_share_a_port() {
+    let text = [gateway("a", "{istio: one}", 8080), gateway("b", "{istio: two}", 8080)].concat();
+    assert_eq!(codes_of(&text), [("MEL0406", "spec.servers[0].port.number".to_owned())]);
+}
+
+#[test]
+fn a_gateway_named_like_a_deployment_is_another_instance() {
+    let text = [gateway("a", "{istio: one}", 8080), deployment("a", "replicas: 1", "command: [x]")].concat();
+    let (plan, _) = planned(&text);
+    assert_eq!((&*plan.gateways[0].name, &*plan.workloads[0].replicas[0].name), ("a-gateway-0", "a-0"));
+}
+
+#[test]
+fn references_to_variables() {
+    let environment = BTreeMap::from([("PORT".to_owned(), "20000".to_owned())]);
+    for (text, expected) in [
+        ("--port=$(PORT)", "--port=20000"),
+        ("$(PORT)$(PORT)", "2000020000"),
+        ("$(NOBODY) $$(PORT) $PORT $", "$(NOBODY) $(PORT) $PORT $"),
+        ("$(unclosed", "$(unclosed"),
+        ("ß$(PORT)ß", "ß20000ß"),
+    ] {
+        assert_eq!(expand(text, &environment), expected);
+    }
+}
+
+#[test]
+fn suggested_commands_name_the_addresses_of_programs() {
+    let text =
+        BANK.replace("name: edge\n", "name: edge\n  annotations: {meltemi.dev/try: 'curl {ledger-1}/'}\n");
+    let objects = objects(&text);
+    let (suggested, _) = plan(&objects, &mut memory());
+    let bind = "127.0.0.1".parse().unwrap();
+    assert_eq!(try_lines(&objects, &suggested, bind), ["curl 127.70.3.4:20000/"]);
+    let (plain, _) = planned(BANK);
+    assert_eq!(try_lines(&[], &plain, bind), ["curl -i -H 'Host: bank.example.com' http://localhost:8080/"]);
+}

@@ -1,0 +1,155 @@
+//! The command lines and environments of everything that `up` starts. Leaves out when.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use meltemi_agent::{CONTROL_ADMIN_PORT, Protocol, ProxyKind, ProxySpec, XDS_PORT};
+use tokio::process::Command;
+
+use crate::plan::{
+    GatewayInstance, Replica, Surroundings, Workload, environment, expand, instance_name, sidecar_labels,
+};
+use crate::state::StateDir;
+use crate::unit::Launch;
+
+/// Seconds in which a proxy lets running requests end. Replicas leave the endpoints before they are stopped, so this
+/// only has to cover the slow ones.
+const PROXY_DRAIN_SECONDS: &str = "1";
+
+/// What all command lines share.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    /// This executable.
+    pub(crate) executable: PathBuf,
+    /// The manifests, absolute.
+    pub(crate) manifests: PathBuf,
+    /// Working directory of programs that name none.
+    pub(crate) directory: PathBuf,
+    /// A stock Envoy instead of `meltemi proxy`.
+    pub(crate) foreign_proxy: Option<PathBuf>,
+    pub(crate) concurrency: u32,
+    pub(crate) log_level: String,
+    pub(crate) protocol: Protocol,
+    pub(crate) gateway_bind: IpAddr,
+    pub(crate) control_plane: IpAddr,
+    pub(crate) surroundings: Surroundings,
+    /// Whether the control plane may colour its findings.
+    pub(crate) color: bool,
+}
+
+/// One proxy to start: its bootstrap and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProxyLaunch {
+    /// The bootstrap's text, for the file that the command line names.
+    pub(crate) bootstrap: String,
+    pub(crate) launch: Launch,
+}
+
+impl Programs {
+    /// Where the control plane tells whether it is ready.
+    pub(crate) fn control_admin(&self) -> SocketAddr {
+        SocketAddr::new(self.control_plane, CONTROL_ADMIN_PORT)
+    }
+
+    pub(crate) fn control_plane(&self, state: &StateDir) -> Launch {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let command = [
+            text(&self.executable),
+            "control-plane".to_owned(),
+            format!("--config={}", text(&self.manifests)),
+            format!("--state={}", text(&state.workloads_file())),
+            format!("--xds-address={}", SocketAddr::new(self.control_plane, XDS_PORT)),
+            format!("--admin-address={}", self.control_admin()),
+            "--access-log-file=/dev/stdout".to_owned(),
+            format!("--log-level={}", self.log_level),
+        ];
+        let color = if self.color { "FORCE_COLOR" } else { "NO_COLOR" };
+        Launch {
+            command: command.into(),
+            environment: [(color.to_owned(), "1".to_owned())].into(),
+            directory: self.directory.clone(),
+            log: state.logs("control-plane").join("control-plane.log"),
+            returns_lines: true,
+        }
+    }
+
+    pub(crate) fn sidecar(&self, workload: &Workload, replica: &Replica, state: &StateDir) -> ProxyLaunch {
+        let spec = ProxySpec {
+            kind: ProxyKind::Sidecar,
+            name: replica.name.clone(),
+            namespace: workload.id.namespace.to_string(),
+            workload: workload.id.name.to_string(),
+            service_account: workload.service_account.clone(),
+            labels: sidecar_labels(workload),
+            address: replica.address.into(),
+            control_plane: SocketAddr::new(self.control_plane, XDS_PORT),
+            protocol: self.protocol,
+            gateway_bind: None,
+        };
+        self.proxy(&spec, state)
+    }
+
+    pub(crate) fn gateway(&self, gateway: &GatewayInstance, state: &StateDir) -> ProxyLaunch {
+        let spec = ProxySpec {
+            kind: ProxyKind::Router,
+            name: gateway.name.clone(),
+            namespace: gateway.namespace.clone(),
+            workload: gateway.workload.clone(),
+            service_account: gateway.workload.clone(),
+            labels: gateway.labels.clone(),
+            address: gateway.address.into(),
+            control_plane: SocketAddr::new(self.control_plane, XDS_PORT),
+            protocol: self.protocol,
+            gateway_bind: Some(self.gateway_bind),
+        };
+        self.proxy(&spec, state)
+    }
+
+    /// `meltemi proxy` takes Envoy's own flags, so the two differ in nothing but the program.
+    fn proxy(&self, spec: &ProxySpec, state: &StateDir) -> ProxyLaunch {
+        let instance = instance_name(&spec.namespace, &spec.name);
+        let mut command = match &self.foreign_proxy {
+            Some(binary) => vec![binary.to_string_lossy().into_owned()],
+            None => vec![self.executable.to_string_lossy().into_owned(), "proxy".to_owned()],
+        };
+        command.extend([
+            "-c".to_owned(),
+            state.bootstrap_file(&instance).to_string_lossy().into_owned(),
+            "--concurrency".to_owned(),
+            self.concurrency.to_string(),
+            "--drain-time-s".to_owned(),
+            PROXY_DRAIN_SECONDS.to_owned(),
+            "-l".to_owned(),
+            self.log_level.clone(),
+            "--disable-hot-restart".to_owned(),
+        ]);
+        let launch = Launch {
+            command,
+            environment: BTreeMap::new(),
+            directory: self.directory.clone(),
+            log: state.logs(&instance).join("proxy.log"),
+            returns_lines: false,
+        };
+        ProxyLaunch { bootstrap: format!("{:#}\n", meltemi_agent::bootstrap(spec)), launch }
+    }
+
+    pub(crate) fn workload(&self, workload: &Workload, replica: &Replica, state: &StateDir) -> Launch {
+        let environment = environment(workload, replica, &self.surroundings);
+        let container = &workload.container;
+        let command =
+            container.command.iter().chain(&container.args).map(|word| expand(word, &environment)).collect();
+        let instance = instance_name(&workload.id.namespace, &replica.name);
+        // `join` keeps an absolute working directory as it is.
+        let directory = self.directory.join(container.working_dir.as_deref().unwrap_or_default());
+        let log = state.logs(&instance).join("app.log");
+        Launch { command, environment, directory, log, returns_lines: false }
+    }
+
+    /// The command that cleans up when `up` is killed.
+    pub(crate) fn reaper(executable: &Path, mesh: &str) -> Command {
+        let mut command = Command::new(executable);
+        command.args(["reaper", mesh]);
+        command
+    }
+}

@@ -1,0 +1,258 @@
+//! What people see: progress while a mesh starts, the table of what runs, and what happens afterwards. Or the same
+//! as JSON lines for machines. Leaves out deciding what is worth saying.
+//!
+//! Output goes to standard output; progress to standard error, and only when that is a terminal.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::args::OutputFormat;
+
+/// One row of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Row {
+    pub(crate) workload: String,
+    pub(crate) version: String,
+    /// Where the mesh reaches it.
+    pub(crate) address: String,
+    /// Where its program listens, behind the sidecar; empty for a gateway.
+    pub(crate) program: String,
+    pub(crate) ready: bool,
+    pub(crate) restarts: u32,
+    pub(crate) pid: Option<u32>,
+}
+
+/// Everything about a mesh that has started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) replicas: Vec<Row>,
+    pub(crate) gateways: Vec<Row>,
+    pub(crate) urls: Vec<String>,
+    /// Command lines and comments that show what the mesh does.
+    pub(crate) r#try: Vec<String>,
+    pub(crate) logs: String,
+    pub(crate) control_plane: String,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(crate) enum Happening {
+    /// A process started.
+    Started { unit: String, pid: u32 },
+    /// A replica or gateway gets traffic from now on.
+    Ready { instance: String },
+    /// A replica or gateway gets no traffic any more.
+    NotReady { instance: String, why: String },
+    /// A process ended by itself and will start again.
+    Ended { unit: String, why: String, restart_in_ms: u128, restarts: u32 },
+    /// `up` ends a process and starts it again.
+    Restarting { unit: String, why: String },
+    /// The manifests have one more.
+    Added { instance: String },
+    /// The manifests have one less.
+    Removed { instance: String },
+    /// A line of the control plane.
+    ControlPlane { line: String },
+    /// Something about the manifests that concerns running them here.
+    Finding { text: String },
+    /// Everything is being stopped.
+    Stopping { why: String },
+    /// Nothing is left.
+    Stopped,
+}
+
+/// The only writer to the terminal.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    format: OutputFormat,
+    progress: Option<ProgressBar>,
+    color: bool,
+    /// Before the table, single starts are progress and not news.
+    is_starting: bool,
+}
+
+impl Terminal {
+    pub(crate) fn new(format: OutputFormat) -> Terminal {
+        let color = format == OutputFormat::Text
+            && anstream::stdout().current_choice() != anstream::ColorChoice::Never;
+        let progress = (format == OutputFormat::Text && std::io::stderr().is_terminal()).then(spinner);
+        Terminal { format, progress, color, is_starting: true }
+    }
+
+    /// Whether text for people may be coloured.
+    pub(crate) fn color(&self) -> bool {
+        self.color
+    }
+
+    /// Where the start stands.
+    pub(crate) fn progress(&self, text: String) {
+        match &self.progress {
+            Some(bar) => bar.set_message(text),
+            None => tracing::debug!(progress = text),
+        }
+    }
+
+    /// Everything runs, or time is up.
+    pub(crate) fn summary(&mut self, summary: &Summary) {
+        self.is_starting = false;
+        if let Some(bar) = self.progress.take() {
+            bar.finish_and_clear();
+        }
+        match self.format {
+            OutputFormat::Json => {
+                #[derive(Serialize)]
+                struct Tagged<'a> {
+                    event: &'static str,
+                    #[serde(flatten)]
+                    summary: &'a Summary,
+                }
+                self.json(&Tagged { event: "running", summary });
+            }
+            OutputFormat::Text => self.text(&describe(summary)),
+        }
+    }
+
+    /// Tells what happened.
+    pub(crate) fn tell(&self, happening: &Happening) {
+        match self.format {
+            OutputFormat::Json => self.json(happening),
+            OutputFormat::Text => {
+                if let Some(text) = sentence(happening, self.is_starting) {
+                    self.text(&text);
+                }
+            }
+        }
+    }
+
+    fn json(&self, value: &impl Serialize) {
+        match serde_json::to_string(value) {
+            Ok(line) => self.text(&line),
+            Err(error) => tracing::error!(%error, "cannot print an event"),
+        }
+    }
+
+    fn text(&self, text: &str) {
+        let print = || anstream::println!("{text}");
+        match &self.progress {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed:.dim}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// One line for people; `None` for what the progress display and the table show already.
+fn sentence(happening: &Happening, is_starting: bool) -> Option<String> {
+    Some(match happening {
+        Happening::Started { .. } => return None,
+        Happening::Ready { .. } | Happening::Added { .. } if is_starting => return None,
+        Happening::Ready { instance } => format!("{instance} is ready"),
+        Happening::NotReady { instance, why } => format!("{instance} is not ready: {why}"),
+        Happening::Ended { unit, why, restart_in_ms, restarts } => {
+            format!("{unit} {why}; starts again in {restart_in_ms} ms (restart {restarts})")
+        }
+        Happening::Restarting { unit, why } => format!("{unit} is restarted: {why}"),
+        Happening::Added { instance } => format!("{instance} is added"),
+        Happening::Removed { instance } => format!("{instance} is removed"),
+        Happening::ControlPlane { line } => line.clone(),
+        Happening::Finding { text } => text.clone(),
+        Happening::Stopping { why } => format!("stopping: {why}"),
+        Happening::Stopped => "stopped; nothing is left running".to_owned(),
+    })
+}
+
+fn describe(summary: &Summary) -> String {
+    let mut text = format!("\n{}\n", table(summary));
+    if !summary.urls.is_empty() {
+        text.push_str(&format!("\nGateways: {}\n", summary.urls.join("  ")));
+    }
+    if !summary.r#try.is_empty() {
+        text.push_str("\nTry:\n");
+        summary.r#try.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
+    text.push_str(&format!(
+        "\nControl plane: {}\nLogs: {}\nCtrl-C stops everything.\n",
+        summary.control_plane, summary.logs
+    ));
+    text
+}
+
+fn table(summary: &Summary) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["WORKLOAD", "VERSION", "ADDRESS", "PROGRAM", "READY", "RESTARTS", "PID"]);
+    for row in summary.replicas.iter().chain(&summary.gateways) {
+        table.add_row([
+            row.workload.clone(),
+            row.version.clone(),
+            row.address.clone(),
+            row.program.clone(),
+            if row.ready { "yes" } else { "no" }.to_owned(),
+            row.restarts.to_string(),
+            row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary() -> Summary {
+        let row = Row {
+            workload: "frontend-v1-0".into(),
+            version: "v1".into(),
+            address: "127.70.3.2:8080".into(),
+            program: "127.70.3.2:20120".into(),
+            ready: true,
+            restarts: 2,
+            pid: Some(4711),
+        };
+        Summary {
+            replicas: vec![row],
+            gateways: vec![],
+            urls: vec!["http://localhost:8080".into()],
+            r#try: vec!["curl -i localhost:8080/".into()],
+            logs: "/state/logs".into(),
+            control_plane: "http://127.70.3.1:15014".into(),
+        }
+    }
+
+    #[test]
+    fn the_table_tells_where_everything_is() {
+        let text = describe(&summary());
+        for expected in
+            ["frontend-v1-0", "127.70.3.2:8080", "127.70.3.2:20120", "yes", "4711", "localhost:8080/"]
+        {
+            assert!(text.contains(expected), "{expected} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn single_starts_are_news_only_later() {
+        let ready = Happening::Ready { instance: "a-0".into() };
+        assert_eq!(sentence(&ready, true), None);
+        assert_eq!(sentence(&ready, false).as_deref(), Some("a-0 is ready"));
+    }
+
+    #[test]
+    fn machines_get_one_object_per_event() {
+        let event = Happening::NotReady { instance: "a-0".into(), why: "status 503".into() };
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(json, r#"{"event":"not-ready","instance":"a-0","why":"status 503"}"#);
+    }
+}

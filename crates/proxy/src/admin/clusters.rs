@@ -1,0 +1,204 @@
+//! `/clusters`: clusters in force with their hosts and what was counted for each.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use meltemi_compile::program::{CircuitBreaker, Cluster, Discovery, Endpoints, Host, Program};
+use serde_json::{Value as Json, json};
+
+use super::listeners::socket_address;
+use super::{Admin, Params, Reply, param, regex_param};
+use crate::stats::Value;
+
+pub(super) const PARAMS: &[(&str, &str)] = &[
+    ("filter", "Regular expression for filtering clusters by name"),
+    ("format", "File format to use; One of (text, json)"),
+];
+
+pub(super) fn clusters(admin: &Admin, params: &Params) -> Reply {
+    let filter = match regex_param(params, "filter") {
+        Ok(filter) => filter,
+        Err(reply) => return reply,
+    };
+    let (program, statics) = {
+        let store = admin.store();
+        let statics = store.clusters().iter().filter(|(_, entry)| entry.is_static);
+        let statics: std::collections::BTreeSet<_> = statics.map(|(name, _)| name.clone()).collect();
+        (store.program(), statics)
+    };
+    let shown = program.clusters.values().filter(|c| filter.as_ref().is_none_or(|f| f.is_match(&c.name)));
+    let statuses = shown.map(|cluster| Status {
+        added_via_api: !statics.contains(&cluster.name),
+        hosts: hosts(admin, cluster, &program),
+        cluster,
+    });
+    if param(params, "format") == Some("json") {
+        let statuses: Vec<Json> = statuses.map(|status| status.json()).collect();
+        return Reply::json(&json!({ "cluster_statuses": statuses }));
+    }
+    Reply::text(statuses.map(|status| status.text()).collect::<String>())
+}
+
+struct Status<'a> {
+    cluster: &'a Arc<Cluster>,
+    added_via_api: bool,
+    hosts: Vec<HostStatus>,
+}
+
+struct HostStatus {
+    host: Host,
+    priority: usize,
+    ejected: bool,
+    numbers: Vec<(&'static str, Value)>,
+}
+
+fn hosts(admin: &Admin, cluster: &Cluster, program: &Program) -> Vec<HostStatus> {
+    let Some(endpoints) = program.endpoints.get(&cluster.name) else { return Vec::new() };
+    let mut numbers = admin.registry.hosts(&cluster.name);
+    let state = admin.hosts.cluster(&cluster.name);
+    let each = |(priority, host): (usize, &Host)| HostStatus {
+        host: host.clone(),
+        priority,
+        ejected: state.host(host.address).ejected.load(Ordering::Relaxed),
+        numbers: numbers.remove(&host.address).unwrap_or_default(),
+    };
+    by_priority(endpoints).map(each).collect()
+}
+
+fn by_priority(endpoints: &Endpoints) -> impl Iterator<Item = (usize, &Host)> {
+    let priorities = endpoints.priorities.iter().enumerate();
+    priorities.flat_map(|(priority, hosts)| hosts.iter().map(move |host| (priority, host)))
+}
+
+impl Status<'_> {
+    fn text(&self) -> String {
+        let name = &self.cluster.name;
+        let mut lines = vec![format!("observability_name::{}", self.cluster.stat_name)];
+        for (priority, breaker) in ["default", "high"].into_iter().zip(&self.cluster.circuit_breakers) {
+            let CircuitBreaker { max_connections, max_pending_requests, max_requests, max_retries } = breaker;
+            lines.extend([
+                format!("{priority}_priority::max_connections::{max_connections}"),
+                format!("{priority}_priority::max_pending_requests::{max_pending_requests}"),
+                format!("{priority}_priority::max_requests::{max_requests}"),
+                format!("{priority}_priority::max_retries::{max_retries}"),
+            ]);
+        }
+        lines.push(format!("added_via_api::{}", self.added_via_api));
+        if let Discovery::Eds(service) = &self.cluster.discovery {
+            lines.push(format!("eds_service_name::{service}"));
+        }
+        lines.extend(self.hosts.iter().flat_map(HostStatus::text));
+        lines.iter().map(|line| format!("{name}::{line}\n")).collect()
+    }
+
+    fn json(&self) -> Json {
+        let mut status = json!({
+            "name": &*self.cluster.name,
+            "observability_name": &*self.cluster.stat_name,
+            "host_statuses": self.hosts.iter().map(HostStatus::json).collect::<Vec<_>>(),
+            "circuit_breakers": {"thresholds": self.thresholds()},
+        });
+        if self.added_via_api {
+            status["added_via_api"] = true.into();
+        }
+        if let Discovery::Eds(service) = &self.cluster.discovery {
+            status["eds_service_name"] = (**service).into();
+        }
+        status
+    }
+
+    fn thresholds(&self) -> Vec<Json> {
+        let priorities = ["DEFAULT", "HIGH"].into_iter().zip(&self.cluster.circuit_breakers);
+        priorities
+            .map(|(priority, breaker)| {
+                json!({
+                    "priority": priority,
+                    "max_connections": breaker.max_connections,
+                    "max_pending_requests": breaker.max_pending_requests,
+                    "max_requests": breaker.max_requests,
+                    "max_retries": breaker.max_retries,
+                })
+            })
+            .collect()
+    }
+}
+
+impl HostStatus {
+    fn text(&self) -> Vec<String> {
+        let address = self.host.address;
+        let mut fields: Vec<String> =
+            self.numbers.iter().map(|(name, value)| format!("{name}::{}", number(value))).collect();
+        let mut locality = self.host.locality.split('/');
+        let mut part = || locality.next().unwrap_or_default();
+        fields.extend([
+            format!("hostname::{}", self.host.hostname),
+            format!("health_flags::{}", self.health_flags()),
+            format!("weight::{}", self.host.weight),
+            format!("region::{}", part()),
+            format!("zone::{}", part()),
+            format!("sub_zone::{}", part()),
+            "canary::false".to_owned(),
+            format!("priority::{}", self.priority),
+            "success_rate::-1".to_owned(),
+            "local_origin_success_rate::-1".to_owned(),
+        ]);
+        fields.into_iter().map(|field| format!("{address}::{field}")).collect()
+    }
+
+    fn health_flags(&self) -> String {
+        let mut flags = String::new();
+        if self.ejected {
+            flags.push_str("/failed_outlier_check");
+        }
+        if !self.host.healthy {
+            flags.push_str("/failed_eds_health");
+        }
+        if flags.is_empty() { "healthy".to_owned() } else { flags }
+    }
+
+    fn json(&self) -> Json {
+        let mut health = json!({"eds_health_status": if self.host.healthy { "HEALTHY" } else { "UNHEALTHY" }});
+        if self.ejected {
+            health["failed_outlier_check"] = true.into();
+        }
+        let mut status = json!({
+            "address": socket_address(self.host.address),
+            "stats": self.numbers.iter().map(metric).collect::<Vec<_>>(),
+            "health_status": health,
+            "weight": self.host.weight,
+            "locality": self.locality(),
+        });
+        if !self.host.hostname.is_empty() {
+            status["hostname"] = (*self.host.hostname).into();
+        }
+        if self.priority > 0 {
+            status["priority"] = self.priority.into();
+        }
+        status
+    }
+
+    fn locality(&self) -> Json {
+        let names = ["region", "zone", "sub_zone"].into_iter();
+        let parts = names.zip(self.host.locality.split('/')).filter(|(_, part)| !part.is_empty());
+        parts.map(|(name, part)| (name.to_owned(), Json::from(part))).collect::<serde_json::Map<_, _>>().into()
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    match value {
+        Value::Counter(n) | Value::Gauge(n) => *n,
+        Value::Histogram(_) | Value::Text(_) => 0,
+    }
+}
+
+/// `envoy.admin.v3.SimpleMetric`; defaults are left out, 64-bit numbers are strings.
+fn metric((name, value): &(&'static str, Value)) -> Json {
+    let mut metric = json!({ "name": name });
+    if let Value::Gauge(_) = value {
+        metric["type"] = "GAUGE".into();
+    }
+    if number(value) > 0 {
+        metric["value"] = number(value).to_string().into();
+    }
+    metric
+}

@@ -1,0 +1,166 @@
+//! `/stats` and `/stats/prometheus`: what workers counted and what the main thread knows.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::UNIX_EPOCH;
+
+use axum::http::StatusCode;
+use meltemi_envoy::type_url;
+
+use super::{Admin, Params, Reply, has, info, param, regex_param};
+use crate::config::{Store, TypeCounts};
+use crate::lifecycle::State;
+use crate::stats::{Sample, Value, prometheus as page, text};
+
+pub(super) const PARAMS: &[(&str, &str)] = &[
+    ("usedonly", "Only include stats that have been written by system since restart"),
+    ("filter", "Regular expression for filtering stats"),
+    ("format", "Format to use; One of (text, json, prometheus)"),
+    ("type", "Stat types to include; One of (All, Counters, Histograms, Gauges, TextReadouts)"),
+];
+
+pub(super) const PROMETHEUS_PARAMS: &[(&str, &str)] =
+    &[("usedonly", "Only include stats that have been written by system since restart")];
+
+pub(super) fn stats(admin: &Admin, params: &Params) -> Reply {
+    let samples = match selected(admin, params) {
+        Ok(samples) => samples,
+        Err(reply) => return reply,
+    };
+    match param(params, "format").unwrap_or("text") {
+        "text" | "" => Reply::text(text::lines(&samples)),
+        "json" => Reply::json(&text::json(&samples)),
+        "prometheus" => exposition(admin, &samples),
+        _ => Reply::error(StatusCode::BAD_REQUEST, "usage: /stats?format=(json|prometheus|text)\n\n"),
+    }
+}
+
+pub(super) fn prometheus(admin: &Admin, params: &Params) -> Reply {
+    match selected(admin, params) {
+        Ok(samples) => exposition(admin, &samples),
+        Err(reply) => reply,
+    }
+}
+
+fn exposition(admin: &Admin, samples: &[Sample]) -> Reply {
+    let body = page::envoy(samples) + &admin.registry.istio_metrics(info::VERSION);
+    Reply { content_type: page::CONTENT_TYPE, ..Reply::text(body) }
+}
+
+fn selected(admin: &Admin, params: &Params) -> Result<Vec<Sample>, Reply> {
+    let filter = regex_param(params, "filter")?;
+    let used_only = has(params, "usedonly");
+    let kind = param(params, "type").unwrap_or("All");
+    if !["All", "Counters", "Gauges", "Histograms", "TextReadouts"].contains(&kind) {
+        return Err(Reply::error(StatusCode::BAD_REQUEST, format!("invalid &type={kind}\n")));
+    }
+    let mut samples = admin.registry.samples();
+    samples.extend(process(admin));
+    samples.retain(|sample| {
+        (!used_only || sample.is_used() || always_written(&sample.name))
+            && filter.as_ref().is_none_or(|filter| filter.is_match(&sample.name))
+            && (kind == "All" || kind == kind_of(&sample.value))
+    });
+    samples.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(samples)
+}
+
+/// A gauge that was set counts as used even when it is 0; readiness probes rely on `server.state: 0`.
+fn always_written(name: &str) -> bool {
+    matches!(name, "server.state" | "server.live" | "listener_manager.workers_started")
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Counter(_) => "Counters",
+        Value::Gauge(_) => "Gauges",
+        Value::Histogram(_) => "Histograms",
+        Value::Text(_) => "TextReadouts",
+    }
+}
+
+/// What no worker counts.
+fn process(admin: &Admin) -> Vec<Sample> {
+    let counter = |name: &str, n| Sample::plain(name, Value::Counter(n));
+    let gauge = |name: &str, n| Sample::plain(name, Value::Gauge(n));
+    let state = admin.lifecycle.state();
+    let resident = info::resident_bytes().unwrap_or(0);
+    let (connections, accepted) = admin.registry.downstream_connections();
+    let mut samples = vec![
+        gauge("server.state", state as u64),
+        gauge("server.live", u64::from(state == State::Live)),
+        gauge("server.uptime", admin.uptime().as_secs()),
+        gauge("server.concurrency", admin.concurrency as u64),
+        gauge("server.memory_allocated", resident),
+        gauge("server.memory_heap_size", resident),
+        gauge("server.memory_physical_size", resident),
+        gauge("server.total_connections", connections),
+        counter("server.downstream_cx_total", accepted),
+        counter("access_log.chunks_dropped", admin.logs.dropped()),
+        gauge("listener_manager.workers_started", 1),
+    ];
+    let store = admin.store();
+    managers(&store, &mut samples);
+    membership(&store, &mut samples);
+    samples
+}
+
+fn managers(store: &Store, samples: &mut Vec<Sample>) {
+    let mut counter = |name: &str, n| samples.push(Sample::plain(name, Value::Counter(n)));
+    let clusters = store.counts(type_url::CLUSTER);
+    let listeners = store.counts(type_url::LISTENER);
+    let count = |is_static: &dyn Fn() -> usize| is_static() as u64;
+    let static_clusters = count(&|| store.clusters().values().filter(|entry| entry.is_static).count());
+    let static_listeners = count(&|| store.listeners().values().filter(|entry| entry.is_static).count());
+    counter("cluster_manager.cluster_added", clusters.added + static_clusters);
+    counter("cluster_manager.cluster_modified", clusters.modified);
+    counter("cluster_manager.cluster_removed", clusters.removed);
+    counter("listener_manager.listener_added", listeners.added + static_listeners);
+    counter("listener_manager.listener_modified", listeners.modified);
+    counter("listener_manager.listener_removed", listeners.removed);
+    let (active_clusters, warming_clusters) = store.cluster_counts();
+    let (active_listeners, warming_listeners) = store.listener_counts();
+    for (name, n) in [
+        ("cluster_manager.active_clusters", active_clusters),
+        ("cluster_manager.warming_clusters", warming_clusters),
+        ("listener_manager.total_listeners_active", active_listeners),
+        ("listener_manager.total_listeners_warming", warming_listeners),
+    ] {
+        samples.push(Sample::plain(name, Value::Gauge(n)));
+    }
+    subscription("cluster_manager.cds", &clusters, samples);
+    subscription("listener_manager.lds", &listeners, samples);
+    subscription("cluster_manager.eds", &store.counts(type_url::ENDPOINT), samples);
+    subscription("http.rds", &store.counts(type_url::ROUTE), samples);
+}
+
+fn subscription(prefix: &str, counts: &TypeCounts, samples: &mut Vec<Sample>) {
+    let mut add = |field: &str, value| samples.push(Sample::plain(&format!("{prefix}.{field}"), value));
+    add("update_attempt", Value::Counter(counts.attempts));
+    add("update_success", Value::Counter(counts.successes));
+    add("update_rejected", Value::Counter(counts.rejections));
+    let millis = counts.updated.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |at| at.as_millis());
+    add("update_time", Value::Gauge(u64::try_from(millis).unwrap_or(u64::MAX)));
+    let mut version = DefaultHasher::new();
+    counts.version.hash(&mut version);
+    let version = if counts.version.is_empty() { 0 } else { version.finish() };
+    add("version", Value::Gauge(version));
+    add("version_text", Value::Text(counts.version.clone()));
+}
+
+/// `cluster.<name>.membership_*`.
+fn membership(store: &Store, samples: &mut Vec<Sample>) {
+    let program = store.program();
+    for cluster in program.clusters.values() {
+        let endpoints = program.endpoints.get(&cluster.name);
+        let hosts = || endpoints.into_iter().flat_map(|endpoints| endpoints.priorities.iter().flatten());
+        let healthy = hosts().filter(|host| host.healthy).count();
+        for (field, n) in [("membership_total", hosts().count()), ("membership_healthy", healthy)] {
+            samples.push(Sample {
+                name: format!("cluster.{}.{field}", cluster.stat_name),
+                metric: format!("cluster_{field}"),
+                labels: vec![("envoy_cluster_name", cluster.stat_name.to_string())],
+                value: Value::Gauge(n as u64),
+            });
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! From the command line to a running proxy, and back down.
+//!
+//! The main thread runs a single-threaded runtime for configuration, DNS, admin and signals; workers are threads
+//! of their own. The way down: `/ready` fails and clients are asked to go while new connections are still
+//! accepted, until nobody is left (at least a second, at most `--drain-time-s`); then listeners close, what is
+//! still under way may finish for a few seconds, and the process ends with 0. This is the drain of Istio's agent
+//! (`EXIT_ON_ZERO_ACTIVE_CONNECTIONS`), done here so that the proxy needs no agent around it. A second signal
+//! ends the process at once; so does `/quitquitquit`, as in Envoy.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use meltemi_compile::Rejection;
+use meltemi_runtime::logging;
+use meltemi_runtime::signal::Shutdown;
+use meltemi_runtime::task;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::access_log::{FlushPolicy, LogSink, LogWriter};
+use crate::admin::{self, Admin};
+use crate::bootstrap::{self, Start};
+use crate::command_line::{Mode, ProxyArgs};
+use crate::config::{Configurator, Setup};
+use crate::istio_stats::NodeFacts;
+use crate::lifecycle::{Lifecycle, State};
+use crate::stats::Registry;
+use crate::upstream::shared::HostStates;
+use crate::worker::{self, Command, WorkerContext, WorkerHandle};
+
+/// Shortest drain, so that load balancers in front notice the failing readiness.
+const MIN_DRAIN: Duration = Duration::from_secs(1);
+
+/// How long requests may go on after listeners are closed.
+const MAX_FINISH: Duration = Duration::from_secs(5);
+
+/// How often the way down looks whether connections are left.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// How long `--mode init_only` waits for the control plane.
+const MAX_INIT: Duration = Duration::from_secs(60);
+
+/// Runs `meltemi proxy` until it is asked to stop.
+///
+/// # Errors
+/// If the bootstrap cannot be read or used; the text names every resource and field that is refused.
+pub fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
+    let logging = logging::init(args.effective_log_level()?).ok();
+    let start = bootstrap::start(bootstrap::read(&args)?).map_err(|refused| refusal(&refused))?;
+    for field in &start.notes {
+        tracing::warn!(field, "bootstrap: the field has no effect");
+    }
+    for option in args.without_effect() {
+        tracing::debug!(option, "command line: the option has no effect");
+    }
+    if args.mode == Mode::Validate {
+        let name = args.config_path.as_deref().map_or("--config-yaml".into(), |path| path.display().to_string());
+        println!("configuration '{name}' OK");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the main runtime")?;
+    runtime.block_on(serve(args, start, logging))
+}
+
+fn refusal(refused: &[Rejection]) -> anyhow::Error {
+    let lines: Vec<String> = refused.iter().map(|rejection| format!("  {rejection}")).collect();
+    anyhow::anyhow!("the bootstrap is refused:\n{}", lines.join("\n"))
+}
+
+/// The threads that serve, and what they share.
+struct Workers {
+    handles: Vec<WorkerHandle>,
+    hosts: Arc<HostStates>,
+    registry: Arc<Registry>,
+    logs: LogSink,
+}
+
+async fn serve(args: ProxyArgs, start: Start, logging: Option<logging::Handle>) -> anyhow::Result<ExitCode> {
+    let mut shutdown = Shutdown::listen().context("install signal handlers")?;
+    let policy = FlushPolicy {
+        interval: Duration::from_millis(args.file_flush_interval_msec),
+        min_bytes: usize::try_from(args.file_flush_min_size_kb).unwrap_or(64) << 10,
+    };
+    let (writer, logs) = LogWriter::spawn(policy).context("start the access log writer")?;
+    let concurrency = args.concurrency.map_or_else(cpus, |n| n as usize);
+    let workers = Workers::spawn(concurrency, &start, logs)?;
+    let lifecycle = Arc::new(Lifecycle::default());
+    let (quit, mut quit_asked) = mpsc::channel(1);
+    let running = start_configuration(&args, start, logging, &workers, Arc::clone(&lifecycle), quit).await?;
+    let exit = if args.mode == Mode::InitOnly {
+        initialized(&lifecycle).await
+    } else {
+        tokio::select! {
+            cause = shutdown.requested() => {
+                tracing::info!(%cause, "draining");
+                lifecycle.drain();
+                let drain_time = Duration::from_secs(u64::from(args.drain_time_s));
+                tokio::select! {
+                    () = workers.drain(drain_time) => ExitCode::SUCCESS,
+                    cause = shutdown.requested() => {
+                        tracing::warn!(%cause, "asked again: ending at once");
+                        ExitCode::FAILURE
+                    }
+                }
+            }
+            _ = quit_asked.recv() => {
+                tracing::info!("asked to quit by the admin interface");
+                ExitCode::SUCCESS
+            }
+        }
+    };
+    drop(running);
+    workers.stop();
+    writer.join();
+    Ok(exit)
+}
+
+/// The tasks of the main thread; they end when this is dropped.
+struct Running {
+    _configurator: task::Task<()>,
+    _admin: Option<task::Task<()>>,
+}
+
+async fn start_configuration(
+    args: &ProxyArgs,
+    start: Start,
+    logging: Option<logging::Handle>,
+    workers: &Workers,
+    lifecycle: Arc<Lifecycle>,
+    quit: mpsc::Sender<()>,
+) -> anyhow::Result<Running> {
+    let Start { message, store, ads, admin: address, notes: _ } = start;
+    let store = Arc::new(Mutex::new(store));
+    let commands: Vec<_> = workers.handles.iter().map(|worker| worker.commands.clone()).collect();
+    let setup = Setup {
+        store: Arc::clone(&store),
+        workers: commands.clone(),
+        ads: ads.map(crate::config::AdsOptions::start),
+        lifecycle: Arc::clone(&lifecycle),
+        registry: Arc::clone(&workers.registry),
+        hosts: Arc::clone(&workers.hosts),
+        drain_time: Duration::from_secs(u64::from(args.drain_time_s)),
+    };
+    let configurator = Configurator::new(setup).map_err(|refused| refusal(&refused))?;
+    let admin = Admin {
+        store,
+        addresses: configurator.addresses(),
+        registry: Arc::clone(&workers.registry),
+        hosts: Arc::clone(&workers.hosts),
+        lifecycle,
+        logging,
+        logs: workers.logs.clone(),
+        bootstrap: message,
+        args: args.clone(),
+        concurrency: workers.handles.len(),
+        workers: commands,
+        quit,
+        started: SystemTime::now(),
+    };
+    let admin = match address {
+        Some(address) => Some(start_admin(address, admin, args).await?),
+        None => None,
+    };
+    Ok(Running { _configurator: task::spawn("config", configurator.run()), _admin: admin })
+}
+
+async fn start_admin(address: SocketAddr, admin: Admin, args: &ProxyArgs) -> anyhow::Result<task::Task<()>> {
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("bind the admin interface to {address}"))?;
+    let local = listener.local_addr().context("address of the admin interface")?;
+    if let Some(path) = &args.admin_address_path {
+        std::fs::write(path, local.to_string()).with_context(|| format!("write {}", path.display()))?;
+    }
+    tracing::info!(address = %local, "admin interface");
+    Ok(task::spawn("admin", admin::serve(listener, Arc::new(admin))))
+}
+
+/// `--mode init_only`: whether everything comes up.
+async fn initialized(lifecycle: &Lifecycle) -> ExitCode {
+    let deadline = Instant::now() + MAX_INIT;
+    while lifecycle.state() != State::Live {
+        if Instant::now() >= deadline {
+            tracing::error!(state = lifecycle.state().as_str(), "not initialized in time");
+            return ExitCode::FAILURE;
+        }
+        tokio::time::sleep(DRAIN_POLL).await;
+    }
+    ExitCode::SUCCESS
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+impl Workers {
+    fn spawn(concurrency: usize, start: &Start, logs: LogSink) -> anyhow::Result<Workers> {
+        let hosts = Arc::new(HostStates::default());
+        let registry = Registry::new();
+        let node = Arc::new(NodeFacts::new(start.message.node.as_ref().unwrap_or(&Default::default())));
+        let mut handles = Vec::with_capacity(concurrency);
+        for id in 0..concurrency {
+            let context = WorkerContext {
+                id,
+                hosts: Arc::clone(&hosts),
+                stats: registry.worker(id),
+                logs: logs.clone(),
+                node: Arc::clone(&node),
+            };
+            handles.push(worker::spawn(context).with_context(|| format!("start worker {id}"))?);
+        }
+        Ok(Workers { handles, hosts, registry, logs })
+    }
+
+    fn tell(&self, command: impl Fn() -> Command) {
+        for worker in &self.handles {
+            // A worker that is gone has nothing to drain or stop.
+            let _ = worker.commands.send(command());
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.handles.iter().map(WorkerHandle::connections).sum()
+    }
+
+    /// Asks clients to go and waits for it; see the module.
+    async fn drain(&self, drain_time: Duration) {
+        self.tell(|| Command::Drain { inbound_only: false });
+        tokio::time::sleep(MIN_DRAIN.min(drain_time)).await;
+        self.until_idle(Instant::now() + drain_time.saturating_sub(MIN_DRAIN)).await;
+        self.tell(|| Command::StopListeners { inbound_only: false });
+        tokio::time::sleep(DRAIN_POLL).await;
+        self.until_idle(Instant::now() + MAX_FINISH).await;
+    }
+
+    async fn until_idle(&self, deadline: Instant) {
+        while self.connections() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+
+    fn stop(self) {
+        self.tell(|| Command::Stop);
+        for worker in self.handles {
+            if worker.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The bootstrap file: read, checked field by field, and turned into what the process starts with.
+//!
+//! Every field of `envoy.config.bootstrap.v3.Bootstrap` is used, refused by its path, or noted in the log as
+//! having no effect, so nothing is accepted and ignored in silence.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use meltemi_compile::Rejection;
+use meltemi_envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
+use meltemi_envoy::config::bootstrap::v3::{Admin, Bootstrap};
+use meltemi_envoy::config::core::v3::{
+    Address, BuildVersion, Extension, Locality, Node, address, node::UserAgentVersionType, socket_address,
+};
+use meltemi_envoy::json::Codec;
+use meltemi_envoy::r#type::v3::SemanticVersion;
+use prost::Message as _;
+
+use crate::command_line::ProxyArgs;
+use crate::config::{AdsOptions, Store};
+
+/// The extensions that this proxy has, as it tells the control plane. A control plane sends Istio's own filters
+/// only to nodes that name them.
+const EXTENSIONS: &[(&str, &str)] = &[
+    ("envoy.access_loggers.file", "envoy.access_loggers"),
+    ("envoy.access_loggers.stderr", "envoy.access_loggers"),
+    ("envoy.access_loggers.stdout", "envoy.access_loggers"),
+    ("envoy.filters.http.cors", "envoy.filters.http"),
+    ("envoy.filters.http.fault", "envoy.filters.http"),
+    ("envoy.filters.http.grpc_stats", "envoy.filters.http"),
+    ("envoy.filters.http.router", "envoy.filters.http"),
+    ("istio.stats", "envoy.filters.http"),
+    ("envoy.filters.listener.http_inspector", "envoy.filters.listener"),
+    ("envoy.filters.listener.original_dst", "envoy.filters.listener"),
+    ("envoy.filters.listener.tls_inspector", "envoy.filters.listener"),
+    ("envoy.filters.network.http_connection_manager", "envoy.filters.network"),
+    ("envoy.filters.network.tcp_proxy", "envoy.filters.network"),
+    ("istio.stats", "envoy.filters.network"),
+    ("envoy.load_balancing_policies.least_request", "envoy.load_balancing_policies"),
+    ("envoy.load_balancing_policies.random", "envoy.load_balancing_policies"),
+    ("envoy.load_balancing_policies.round_robin", "envoy.load_balancing_policies"),
+];
+
+/// What the process starts with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// The message, with the node as it is announced.
+    pub(crate) message: Bootstrap,
+    /// Static resources, compiled.
+    pub(crate) store: Store,
+    /// The control plane, if there is one.
+    pub(crate) ads: Option<AdsOptions>,
+    /// Where the admin interface listens, if anywhere.
+    pub(crate) admin: Option<SocketAddr>,
+    /// Fields that have no effect.
+    pub(crate) notes: Vec<&'static str>,
+}
+
+/// Reads the file and `--config-yaml`; the latter is merged over as protobuf merges messages.
+pub(crate) fn read(args: &ProxyArgs) -> anyhow::Result<Bootstrap> {
+    let codec = Codec::new();
+    let mut message = Bootstrap::default();
+    if let Some(path) = &args.config_path {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read bootstrap {}", path.display()))?;
+        message = codec.parse(&text).with_context(|| format!("bootstrap {}", path.display()))?;
+    } else if args.config_yaml.is_none() {
+        anyhow::bail!("no configuration: give --config-path FILE or --config-yaml TEXT");
+    }
+    if let Some(text) = &args.config_yaml {
+        let over: Bootstrap = codec.parse(text).context("--config-yaml")?;
+        message.merge(over.encode_to_vec().as_slice()).expect("invariant: what was just encoded decodes");
+    }
+    message.node = Some(announced(message.node.take().unwrap_or_default(), args));
+    Ok(message)
+}
+
+/// Checks and compiles everything.
+///
+/// # Errors
+/// All that is refused.
+pub(crate) fn start(message: Bootstrap) -> Result<Start, Vec<Rejection>> {
+    let mut check = Check::default();
+    check.fields(&message);
+    let mut store = Store::default();
+    let none = StaticResources::default();
+    if let Err(refused) = store.load_static(message.static_resources.as_ref().unwrap_or(&none)) {
+        check.refused.extend(refused);
+    }
+    let node = message.node.clone().unwrap_or_default();
+    let none = DynamicResources::default();
+    let dynamic = message.dynamic_resources.as_ref().unwrap_or(&none);
+    let cluster = |name: &str| store.clusters().get(name)?.latest().map(|loaded| &*loaded.value);
+    let ads = match AdsOptions::new(dynamic, node.clone(), cluster) {
+        Ok(ads) => ads,
+        Err(refused) => {
+            check.refused.extend(refused);
+            None
+        }
+    };
+    if ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
+        check.refuse("node", "id and cluster are required when there is a control plane (--service-node, --service-cluster)");
+    }
+    let admin = message.admin.as_ref().and_then(|admin| check.admin(admin));
+    if !check.refused.is_empty() {
+        return Err(check.refused);
+    }
+    Ok(Start { message, store, ads, admin, notes: check.notes })
+}
+
+/// The node as it is told to the control plane.
+fn announced(mut node: Node, args: &ProxyArgs) -> Node {
+    let fill = |field: &mut String, value: &Option<String>| {
+        if let Some(value) = value.as_ref().filter(|_| field.is_empty()) {
+            field.clone_from(value);
+        }
+    };
+    fill(&mut node.id, &args.service_node);
+    fill(&mut node.cluster, &args.service_cluster);
+    if args.service_zone.is_some() {
+        fill(&mut node.locality.get_or_insert_with(Locality::default).zone, &args.service_zone);
+    }
+    "meltemi".clone_into(&mut node.user_agent_name);
+    let part = |text: &str| text.parse().unwrap_or(0);
+    let version = SemanticVersion {
+        major_number: part(env!("CARGO_PKG_VERSION_MAJOR")),
+        minor_number: part(env!("CARGO_PKG_VERSION_MINOR")),
+        patch: part(env!("CARGO_PKG_VERSION_PATCH")),
+    };
+    let version = BuildVersion { version: Some(version), metadata: None };
+    node.user_agent_version_type = Some(UserAgentVersionType::UserAgentBuildVersion(version));
+    node.extensions = EXTENSIONS
+        .iter()
+        .map(|(name, category)| Extension {
+            name: (*name).to_owned(),
+            category: (*category).to_owned(),
+            ..Extension::default()
+        })
+        .collect();
+    node
+}
+
+#[derive(Default)]
+struct Check {
+    refused: Vec<Rejection>,
+    notes: Vec<&'static str>,
+}
+
+impl Check {
+    fn refuse(&mut self, path: &str, reason: &str) {
+        self.refused.push(Rejection::new("bootstrap", path, reason));
+    }
+
+    fn refuse_if(&mut self, set: bool, path: &str) {
+        if set {
+            self.refuse(path, "not supported yet");
+        }
+    }
+
+    fn note_if(&mut self, set: bool, path: &'static str) {
+        if set {
+            self.notes.push(path);
+        }
+    }
+
+    /// One line per field. A refusal is for what would change traffic, identity or what operators collect.
+    #[expect(deprecated, reason = "every field is looked at, the deprecated ones too")]
+    fn fields(&mut self, message: &Bootstrap) {
+        let Bootstrap {
+            node: _,
+            static_resources: _,
+            dynamic_resources: _,
+            admin: _,
+            node_context_params,
+            cluster_manager,
+            hds_config,
+            flags_path,
+            stats_sinks,
+            deferred_stat_options,
+            stats_config,
+            stats_flush_interval,
+            stats_flush,
+            stats_eviction,
+            watchdog,
+            watchdogs,
+            tracing,
+            layered_runtime,
+            overload_manager,
+            enable_dispatcher_stats,
+            header_prefix,
+            stats_server_version_override,
+            use_tcp_for_dns_lookups,
+            dns_resolution_config,
+            typed_dns_resolver_config,
+            bootstrap_extensions,
+            fatal_actions,
+            config_sources,
+            default_config_source,
+            default_socket_interface,
+            certificate_provider_instances,
+            inline_headers,
+            perf_tracing_file_path,
+            default_regex_engine,
+            xds_delegate_extension,
+            xds_config_tracker_extension,
+            listener_manager,
+            application_log_config,
+            grpc_async_client_manager_config,
+            memory_allocator_manager,
+            enable_worker_cpu_affinity,
+        } = message;
+        self.refuse_if(!node_context_params.is_empty(), "node_context_params");
+        self.refuse_if(hds_config.is_some(), "hds_config");
+        self.refuse_if(!stats_sinks.is_empty(), "stats_sinks");
+        self.refuse_if(tracing.is_some(), "tracing");
+        self.refuse_if(!header_prefix.is_empty(), "header_prefix");
+        self.refuse_if(!config_sources.is_empty(), "config_sources");
+        self.refuse_if(default_config_source.is_some(), "default_config_source");
+        self.refuse_if(!default_socket_interface.is_empty(), "default_socket_interface");
+        self.refuse_if(!certificate_provider_instances.is_empty(), "certificate_provider_instances");
+        self.refuse_if(xds_delegate_extension.is_some(), "xds_delegate_extension");
+        self.note_if(cluster_manager.is_some(), "cluster_manager");
+        self.note_if(!flags_path.is_empty(), "flags_path");
+        self.note_if(deferred_stat_options.is_some(), "deferred_stat_options");
+        self.note_if(stats_config.is_some(), "stats_config");
+        self.note_if(stats_flush_interval.is_some(), "stats_flush_interval");
+        self.note_if(stats_flush.is_some(), "stats_flush_on_admin");
+        self.note_if(stats_eviction.is_some(), "stats_eviction_interval");
+        self.note_if(watchdog.is_some(), "watchdog");
+        self.note_if(watchdogs.is_some(), "watchdogs");
+        self.note_if(layered_runtime.is_some(), "layered_runtime");
+        self.note_if(overload_manager.is_some(), "overload_manager");
+        self.note_if(*enable_dispatcher_stats, "enable_dispatcher_stats");
+        self.note_if(stats_server_version_override.is_some(), "stats_server_version_override");
+        self.note_if(*use_tcp_for_dns_lookups, "use_tcp_for_dns_lookups");
+        self.note_if(dns_resolution_config.is_some(), "dns_resolution_config");
+        self.note_if(typed_dns_resolver_config.is_some(), "typed_dns_resolver_config");
+        self.note_if(!bootstrap_extensions.is_empty(), "bootstrap_extensions");
+        self.note_if(!fatal_actions.is_empty(), "fatal_actions");
+        self.note_if(!inline_headers.is_empty(), "inline_headers");
+        self.note_if(!perf_tracing_file_path.is_empty(), "perf_tracing_file_path");
+        self.note_if(default_regex_engine.is_some(), "default_regex_engine");
+        self.note_if(xds_config_tracker_extension.is_some(), "xds_config_tracker_extension");
+        self.note_if(listener_manager.is_some(), "listener_manager");
+        self.note_if(application_log_config.is_some(), "application_log_config");
+        self.note_if(grpc_async_client_manager_config.is_some(), "grpc_async_client_manager_config");
+        self.note_if(memory_allocator_manager.is_some(), "memory_allocator_manager");
+        self.note_if(*enable_worker_cpu_affinity, "enable_worker_cpu_affinity");
+    }
+
+    #[expect(deprecated, reason = "every field is looked at, the deprecated ones too")]
+    fn admin(&mut self, admin: &Admin) -> Option<SocketAddr> {
+        let Admin {
+            access_log,
+            access_log_path,
+            profile_path,
+            address,
+            socket_options,
+            ignore_global_conn_limit,
+            allow_paths,
+        } = admin;
+        self.note_if(!access_log.is_empty(), "admin.access_log");
+        self.note_if(!access_log_path.is_empty(), "admin.access_log_path");
+        self.note_if(!profile_path.is_empty(), "admin.profile_path");
+        self.note_if(*ignore_global_conn_limit, "admin.ignore_global_conn_limit");
+        self.refuse_if(!socket_options.is_empty(), "admin.socket_options");
+        self.refuse_if(!allow_paths.is_empty(), "admin.allow_paths");
+        let address = address.as_ref()?;
+        match socket_address_of(address) {
+            Ok(address) => Some(address),
+            Err(reason) => {
+                self.refuse("admin.address", reason);
+                None
+            }
+        }
+    }
+}
+
+fn socket_address_of(address: &Address) -> Result<SocketAddr, &'static str> {
+    let Some(address::Address::SocketAddress(socket)) = &address.address else {
+        return Err("only socket_address is supported");
+    };
+    let Some(socket_address::PortSpecifier::PortValue(port)) = socket.port_specifier else {
+        return Err("port_value is missing");
+    };
+    let ip = socket.address.parse().map_err(|_| "address must be an IP address")?;
+    Ok(SocketAddr::new(ip, u16::try_from(port).map_err(|_| "port_value is not a port")?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! What is taken, noted and refused.
+
+use clap::Parser;
+use meltemi_xds::Mode;
+
+use super::{read, start};
+use crate::command_line::ProxyArgs;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: ProxyArgs,
+}
+
+const ADS: &str = r#"
+node: {id: "sidecar~1~a.b~b", cluster: c}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 15000}}}
+dynamic_resources:
+  lds_config: {ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3}
+  cds_config: {ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3}
+  ads_config:
+    api_type: DELTA_GRPC
+    transport_api_version: V3
+    grpc_services: [{envoy_grpc: {cluster_name: xds-grpc}}]
+static_resources:
+  clusters:
+  - name: xds-grpc
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+    load_assignment:
+      cluster_name: xds-grpc
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 15010}}}}]}]
+"#;
+
+fn args(yaml: &str, more: &[&str]) -> ProxyArgs {
+    let line = ["proxy", "--config-yaml", yaml].into_iter().chain(more.iter().copied());
+    Line::try_parse_from(line).expect("valid command line").args
+}
+
+/// What is refused, as text.
+fn refused(yaml: &str) -> Vec<String> {
+    let message = read(&args(yaml, &[])).expect("readable");
+    start(message).expect_err("refused").iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_bootstrap_with_ads_names_its_server_and_its_extensions() {
+    let message = read(&args(ADS, &[])).expect("readable");
+    let node = message.node.as_ref().expect("node");
+    assert_eq!(node.user_agent_name, "meltemi");
+    assert!(node.extensions.iter().any(|extension| extension.name == "istio.stats"));
+    let start = start(message).expect("taken");
+    let ads = start.ads.expect("ADS");
+    assert_eq!((ads.client.uri.as_str(), ads.client.mode), ("http://127.0.0.1:15010", Mode::Delta));
+    assert_eq!(start.admin.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:15000"));
+}
+
+#[test]
+fn the_command_line_fills_in_the_node_and_text_is_merged_over_the_file() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("bootstrap.json");
+    std::fs::write(&path, r#"{"node": {"cluster": "from-file", "metadata": {"A": "1"}}}"#).expect("written");
+    let path = path.to_str().expect("text");
+    let more = ["-c", path, "--service-node", "n", "--service-cluster", "ignored", "--service-zone", "z"];
+    let node = read(&args("{node: {metadata: {B: 2}}}", &more)).expect("readable").node.expect("node");
+    assert_eq!((node.id.as_str(), node.cluster.as_str()), ("n", "from-file"));
+    assert_eq!(node.locality.map(|locality| locality.zone).as_deref(), Some("z"));
+    assert!(node.metadata.is_some_and(|metadata| metadata.fields.contains_key("B")));
+}
+
+#[test]
+fn all_problems_are_told_at_once_and_by_name() {
+    let yaml = r#"
+hds_config: {api_type: GRPC}
+tracing: {}
+admin: {address: {pipe: {path: /x}}}
+static_resources:
+  clusters:
+  - {name: a, type: STATIC, lb_policy: MAGLEV, load_assignment: {cluster_name: a}}
+  - {name: b, type: STATIC, load_assignment: {cluster_name: b}}
+  - {name: b, type: STATIC, load_assignment: {cluster_name: b}}
+"#;
+    let refused = refused(yaml);
+    for expected in [
+        "bootstrap: hds_config: not supported yet",
+        "bootstrap: tracing: not supported yet",
+        "bootstrap: admin.address: only socket_address is supported",
+        "a: lb_policy",
+        "b: name: two static resources have this name",
+    ] {
+        assert!(refused.iter().any(|line| line.starts_with(expected)), "{expected} is not in {refused:#?}");
+    }
+}
+
+#[test]
+fn an_ads_server_that_cannot_be_used_is_told() {
+    for (from, to, expected) in [
+        ("api_type: DELTA_GRPC", "api_type: REST", "dynamic_resources.ads_config.api_type"),
+        ("cluster_name: xds-grpc}}]", "cluster_name: nope}}]", "no static cluster 'nope'"),
+        ("http2_protocol_options", "http_protocol_options", "does not speak HTTP/2"),
+        ("lds_config: {ads: {}", "lds_config: {path: /x", "dynamic_resources.lds_config: only `ads: {}`"),
+        ("id: \"sidecar~1~a.b~b\", ", "", "bootstrap: node: id and cluster are required"),
+    ] {
+        let refused = refused(&ADS.replace(from, to));
+        assert!(refused.iter().any(|line| line.contains(expected)), "{expected} is not in {refused:#?}");
+    }
+}
+
+#[test]
+fn fields_without_effect_are_noted() {
+    let yaml = "{stats_flush_interval: 5s, layered_runtime: {}, admin: {access_log_path: /dev/null}}";
+    let start = start(read(&args(yaml, &[])).expect("readable")).expect("taken");
+    assert_eq!(start.notes, ["stats_flush_interval", "layered_runtime", "admin.access_log_path"]);
+}
+
+#[test]
+fn the_most_detailed_component_level_counts() {
+    let args = args("{}", &["-l", "warn", "--component-log-level", "rbac:info,router:debug"]);
+    assert_eq!(args.effective_log_level().expect("levels"), meltemi_runtime::logging::Level::Debug);
+}

@@ -1,0 +1,60 @@
+//! What a resource refers to and how long it may wait for it, read from the message.
+//!
+//! `initial_fetch_timeout` of a config source says how long a warming resource waits: 15 s unless said
+//! otherwise, 0 for ever (as Istio sets it).
+
+use std::time::Duration;
+
+use meltemi_compile::program::{Listener, Name, NetworkFilter, RouteSource};
+use meltemi_envoy::config::cluster::v3::Cluster as ClusterMessage;
+use meltemi_envoy::config::core::v3::ConfigSource;
+use meltemi_envoy::config::listener::v3::{Filter, Listener as ListenerMessage, filter::ConfigType};
+use meltemi_envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+
+const DEFAULT_INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The timeout of a config source; `None` waits for ever.
+pub(super) fn initial_fetch_timeout(source: Option<&ConfigSource>) -> Option<Duration> {
+    let Some(timeout) = source.and_then(|source| source.initial_fetch_timeout) else {
+        return Some(DEFAULT_INITIAL_FETCH_TIMEOUT);
+    };
+    Duration::try_from(timeout).ok().filter(|timeout| !timeout.is_zero())
+}
+
+/// How long a cluster waits for its endpoints.
+pub(super) fn cluster_timeout(message: &ClusterMessage) -> Option<Duration> {
+    let eds = message.eds_cluster_config.as_ref().and_then(|eds| eds.eds_config.as_ref());
+    initial_fetch_timeout(eds)
+}
+
+/// How long a listener waits for its routes: the longest of its connection managers.
+pub(super) fn listener_timeout(message: &ListenerMessage) -> Option<Duration> {
+    let chains = message.filter_chains.iter().chain(&message.default_filter_chain);
+    let timeouts = chains.flat_map(|chain| &chain.filters).filter_map(rds_source);
+    let mut longest = Duration::ZERO;
+    for source in timeouts {
+        longest = longest.max(initial_fetch_timeout(source.as_ref())?);
+    }
+    Some(longest)
+}
+
+/// The config source of a filter's RDS.
+fn rds_source(filter: &Filter) -> Option<Option<ConfigSource>> {
+    let Some(ConfigType::TypedConfig(any)) = &filter.config_type else { return None };
+    let manager: hcm::HttpConnectionManager = any.unpack().ok()?;
+    match manager.route_specifier {
+        Some(hcm::http_connection_manager::RouteSpecifier::Rds(rds)) => Some(rds.config_source),
+        _ => None,
+    }
+}
+
+/// The names of route configurations that a listener gets by RDS.
+pub(super) fn route_names(listener: &Listener) -> impl Iterator<Item = &Name> {
+    listener.chains.iter().filter_map(|chain| match &chain.filter {
+        NetworkFilter::Http(manager) => match &manager.routes {
+            RouteSource::Rds(name) => Some(name),
+            RouteSource::Inline(_) => None,
+        },
+        NetworkFilter::Tcp(_) => None,
+    })
+}

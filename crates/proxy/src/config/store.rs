@@ -1,0 +1,462 @@
+//! All configuration of the process, without IO: what came, what is in force, what warms, what was refused.
+//!
+//! [`Store::apply`] takes an xDS update; good resources of a batch are taken even when others are refused, as
+//! Envoy does. [`Store::settle`] then puts in force what has all that it refers to, in the order endpoints,
+//! clusters, routes, listeners; [`Store::program`] is the result.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use meltemi_compile::Rejection;
+use meltemi_compile::program::{Cluster, Discovery, DnsTargets, Endpoints, Listener, Name, Program};
+use meltemi_compile::route::RouteTable;
+use meltemi_envoy::config::bootstrap::v3::bootstrap::StaticResources;
+use meltemi_envoy::{Any, config, type_url};
+use meltemi_xds::Resource;
+use meltemi_xds::client::Update;
+use tokio::time::Instant;
+
+use super::references;
+use super::table::{Entry, Loaded, Refused, Table};
+
+/// A cluster with the endpoints of its own message.
+#[derive(Debug)]
+pub struct ClusterEntry {
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// `load_assignment`.
+    pub inline: Option<Arc<Endpoints>>,
+}
+
+/// What happened to a type since the start, for statistics.
+#[derive(Debug, Clone, Default)]
+pub struct TypeCounts {
+    /// Updates that came.
+    pub attempts: u64,
+    /// Updates taken whole.
+    pub successes: u64,
+    /// Updates refused in whole or in part.
+    pub rejections: u64,
+    /// `version_info` of the last update taken whole.
+    pub version: String,
+    /// When that was.
+    pub updated: Option<SystemTime>,
+    /// Resources that were new.
+    pub added: u64,
+    /// Resources that replaced one.
+    pub modified: u64,
+    /// Resources that went.
+    pub removed: u64,
+}
+
+/// The key of a DNS cluster's hosts: its name and the digest of the message that names the targets.
+pub(super) type DnsKey = (Name, u64);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Store {
+    listeners: Table<Listener>,
+    clusters: Table<ClusterEntry>,
+    endpoints: Table<Endpoints>,
+    routes: Table<RouteTable>,
+    /// Hosts of DNS clusters; empty after a first failure.
+    resolved: BTreeMap<DnsKey, Arc<Endpoints>>,
+    counts: BTreeMap<&'static str, TypeCounts>,
+    dirty: bool,
+}
+
+/// Binds the sockets of a listener that is new or changed, ahead of its use; the reason when that fails.
+pub(super) type Bind<'a> = dyn FnMut(&Listener) -> Result<(), String> + 'a;
+
+impl Store {
+    /// Takes the bootstrap's static resources.
+    ///
+    /// # Errors
+    /// All that is refused; nothing should be served then.
+    pub fn load_static(&mut self, resources: &StaticResources) -> Result<(), Vec<Rejection>> {
+        let mut rejections = Vec::new();
+        let StaticResources { listeners, clusters, secrets } = resources;
+        if let Some(secret) = secrets.first() {
+            rejections.push(Rejection::new(&*secret.name, "static_resources.secrets", "not supported yet"));
+        }
+        for message in clusters {
+            match compile_cluster(message) {
+                Ok(entry) => {
+                    let name = entry.cluster.name.clone();
+                    let wait = references::cluster_timeout(message);
+                    rejections.extend(insert_static(&mut self.clusters, name, Any::pack(message), entry, wait));
+                }
+                Err(refused) => rejections.extend(refused),
+            }
+        }
+        for message in listeners {
+            match meltemi_compile::listener(message) {
+                Ok(listener) => {
+                    let name = listener.name.clone();
+                    let wait = references::listener_timeout(message);
+                    if let Some(reason) = self.address_conflict(&listener) {
+                        rejections.push(Rejection::new(&*name, "address", reason));
+                    }
+                    rejections.extend(insert_static(&mut self.listeners, name, Any::pack(message), listener, wait));
+                }
+                Err(refused) => rejections.extend(refused),
+            }
+        }
+        self.dirty = true;
+        if rejections.is_empty() { Ok(()) } else { Err(rejections) }
+    }
+
+    /// Listeners in force or warming, for binding their sockets.
+    pub(super) fn latest_listeners(&self) -> Vec<Arc<Listener>> {
+        self.listeners.entries.values().filter_map(|entry| Some(Arc::clone(&entry.latest()?.value))).collect()
+    }
+
+    /// Takes an update of one type. The result is what was refused, empty for an ACK.
+    pub(super) fn apply(&mut self, update: &Update, now: Instant, bind: &mut Bind<'_>) -> Vec<Rejection> {
+        let Some(kind) = type_url::PUSH_ORDER.into_iter().find(|kind| *kind == update.type_url) else {
+            return vec![Rejection::new(&*update.type_url, "", "a type that was not asked for")];
+        };
+        let mut tally = TypeCounts::default();
+        self.remove(kind, &update.removed, &mut tally);
+        let mut rejections = Vec::new();
+        for resource in &update.changed {
+            let taken = match kind {
+                type_url::CLUSTER => self.take_cluster(resource, now),
+                type_url::ENDPOINT => self.take_endpoints(resource),
+                type_url::LISTENER => self.take_listener(resource, now, bind),
+                type_url::ROUTE => self.take_routes(resource),
+                _ => Err(vec![Rejection::new(&*resource.name, "", "secrets are not supported yet")]),
+            };
+            match taken {
+                Ok(Taken::New) => tally.added += 1,
+                Ok(Taken::Changed) => tally.modified += 1,
+                Ok(Taken::Same) => {}
+                Err(refused) => {
+                    self.remember_refusal(kind, resource, &refused);
+                    rejections.extend(refused);
+                }
+            }
+        }
+        self.dirty |= tally.added + tally.modified + tally.removed > 0;
+        self.count(kind, update, &tally, rejections.is_empty());
+        rejections
+    }
+
+    fn count(&mut self, kind: &'static str, update: &Update, tally: &TypeCounts, accepted: bool) {
+        let counts = self.counts.entry(kind).or_default();
+        counts.attempts += 1;
+        counts.added += tally.added;
+        counts.modified += tally.modified;
+        counts.removed += tally.removed;
+        if accepted {
+            counts.successes += 1;
+            counts.version.clone_from(&update.version);
+            counts.updated = Some(SystemTime::now());
+        } else {
+            counts.rejections += 1;
+        }
+    }
+
+    /// Envoy keeps the endpoints and routes that a server takes away as long as something refers to them.
+    fn remove(&mut self, kind: &str, names: &[String], tally: &mut TypeCounts) {
+        for name in names {
+            let removed = match kind {
+                type_url::CLUSTER => self.clusters.remove(name),
+                type_url::LISTENER => self.listeners.remove(name),
+                _ => false,
+            };
+            tally.removed += u64::from(removed);
+        }
+    }
+
+    fn take_cluster(&mut self, resource: &Resource, now: Instant) -> Result<Taken, Vec<Rejection>> {
+        if self.clusters.touch(&resource.name, &resource.body, &resource.version) {
+            return Ok(Taken::Same);
+        }
+        let message: config::cluster::v3::Cluster = unpack(resource)?;
+        let entry = compile_cluster(&message)?;
+        let name = entry.cluster.name.clone();
+        if self.clusters.is_static(&name) {
+            return Err(vec![Rejection::new(&*name, "name", "the bootstrap has a static cluster of this name")]);
+        }
+        let wait = references::cluster_timeout(&message);
+        Ok(Taken::of(self.clusters.insert(name, loaded(resource, entry, deadline(now, wait)))))
+    }
+
+    fn take_endpoints(&mut self, resource: &Resource) -> Result<Taken, Vec<Rejection>> {
+        if self.endpoints.touch(&resource.name, &resource.body, &resource.version) {
+            return Ok(Taken::Same);
+        }
+        let endpoints = meltemi_compile::endpoints(&unpack(resource)?)?;
+        let name = Name::from(resource.name.as_str());
+        Ok(Taken::of(self.endpoints.insert(name, loaded(resource, endpoints, None))))
+    }
+
+    fn take_routes(&mut self, resource: &Resource) -> Result<Taken, Vec<Rejection>> {
+        if self.routes.touch(&resource.name, &resource.body, &resource.version) {
+            return Ok(Taken::Same);
+        }
+        let table = meltemi_compile::route_table(&unpack(resource)?)?;
+        Ok(Taken::of(self.routes.insert(table.name.clone(), loaded(resource, table, None))))
+    }
+
+    fn take_listener(
+        &mut self,
+        resource: &Resource,
+        now: Instant,
+        bind: &mut Bind<'_>,
+    ) -> Result<Taken, Vec<Rejection>> {
+        if self.listeners.touch(&resource.name, &resource.body, &resource.version) {
+            return Ok(Taken::Same);
+        }
+        let message: config::listener::v3::Listener = unpack(resource)?;
+        let listener = meltemi_compile::listener(&message)?;
+        let name = listener.name.clone();
+        let refuse = |path: &str, reason: String| vec![Rejection::new(&*name, path, reason)];
+        if self.listeners.is_static(&name) {
+            return Err(refuse("name", "the bootstrap has a static listener of this name".to_owned()));
+        }
+        if let Some(reason) = self.address_conflict(&listener) {
+            return Err(refuse("address", reason));
+        }
+        bind(&listener).map_err(|reason| refuse("address", reason))?;
+        let wait = references::listener_timeout(&message);
+        Ok(Taken::of(self.listeners.insert(name, loaded(resource, listener, deadline(now, wait)))))
+    }
+
+    /// Two listeners on one address would take each other's connections by chance.
+    fn address_conflict(&self, listener: &Listener) -> Option<String> {
+        if listener.address.port() == 0 {
+            return None;
+        }
+        let latest = self.listeners.entries.values().filter_map(|entry| entry.latest());
+        let other = latest
+            .map(|loaded| &loaded.value)
+            .find(|other| other.name != listener.name && other.address == listener.address)?;
+        Some(format!("has duplicate address '{}' as existing listener '{}'", listener.address, other.name))
+    }
+
+    fn remember_refusal(&mut self, kind: &str, resource: &Resource, rejections: &[Rejection]) {
+        let details: Vec<String> = rejections.iter().map(Rejection::to_string).collect();
+        let refused = Refused {
+            message: resource.body.clone(),
+            version: resource.version.clone(),
+            at: SystemTime::now(),
+            details: details.join("\n"),
+        };
+        let name = Name::from(resource.name.as_str());
+        match kind {
+            type_url::CLUSTER => self.clusters.refuse(name, refused),
+            type_url::ENDPOINT => self.endpoints.refuse(name, refused),
+            type_url::LISTENER => self.listeners.refuse(name, refused),
+            type_url::ROUTE => self.routes.refuse(name, refused),
+            _ => {}
+        }
+    }
+
+    /// Puts in force what is ready, forgets what nothing refers to any more.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let Store { listeners, clusters, endpoints, routes, resolved, dirty, .. } = self;
+        *dirty |= endpoints.settle(now, |_| true);
+        *dirty |= clusters.settle(now, |loaded| {
+            let cluster = &loaded.value.cluster;
+            match &cluster.discovery {
+                Discovery::Static | Discovery::OriginalDst => true,
+                Discovery::Eds(service) => endpoints.active(service).is_some(),
+                Discovery::StrictDns(_) | Discovery::LogicalDns(_) => {
+                    resolved.contains_key(&(cluster.name.clone(), cluster.digest))
+                }
+            }
+        });
+        *dirty |= routes.settle(now, |_| true);
+        *dirty |= listeners
+            .settle(now, |loaded| references::route_names(&loaded.value).all(|name| routes.active(name).is_some()));
+        self.forget_unused();
+    }
+
+    fn forget_unused(&mut self) {
+        let services = self.service_names();
+        self.endpoints.entries.retain(|name, _| services.contains(&**name));
+        let names = self.route_names();
+        self.routes.entries.retain(|name, _| names.contains(&**name));
+        let targets = self.dns_targets();
+        self.resolved.retain(|key, _| targets.contains_key(key));
+    }
+
+    /// Names to ask EDS for.
+    pub(super) fn service_names(&self) -> BTreeSet<String> {
+        let clusters = self.clusters.entries.values().flat_map(Entry::both).map(|loaded| &loaded.value.cluster);
+        clusters
+            .filter_map(|cluster| match &cluster.discovery {
+                Discovery::Eds(service) => Some(service.to_string()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Names to ask RDS for.
+    pub(super) fn route_names(&self) -> BTreeSet<String> {
+        let listeners = self.listeners.entries.values().flat_map(Entry::both);
+        listeners.flat_map(|loaded| references::route_names(&loaded.value)).map(|name| name.to_string()).collect()
+    }
+
+    /// Names to resolve; true for the clusters that use only the first address.
+    pub(super) fn dns_targets(&self) -> BTreeMap<DnsKey, (DnsTargets, bool)> {
+        let clusters = self.clusters.entries.values().flat_map(Entry::both).map(|loaded| &loaded.value.cluster);
+        clusters
+            .filter_map(|cluster| {
+                let targets = match &cluster.discovery {
+                    Discovery::StrictDns(targets) => (targets.clone(), false),
+                    Discovery::LogicalDns(targets) => (targets.clone(), true),
+                    _ => return None,
+                };
+                Some(((cluster.name.clone(), cluster.digest), targets))
+            })
+            .collect()
+    }
+
+    /// Hosts of a DNS cluster. `None`: the names did not resolve; what was known stays.
+    pub(super) fn resolve(&mut self, key: DnsKey, endpoints: Option<Endpoints>) {
+        let Some(endpoints) = endpoints else {
+            let none = || Arc::new(Endpoints { overprovisioning_factor_percent: 140, ..Endpoints::default() });
+            self.resolved.entry(key).or_insert_with(none);
+            return;
+        };
+        if self.resolved.get(&key).is_none_or(|known| **known != endpoints) {
+            self.resolved.insert(key, Arc::new(endpoints));
+            self.dirty = true;
+        }
+    }
+
+    /// The program, if it changed since the last call.
+    pub(super) fn take_program(&mut self) -> Option<Program> {
+        std::mem::take(&mut self.dirty).then(|| self.program())
+    }
+
+    /// What is in force now.
+    pub fn program(&self) -> Program {
+        let mut program = Program::default();
+        for (name, loaded) in active(&self.clusters) {
+            let cluster = &loaded.value.cluster;
+            let endpoints = match &cluster.discovery {
+                Discovery::Static | Discovery::OriginalDst => loaded.value.inline.as_ref(),
+                Discovery::Eds(service) => self.endpoints.active(service),
+                Discovery::StrictDns(_) | Discovery::LogicalDns(_) => {
+                    self.resolved.get(&(name.clone(), cluster.digest))
+                }
+            };
+            program.clusters.insert(name.clone(), Arc::clone(cluster));
+            program.endpoints.extend(endpoints.map(|endpoints| (name.clone(), Arc::clone(endpoints))));
+        }
+        program.routes.extend(active(&self.routes).map(|(name, table)| (name.clone(), Arc::clone(&table.value))));
+        let listeners = active(&self.listeners);
+        program.listeners.extend(listeners.map(|(name, listener)| (name.clone(), Arc::clone(&listener.value))));
+        program
+    }
+
+    /// When [`Store::settle`] has something to do even if nothing comes.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        [self.clusters.next_deadline(), self.listeners.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Clusters in force and warming.
+    pub fn cluster_counts(&self) -> (u64, u64) {
+        self.clusters.counts()
+    }
+
+    /// Listeners in force and warming.
+    pub fn listener_counts(&self) -> (u64, u64) {
+        self.listeners.counts()
+    }
+
+    /// What happened to a type so far.
+    pub fn counts(&self, type_url: &str) -> TypeCounts {
+        self.counts.get(type_url).cloned().unwrap_or_default()
+    }
+
+    /// Listeners by name.
+    pub fn listeners(&self) -> &BTreeMap<Name, Entry<Listener>> {
+        &self.listeners.entries
+    }
+
+    /// Clusters by name.
+    pub fn clusters(&self) -> &BTreeMap<Name, Entry<ClusterEntry>> {
+        &self.clusters.entries
+    }
+
+    /// EDS assignments by service name.
+    pub fn endpoints(&self) -> &BTreeMap<Name, Entry<Endpoints>> {
+        &self.endpoints.entries
+    }
+
+    /// RDS route configurations by name.
+    pub fn routes(&self) -> &BTreeMap<Name, Entry<RouteTable>> {
+        &self.routes.entries
+    }
+}
+
+/// What taking a resource did.
+enum Taken {
+    New,
+    Changed,
+    Same,
+}
+
+impl Taken {
+    fn of(is_new: bool) -> Taken {
+        if is_new { Taken::New } else { Taken::Changed }
+    }
+}
+
+fn active<T>(table: &Table<T>) -> impl Iterator<Item = (&Name, &Loaded<T>)> {
+    table.entries.iter().filter_map(|(name, entry)| Some((name, entry.active.as_ref()?)))
+}
+
+fn compile_cluster(message: &config::cluster::v3::Cluster) -> Result<ClusterEntry, Vec<Rejection>> {
+    let (cluster, inline) = meltemi_compile::cluster(message)?;
+    Ok(ClusterEntry { cluster: Arc::new(cluster), inline: inline.map(Arc::new) })
+}
+
+fn unpack<M: prost::Name + Default>(resource: &Resource) -> Result<M, Vec<Rejection>> {
+    resource.body.unpack().map_err(|error| vec![Rejection::new(&*resource.name, "", error.to_string())])
+}
+
+fn deadline(now: Instant, wait: Option<Duration>) -> Option<Instant> {
+    wait.map(|wait| now + wait)
+}
+
+fn loaded<T>(resource: &Resource, value: T, deadline: Option<Instant>) -> Loaded<T> {
+    Loaded {
+        message: resource.body.clone(),
+        version: resource.version.clone(),
+        updated: SystemTime::now(),
+        value: Arc::new(value),
+        deadline,
+    }
+}
+
+fn insert_static<T>(
+    table: &mut Table<T>,
+    name: Name,
+    message: Any,
+    value: T,
+    wait: Option<Duration>,
+) -> Option<Rejection> {
+    if table.entries.contains_key(&name) {
+        return Some(Rejection::new(&*name, "name", "two static resources have this name"));
+    }
+    let loaded = Loaded {
+        message,
+        version: String::new(),
+        updated: SystemTime::now(),
+        value: Arc::new(value),
+        deadline: deadline(Instant::now(), wait),
+    };
+    table.insert(name.clone(), loaded);
+    table.entries.entry(name).or_default().is_static = true;
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! SNI and ALPN out of the first bytes of a TLS connection.
+//!
+//! Reads only what the choice of a filter chain needs (RFC 8446, 4.1.2; RFC 6066, 3; RFC 7301); a hello that is
+//! split over several records is read as far as its first record goes.
+
+/// What the first bytes are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ClientHello {
+    /// Not TLS.
+    None,
+    /// The beginning of one.
+    Partial,
+    /// One, with what it asks for.
+    Whole {
+        /// Lower case.
+        server_name: Option<Box<str>>,
+        /// ALPN, in order.
+        protocols: Vec<Box<str>>,
+    },
+}
+
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+const EXTENSION_SERVER_NAME: u16 = 0;
+const EXTENSION_ALPN: u16 = 16;
+
+/// Looks at the first bytes of a connection.
+pub(super) fn parse(bytes: &[u8]) -> ClientHello {
+    match bytes {
+        [] | [HANDSHAKE] | [HANDSHAKE, 3] => return ClientHello::Partial,
+        [HANDSHAKE, 3, ..] => {}
+        _ => return ClientHello::None,
+    }
+    let Some(header) = bytes.get(..5) else { return ClientHello::Partial };
+    let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+    let Some(record) = bytes.get(5..5 + length) else { return ClientHello::Partial };
+    if record.first() != Some(&CLIENT_HELLO) {
+        return ClientHello::None;
+    }
+    let mut found = (None, Vec::new());
+    // A hello that is broken inside is TLS all the same; whoever terminates it will say so.
+    let _ = read_hello(Reader(record), &mut found);
+    ClientHello::Whole { server_name: found.0, protocols: found.1 }
+}
+
+type Found = (Option<Box<str>>, Vec<Box<str>>);
+
+fn read_hello(mut hello: Reader<'_>, found: &mut Found) -> Option<()> {
+    // Type, length, version, random.
+    hello.take(1 + 3 + 2 + 32)?;
+    let session = hello.u8()?;
+    hello.take(usize::from(session))?;
+    let suites = hello.u16()?;
+    hello.take(usize::from(suites))?;
+    let compressions = hello.u8()?;
+    hello.take(usize::from(compressions))?;
+    let length = hello.u16()?;
+    let mut extensions = Reader(hello.take(usize::from(length))?);
+    while let Some(kind) = extensions.u16() {
+        let length = extensions.u16()?;
+        let body = Reader(extensions.take(usize::from(length))?);
+        match kind {
+            EXTENSION_SERVER_NAME => found.0 = server_name(body),
+            EXTENSION_ALPN => found.1 = protocols(body).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    Some(())
+}
+
+fn server_name(mut body: Reader<'_>) -> Option<Box<str>> {
+    // Length of the list, then type 0 (host name) and the name.
+    body.u16()?;
+    if body.u8()? != 0 {
+        return None;
+    }
+    let length = body.u16()?;
+    let name = std::str::from_utf8(body.take(usize::from(length))?).ok()?;
+    Some(name.to_ascii_lowercase().into())
+}
+
+fn protocols(mut body: Reader<'_>) -> Option<Vec<Box<str>>> {
+    body.u16()?;
+    let mut all = Vec::new();
+    while let Some(length) = body.u8() {
+        all.push(std::str::from_utf8(body.take(usize::from(length))?).ok()?.into());
+    }
+    Some(all)
+}
+
+/// Reads from the front; `None` past the end.
+struct Reader<'b>(&'b [u8]);
+
+impl<'b> Reader<'b> {
+    fn take(&mut self, count: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Vec<u8> {
+        let name = b"Shop.Example";
+        let mut sni = vec![0, name.len() as u8 + 3, 0, 0, name.len() as u8];
+        sni.extend_from_slice(name);
+        let alpn = [0, 12, 2, b'h', b'2', 8, b'h', b't', b't', b'p', b'/', b'1', b'.', b'1'];
+        let mut extensions = vec![0, 0, 0, sni.len() as u8];
+        extensions.extend_from_slice(&sni);
+        extensions.extend_from_slice(&[0, 16, 0, alpn.len() as u8]);
+        extensions.extend_from_slice(&alpn);
+        let mut body = vec![3, 3];
+        body.extend_from_slice(&[7; 32]);
+        body.extend_from_slice(&[0, 0, 2, 0x13, 0x01, 1, 0, 0, extensions.len() as u8]);
+        body.extend_from_slice(&extensions);
+        let mut record = vec![22, 3, 1, 0, body.len() as u8 + 4, 1, 0, 0, body.len() as u8];
+        record.extend_from_slice(&body);
+        record
+    }
+
+    #[test]
+    fn a_hello_tells_name_and_protocols() {
+        let whole = ClientHello::Whole {
+            server_name: Some("shop.example".into()),
+            protocols: vec!["h2".into(), "http/1.1".into()],
+        };
+        assert_eq!(parse(&hello()), whole);
+    }
+
+    #[test]
+    fn a_part_of_a_hello_asks_for_more_and_other_bytes_are_not_tls() {
+        let hello = hello();
+        for cut in 0..hello.len() {
+            assert_eq!(parse(&hello[..cut]), ClientHello::Partial, "{cut}");
+        }
+        assert_eq!(parse(b"GET / HTTP/1.1\r\n"), ClientHello::None);
+    }
+}

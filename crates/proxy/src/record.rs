@@ -1,0 +1,139 @@
+//! What is known of a request, for logs, metrics and header edits with operators.
+//!
+//! Owns: [`RequestRecord`] (one per request, filled while it proceeds), [`ConnectionInfo`], [`ResponseFlags`].
+//! Leaves out: rendering (`access_log`), counting (`stats`). Source: Envoy's `StreamInfo`,
+//! <https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage>.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use meltemi_compile::program::Name;
+use meltemi_compile::route::Found;
+use meltemi_http::{Headers, RequestHead, Version};
+
+use crate::stats::{ClusterStats, HostStats};
+
+mod flags;
+
+pub use flags::ResponseFlags;
+
+/// What stays the same for all requests of a downstream connection.
+#[derive(Debug, Clone)]
+pub struct ConnectionInfo {
+    /// Unique in the process, as `%CONNECTION_ID%`.
+    pub id: u64,
+    /// The address that the client connected to.
+    pub local: SocketAddr,
+    /// The peer of the socket (`%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%`).
+    pub direct_remote: SocketAddr,
+    /// SNI of the TLS handshake, or what the TLS inspector saw.
+    pub server_name: Option<Box<str>>,
+    /// Name of the listener.
+    pub listener: Name,
+}
+
+/// Everything that a log line, a metric or an operator in a header value can ask of a request, or of a TCP
+/// connection, apart from its headers (see [`RecordView`]).
+#[derive(Debug, Clone)]
+pub struct RequestRecord {
+    /// When the head was read; all durations count from here.
+    pub start: Instant,
+    /// The same moment by the wall clock.
+    pub start_time: SystemTime,
+    /// The downstream connection.
+    pub connection: Rc<ConnectionInfo>,
+    /// The client after `x-forwarded-for` was taken into account (`%DOWNSTREAM_REMOTE_ADDRESS%`).
+    pub remote: SocketAddr,
+    /// Unique in the process, as `%STREAM_ID%`.
+    pub stream_id: u64,
+    /// Version that the client speaks; `None` for TCP.
+    pub protocol: Option<Version>,
+    /// Status sent to the client, 0 while there is none.
+    pub response_code: u16,
+    /// What went wrong.
+    pub flags: ResponseFlags,
+    /// `%RESPONSE_CODE_DETAILS%`, such as `via_upstream`.
+    pub details: Option<Cow<'static, str>>,
+    /// `%CONNECTION_TERMINATION_DETAILS%`.
+    pub termination_details: Option<Cow<'static, str>>,
+    /// Body bytes from the client.
+    pub bytes_received: u64,
+    /// Body bytes to the client.
+    pub bytes_sent: u64,
+    /// When the last byte of the request came from the client.
+    pub request_end: Option<Instant>,
+    /// When the first byte of the response came from the upstream.
+    pub response_start: Option<Instant>,
+    /// When the last byte of the response went to the client; set by the one who records.
+    pub end: Option<Instant>,
+    /// The route that the request took.
+    pub found: Option<Found>,
+    /// The cluster that was chosen.
+    pub cluster: Option<Arc<ClusterStats>>,
+    /// The host of the last attempt.
+    pub host: Option<Arc<HostStats>>,
+    /// Our address on the upstream connection.
+    pub upstream_local: Option<SocketAddr>,
+    /// Version spoken upstream.
+    pub upstream_protocol: Option<Version>,
+    /// Attempts so far, 0 before the first.
+    pub attempts: u32,
+    /// Why the upstream connection failed (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
+    pub upstream_failure: Option<Box<str>>,
+}
+
+impl RequestRecord {
+    /// The record of a request that starts now.
+    pub fn new(connection: Rc<ConnectionInfo>, stream_id: u64, protocol: Option<Version>) -> RequestRecord {
+        RequestRecord {
+            start: Instant::now(),
+            start_time: SystemTime::now(),
+            remote: connection.direct_remote,
+            connection,
+            stream_id,
+            protocol,
+            response_code: 0,
+            flags: ResponseFlags::NONE,
+            details: None,
+            termination_details: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            request_end: None,
+            response_start: None,
+            end: None,
+            found: None,
+            cluster: None,
+            host: None,
+            upstream_local: None,
+            upstream_protocol: None,
+            attempts: 0,
+            upstream_failure: None,
+        }
+    }
+
+    /// The record with the headers that are there.
+    pub fn view<'a>(
+        &'a self,
+        request: Option<&'a RequestHead>,
+        response: Option<&'a Headers>,
+        trailers: Option<&'a Headers>,
+    ) -> RecordView<'a> {
+        RecordView { record: self, request, response, trailers }
+    }
+}
+
+/// A record and the headers of the moment: what operators are evaluated on.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordView<'a> {
+    /// The facts.
+    pub record: &'a RequestRecord,
+    /// The request as it went upstream (Envoy logs the changed headers); `None` for TCP.
+    pub request: Option<&'a RequestHead>,
+    /// Response headers as they went to the client.
+    pub response: Option<&'a Headers>,
+    /// Response trailers.
+    pub trailers: Option<&'a Headers>,
+}

@@ -1,0 +1,169 @@
+//! Forwarding a request: pick, lease, send, relay, and again when a retry policy says so.
+//!
+//! Owns the life of a request between the decision of its route and the end of its response. Leaves out matching
+//! (`meltemi-compile`), connections (`upstream`) and the moving of bodies (`relay`). Source: Envoy's router filter.
+
+pub(crate) mod edits;
+pub(crate) mod fault;
+mod attempt;
+mod plan;
+pub(crate) mod request_body;
+mod retry;
+mod timers;
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::StatusCode;
+use meltemi_compile::route::{Forward, Found};
+use meltemi_http::{Responder, Version};
+
+use self::attempt::Ended;
+use self::fault::Fault;
+use self::plan::Plan;
+use self::timers::Timers;
+use crate::http::{LocalReply, Stream};
+use crate::record::ResponseFlags;
+use crate::upstream::outlier;
+
+/// Why an attempt stopped before its response.
+#[derive(Debug)]
+enum Stop {
+    /// The upstream, or a limit of ours; the flag says whether bytes of the request may have been sent.
+    Fault(Fault, bool),
+    /// The client went away.
+    ClientGone,
+    /// The client's body is not HTTP.
+    BadBody,
+}
+
+/// Forwards a request and relays the response; an error is to be answered in its place.
+pub(crate) async fn forward(
+    stream: &mut Stream<'_, '_>,
+    found: &Found,
+    forward: &Forward,
+) -> Result<(), LocalReply> {
+    let mut plan = Plan::new(stream, found, forward).map_err(|fault| fault.reply(false))?;
+    let timers = plan.prepare(stream);
+    let mut stop = loop {
+        match plan.attempt(stream, &timers).await {
+            Ok(Ended::Answered) => return Ok(()),
+            Ok(Ended::Retry(pause)) => {
+                if let Err(stop) = plan.pause(stream, &timers, pause).await {
+                    break stop;
+                }
+            }
+            Err(stop) => break stop,
+        }
+    };
+    if let Stop::Fault(fault, _) = &mut stop {
+        plan.count_fault(stream, fault);
+    }
+    match stop {
+        Stop::Fault(fault, _) => Err(plan.reply(stream, &fault)),
+        Stop::ClientGone => {
+            client_gone(stream);
+            Ok(())
+        }
+        Stop::BadBody => {
+            let reply = LocalReply::new(StatusCode::BAD_REQUEST, "http1.codec_error").body("Bad Request");
+            Err(reply.flags(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR))
+        }
+    }
+}
+
+/// Notes that nobody waits for the response any more.
+fn client_gone(stream: &mut Stream<'_, '_>) {
+    let record = &mut stream.record;
+    stream.manager.stats.counts.downstream_rq_rx_reset.inc();
+    let (flag, details) = match record.protocol {
+        Some(Version::Http2) => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset"),
+        _ => (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect"),
+    };
+    record.flags.insert(flag);
+    record.details = Some(details.into());
+}
+
+impl Plan<'_> {
+    /// Waits before a retry.
+    async fn pause(&self, stream: &mut Stream<'_, '_>, timers: &Timers, pause: Duration) -> Result<(), Stop> {
+        timers.end_try();
+        guard(tokio::time::sleep(pause), &mut stream.respond, timers).await
+    }
+
+    /// Counts a fault that no retry hides.
+    fn count_fault(&self, stream: &Stream<'_, '_>, fault: &Fault) {
+        let Some(status) = fault.upstream_status() else { return };
+        self.cluster.stats.codes.record(status.as_u16());
+        if let Some(host) = stream.record.host.as_ref().filter(|_| status.is_server_error()) {
+            host.counts.rq_error.inc();
+        }
+    }
+
+    /// The answer for a fault.
+    fn reply(&self, stream: &mut Stream<'_, '_>, fault: &Fault) -> LocalReply {
+        let reply = fault.reply(stream.record.attempts > 1);
+        self.with_attempt_count(stream, reply)
+    }
+
+    /// Takes a fault of an attempt into account; gives the pause when it is tried again.
+    fn after_fault(&mut self, stream: &mut Stream<'_, '_>, fault: Fault, sent: bool) -> Result<Ended, Stop> {
+        if let (Some(host), Some(status)) = (&self.host, fault.outlier_status()) {
+            outlier::observe(&self.cluster, host, status);
+        }
+        self.count_timeout(stream, &fault);
+        if let Fault::ConnectFailed(reason) = &fault {
+            stream.record.upstream_failure = Some((**reason).into());
+        }
+        let condition = fault.retry_condition(sent).filter(|_| stream.body.can_replay());
+        let decision = match (&mut self.retry, condition) {
+            (Some(retry), Some(reset)) => retry.after_reset(reset, &self.cluster, self.priority),
+            _ => retry::Decision::No,
+        };
+        match decision {
+            retry::Decision::After(pause) => {
+                if let Some(host) = &stream.record.host {
+                    host.counts.rq_error.inc();
+                }
+                return Ok(Ended::Retry(pause));
+            }
+            retry::Decision::Refused(flag) => stream.record.flags.insert(flag),
+            retry::Decision::No => {}
+        }
+        Err(Stop::Fault(fault, sent))
+    }
+
+    fn count_timeout(&self, stream: &Stream<'_, '_>, fault: &Fault) {
+        let counts = &self.cluster.stats.counts;
+        match fault {
+            Fault::RouteTimeout => counts.upstream_rq_timeout.inc(),
+            Fault::PerTryTimeout => counts.upstream_rq_per_try_timeout.inc(),
+            Fault::RemoteReset | Fault::RemoteRefused => return counts.upstream_rq_rx_reset.inc(),
+            _ => return,
+        }
+        if let Some(host) = &stream.record.host {
+            host.counts.rq_timeout.inc();
+        }
+    }
+}
+
+/// Does some work while the client waits and time is left.
+async fn guard<T>(
+    work: impl Future<Output = T>,
+    respond: &mut Responder<'_>,
+    timers: &Timers,
+) -> Result<T, Stop> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        if respond.poll_closed(cx).is_ready() {
+            return Poll::Ready(Err(Stop::ClientGone));
+        }
+        timers.poll_expired(cx).map(|fault| Err(Stop::Fault(fault, false)))
+    })
+    .await
+}

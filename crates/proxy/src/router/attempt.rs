@@ -1,0 +1,356 @@
+//! One attempt: pick a host, lease a connection, send, wait for the head, relay.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use meltemi_http::client::{ClientExchange, ResponseReceiver};
+use meltemi_http::{BodyError, ClientError, Reason, ResponseHead, Version};
+use tokio::time::Instant;
+
+use super::fault::Fault;
+use super::plan::{Plan, passes_trailers};
+use super::request_body::UploadError;
+use super::retry::Decision;
+use super::timers::Timers;
+use super::{Stop, guard};
+use crate::http::{Stream, names};
+use crate::record::ResponseFlags;
+use crate::relay::{self, Relayed};
+use crate::upstream::shared::{Permit, Resource};
+use crate::upstream::{ActiveRequest, Host, outlier};
+
+/// How an attempt ended, if not with a fault.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The response is out, or was broken off after it began.
+    Answered,
+    /// Another attempt, after a pause.
+    Retry(Duration),
+}
+
+/// The request body on its way. Boxed: requests without a body, the most, have none.
+type Upload<'u> = Option<Pin<Box<dyn Future<Output = Result<(), UploadError>> + 'u>>>;
+
+/// What happened first.
+enum Event<T> {
+    Main(T),
+    Uploaded(Result<(), UploadError>),
+    ClientGone,
+    Expired(Fault),
+}
+
+impl Plan<'_> {
+    /// Tries once.
+    pub(super) async fn attempt(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) -> Result<Ended, Stop> {
+        if self.host.is_some() {
+            self.begin_retry(stream, timers);
+        }
+        match self.exchange(stream, timers).await {
+            Err(Stop::Fault(fault, sent)) => self.after_fault(stream, fault, sent),
+            other => other,
+        }
+    }
+
+    fn begin_retry(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) {
+        stream.record.attempts += 1;
+        let elapsed = timers.request_end().map_or(Duration::ZERO, |end| end.elapsed());
+        self.announce(stream, elapsed);
+    }
+
+    async fn exchange(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) -> Result<Ended, Stop> {
+        let host = self.pick(stream)?;
+        let _active = self.admit(&host)?;
+        let leased = host.pool.lease(stream.request.version, self.priority);
+        let leased = guard(leased, &mut stream.respond, timers).await?;
+        let mut lease = leased.map_err(|error| self.lease_fault(stream, error.into()))?;
+        stream.record.upstream_local = lease.local_address();
+        stream.record.upstream_protocol = Some(lease.version());
+        let trailers = passes_trailers(stream.request.version, lease.version());
+        if self.is_upgrade && (lease.version() == Version::Http2 || stream.request.version == Version::Http2) {
+            return Err(Stop::Fault(Fault::UpgradeRefused, false));
+        }
+
+        let head = self.head_for(stream, &host);
+        let ClientExchange { mut send, mut recv } = lease.exchange();
+        let body = stream.body;
+        let ends = body.is_empty() && !self.is_upgrade;
+        send.head(head, ends).await.map_err(|error| Stop::Fault(error.into(), true))?;
+        let mut upload: Upload<'_> = None;
+        timers.begin_try(self.per_try_timeout.filter(|_| ends), self.per_try_idle);
+        if self.is_upgrade {
+            send.flush().await.map_err(|error| Stop::Fault(error.into(), true))?;
+        } else if !ends {
+            upload = Some(Box::pin(body.upload(&mut send, timers, trailers)));
+        }
+
+        let mut head = self.await_head(stream, timers, &mut recv, &mut upload).await?;
+        timers.end_try();
+        if let Some(pause) = self.observe(stream, &host, &head) {
+            return Ok(Ended::Retry(pause));
+        }
+        body.stop_keeping();
+        self.finish_response(stream, &mut head, timers);
+        let is_accepted = self.is_upgrade && accepts_upgrade(stream, &head);
+        stream.finish_head(&mut head, is_accepted);
+        let begun = match is_accepted {
+            true => stream.respond.upgrade(head).await,
+            false => stream.respond.head(head, recv.is_end()).await,
+        };
+        let mut upload: Upload<'_> = match is_accepted {
+            // From here on both directions carry raw bytes.
+            true => {
+                drop(upload);
+                Some(Box::pin(body.upload(&mut send, timers, false)))
+            }
+            false => upload,
+        };
+        let relayed = match begun {
+            Ok(()) => self.relay(stream, timers, &mut recv, &mut upload, trailers).await,
+            Err(_) => Err(Stop::ClientGone),
+        };
+        drop(upload);
+        self.finish(stream, relayed, &host);
+        if !send.is_finished() {
+            send.reset(Reason::CANCEL);
+        }
+        Ok(Ended::Answered)
+    }
+
+    fn pick(&mut self, stream: &mut Stream<'_, '_>) -> Result<Rc<Host>, Stop> {
+        let picked = match &self.retry {
+            Some(retry) => {
+                let (avoid, attempts) = retry.avoid();
+                self.cluster.pick_avoiding(avoid, attempts)
+            }
+            None => self.cluster.pick(),
+        };
+        let Some(host) = picked.cloned() else {
+            self.cluster.stats.counts.upstream_cx_none_healthy.inc();
+            stream.record.host = None;
+            return Err(Stop::Fault(Fault::NoHealthyUpstream, false));
+        };
+        if let Some(retry) = &mut self.retry {
+            retry.attempted(host.address);
+        }
+        self.host = Some(host.clone());
+        stream.record.host = Some(host.stats.clone());
+        Ok(host)
+    }
+
+    /// `max_requests` of the circuit breaker.
+    fn admit(&mut self, host: &Rc<Host>) -> Result<ActiveRequest, Stop> {
+        let limit = self.cluster.config.circuit_breakers[self.priority].max_requests;
+        match Permit::take(&self.cluster.shared, self.priority, Resource::Requests, limit) {
+            Some(permit) => Ok(ActiveRequest::new(host.clone(), permit)),
+            None => {
+                self.cluster.stats.counts.upstream_rq_pending_overflow.inc();
+                Err(Stop::Fault(Fault::Overflow, false))
+            }
+        }
+    }
+
+    fn lease_fault(&self, stream: &mut Stream<'_, '_>, fault: Fault) -> Stop {
+        if fault == Fault::Overflow {
+            stream.record.host = None;
+        }
+        Stop::Fault(fault, false)
+    }
+
+    /// Waits for the final head while the body goes up.
+    async fn await_head(
+        &self,
+        stream: &mut Stream<'_, '_>,
+        timers: &Timers,
+        recv: &mut ResponseReceiver<'_>,
+        upload: &mut Upload<'_>,
+    ) -> Result<ResponseHead, Stop> {
+        loop {
+            let event = std::future::poll_fn(|cx| {
+                if let Poll::Ready(head) = recv.poll_head(cx) {
+                    return Poll::Ready(Event::Main(head));
+                }
+                if let Some(Poll::Ready(done)) = upload.as_mut().map(|upload| upload.as_mut().poll(cx)) {
+                    return Poll::Ready(Event::Uploaded(done));
+                }
+                if stream.respond.poll_closed(cx).is_ready() {
+                    return Poll::Ready(Event::ClientGone);
+                }
+                timers.poll_expired(cx).map(Event::Expired)
+            });
+            match event.await {
+                // Envoy answers `expect: 100-continue` itself and passes no informational response on.
+                Event::Main(Ok(head)) if is_interim(&head) => {}
+                Event::Main(Ok(head)) => return Ok(head),
+                Event::Main(Err(error)) => return Err(Stop::Fault(error.into(), true)),
+                Event::Uploaded(done) => {
+                    *upload = None;
+                    self.uploaded(stream, timers, done)?;
+                }
+                Event::ClientGone => return Err(Stop::ClientGone),
+                Event::Expired(fault) => return Err(Stop::Fault(fault, true)),
+            }
+        }
+    }
+
+    /// The body is up, or will not be.
+    fn uploaded(
+        &self,
+        stream: &mut Stream<'_, '_>,
+        timers: &Timers,
+        done: Result<(), UploadError>,
+    ) -> Result<(), Stop> {
+        match done {
+            Ok(()) => {
+                let now = Instant::now();
+                stream.record.request_end.get_or_insert(now.into_std());
+                timers.request_complete(now);
+                timers.begin_try(self.per_try_timeout, self.per_try_idle);
+                Ok(())
+            }
+            Err(UploadError::Client(BodyError::Protocol(_))) => Err(Stop::BadBody),
+            Err(UploadError::Client(_)) => Err(Stop::ClientGone),
+            // The response, or the end of the connection, will tell why.
+            Err(UploadError::Upstream(error)) => {
+                tracing::trace!(%error, "upstream takes no more of the request");
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts a response and decides whether it is retried.
+    fn observe(&mut self, stream: &mut Stream<'_, '_>, host: &Host, head: &ResponseHead) -> Option<Duration> {
+        let status = head.status.as_u16();
+        outlier::observe(&self.cluster, host, outlier_status(stream, head));
+        let may_replay = stream.body.can_replay();
+        let decision = match &mut self.retry {
+            Some(retry) if may_replay => retry.after_response(head, &self.cluster, self.priority),
+            _ => Decision::No,
+        };
+        match decision {
+            Decision::After(pause) => {
+                host.stats.counts.rq_error.inc();
+                return Some(pause);
+            }
+            Decision::Refused(flag) => stream.record.flags.insert(flag),
+            Decision::No => {}
+        }
+        self.cluster.stats.codes.record(status);
+        let counter = if status >= 500 { &host.stats.counts.rq_error } else { &host.stats.counts.rq_success };
+        counter.inc();
+        None
+    }
+
+    /// Relays the response body while the rest of the request goes up.
+    async fn relay(
+        &self,
+        stream: &mut Stream<'_, '_>,
+        timers: &Timers,
+        recv: &mut ResponseReceiver<'_>,
+        upload: &mut Upload<'_>,
+        trailers: bool,
+    ) -> Result<Relayed, Stop> {
+        if recv.is_end() {
+            return Ok(Relayed::default());
+        }
+        let mut main = pin!(relay::relay(recv, &mut stream.respond, trailers, || timers.touch()));
+        loop {
+            let event = std::future::poll_fn(|cx| {
+                if let Poll::Ready(relayed) = main.as_mut().poll(cx) {
+                    return Poll::Ready(Event::Main(relayed));
+                }
+                if let Some(Poll::Ready(done)) = upload.as_mut().map(|upload| upload.as_mut().poll(cx)) {
+                    return Poll::Ready(Event::Uploaded(done));
+                }
+                timers.poll_expired(cx).map(Event::Expired)
+            });
+            match event.await {
+                Event::Main(Ok(relayed)) => return Ok(relayed),
+                Event::Main(Err(relay::RelayError::Upstream(error))) => return Err(broken(error)),
+                Event::Main(Err(relay::RelayError::Client)) | Event::ClientGone => return Err(Stop::ClientGone),
+                Event::Uploaded(done) => {
+                    *upload = None;
+                    note_upload(timers, done)?;
+                }
+                Event::Expired(fault) => return Err(Stop::Fault(fault, true)),
+            }
+        }
+    }
+
+    /// Notes how the response ended after it had begun.
+    fn finish(&self, stream: &mut Stream<'_, '_>, relayed: Result<Relayed, Stop>, host: &Host) {
+        match relayed {
+            Ok(relayed) => {
+                stream.trailers = relayed.trailers;
+                if let (Some(start), Some(end)) = (stream.record.request_end, stream.record.response_start) {
+                    let time = end.saturating_duration_since(start);
+                    self.cluster.stats.counts.upstream_rq_time.record_millis(time);
+                }
+            }
+            Err(Stop::Fault(fault, _)) => {
+                stream.record.flags.insert(fault.flags());
+                stream.record.details = Some(fault.details(true));
+                stream.manager.stats.counts.rq_reset_after_downstream_response_started.inc();
+                self.count_timeout(stream, &fault);
+                if let Some(status) = fault.outlier_status() {
+                    outlier::observe(&self.cluster, host, status);
+                }
+                stream.respond.reset(Reason::INTERNAL_ERROR);
+            }
+            Err(Stop::BadBody) => {
+                stream.record.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+                stream.record.details = Some("http1.codec_error".into());
+                stream.respond.reset(Reason::INTERNAL_ERROR);
+            }
+            Err(Stop::ClientGone) => super::client_gone(stream),
+        }
+    }
+}
+
+/// The upstream broke off inside a response.
+fn broken(error: ClientError) -> Stop {
+    Stop::Fault(error.into(), true)
+}
+
+/// The body is up, or will not be, after the response began: only the client's faults still matter.
+fn note_upload(timers: &Timers, done: Result<(), UploadError>) -> Result<(), Stop> {
+    match done {
+        Ok(()) => {
+            timers.request_complete(Instant::now());
+            Ok(())
+        }
+        Err(UploadError::Client(BodyError::Protocol(_))) => Err(Stop::BadBody),
+        Err(UploadError::Client(_)) => Err(Stop::ClientGone),
+        Err(UploadError::Upstream(_)) => Ok(()),
+    }
+}
+
+fn is_interim(head: &ResponseHead) -> bool {
+    head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS
+}
+
+fn accepts_upgrade(stream: &Stream<'_, '_>, head: &ResponseHead) -> bool {
+    if stream.request.method == http::Method::CONNECT {
+        return head.status.is_success();
+    }
+    head.status == http::StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// The status that outlier detection sees: a gRPC failure in the head counts as what it maps to.
+fn outlier_status(stream: &Stream<'_, '_>, head: &ResponseHead) -> u16 {
+    if !stream.traits.is_grpc {
+        return head.status.as_u16();
+    }
+    match head.headers.get(&names::GRPC_STATUS).and_then(|value| value.to_str().ok()) {
+        Some("0") => 200,
+        Some("2" | "13" | "15") => 500,
+        Some("4") => 504,
+        Some("12") => 501,
+        Some("14") => 503,
+        Some("8") => 429,
+        Some(_) => 400,
+        None => head.status.as_u16(),
+    }
+}

@@ -1,0 +1,276 @@
+//! What a request will do upstream: cluster, limits, retries, and the head it goes with.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::HeaderName;
+use meltemi_compile::route::{ClusterChoice, Forward, Found, HostRewrite, RetryPolicy, WeightedCluster};
+use meltemi_http::{RequestHead, ResponseHead, Text, Version};
+use tokio::time::Instant;
+
+use super::edits;
+use super::fault::Fault;
+use super::retry::Retry;
+use super::timers::Timers;
+use crate::http::{Levels, LocalReply, Stream, names};
+use crate::upstream::{Cluster, Host};
+
+/// The decision for one request, and the state of its attempts.
+pub(super) struct Plan<'p> {
+    pub(super) found: &'p Found,
+    pub(super) forward: &'p Forward,
+    pub(super) entry: Option<&'p WeightedCluster>,
+    pub(super) cluster: Rc<Cluster>,
+    /// Index of the circuit breaker.
+    pub(super) priority: usize,
+    pub(super) retry: Option<Retry>,
+    /// The host of the attempt under way.
+    pub(super) host: Option<Rc<Host>>,
+    pub(super) per_try_timeout: Option<Duration>,
+    pub(super) per_try_idle: Option<Duration>,
+    pub(super) is_upgrade: bool,
+    timeout: Option<Duration>,
+}
+
+impl<'p> Plan<'p> {
+    /// Decides cluster and limits.
+    pub(super) fn new(
+        stream: &mut Stream<'_, '_>,
+        found: &'p Found,
+        forward: &'p Forward,
+    ) -> Result<Plan<'p>, Fault> {
+        let (cluster, entry) = choose_cluster(stream, forward)?;
+        stream.record.cluster = Some(cluster.stats.clone());
+        let is_upgrade = stream.traits.upgrade.is_some();
+        if stream.traits.upgrade.as_ref().is_some_and(|kind| !stream.manager.settings.upgrades.contains(kind)) {
+            return Err(Fault::UpgradeRefused);
+        }
+        let policy = forward.retry.as_ref().or(found.virtual_host.retry.as_ref());
+        let timeout = global_timeout(stream, forward);
+        let mut plan = Plan {
+            found,
+            forward,
+            entry,
+            cluster,
+            priority: usize::from(forward.high_priority),
+            retry: policy.filter(|policy| policy.on != Default::default()).map(Retry::new),
+            host: None,
+            per_try_timeout: None,
+            per_try_idle: None,
+            is_upgrade,
+            timeout,
+        };
+        plan.per_try(policy);
+        Ok(plan)
+    }
+
+    fn per_try(&mut self, policy: Option<&Arc<RetryPolicy>>) {
+        let Some(policy) = policy else { return };
+        // An attempt that may take as long as the whole request has no limit of its own.
+        self.per_try_timeout = policy.per_try_timeout.filter(|limit| self.timeout.is_none_or(|whole| *limit < whole));
+        self.per_try_idle = policy.per_try_idle_timeout;
+    }
+
+    /// Changes the request as the route says, and starts its timers.
+    pub(super) fn prepare(&self, stream: &mut Stream<'_, '_>) -> Timers {
+        stream.record.attempts = 1;
+        self.announce(stream, Duration::ZERO);
+        let manager = stream.manager.clone();
+        if let Some(table) = manager.routes(&stream.generation) {
+            let levels = Levels { table, found: self.found, entry: self.entry };
+            edits::request(&mut stream.request, &levels, &stream.record);
+        }
+        self.rewrite_host(&mut stream.request);
+        self.rewrite_path(&mut stream.request);
+        if self.retry.is_some() {
+            stream.body.keep();
+        }
+        self.timers(stream)
+    }
+
+    fn timers(&self, stream: &Stream<'_, '_>) -> Timers {
+        let start = Instant::from_std(stream.record.start);
+        let settings = &stream.manager.settings;
+        let idle = match self.forward.idle_timeout {
+            Some(idle) => Some(idle).filter(|idle| !idle.is_zero()),
+            None => settings.stream_idle_timeout,
+        };
+        let timers = Timers::new(start, self.timeout, idle, settings.request_timeout);
+        timers.max_duration_at.set(max_duration(stream, self.forward).map(|limit| start + limit));
+        if stream.body.is_complete() && !self.is_upgrade {
+            timers.request_complete(start);
+        }
+        timers
+    }
+
+    /// Says in the request how long the upstream has, and which attempt it is.
+    pub(super) fn announce(&self, stream: &mut Stream<'_, '_>, elapsed: Duration) {
+        let headers = &mut stream.request.headers;
+        if self.found.virtual_host.include_request_attempt_count {
+            headers.set(names::X_ENVOY_ATTEMPT_COUNT.clone(), HeaderValue::from(stream.record.attempts));
+        }
+        let left = self.timeout.map(|whole| whole.saturating_sub(elapsed).max(Duration::from_millis(1)));
+        let expected = match (self.per_try_timeout, left) {
+            (Some(limit), Some(left)) => Some(limit.min(left)),
+            (limit, left) => limit.or(left),
+        };
+        if let Some(expected) = expected {
+            let name = names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS.clone();
+            headers.set(name, milliseconds(expected));
+        }
+    }
+
+    fn rewrite_host(&self, head: &mut RequestHead) {
+        let literal = self.entry.and_then(|entry| entry.host_rewrite.as_ref());
+        let value = match (&self.forward.host_rewrite, literal) {
+            (_, Some(value)) | (HostRewrite::Literal(value), None) => value.clone(),
+            (HostRewrite::Header(name), None) => match head.headers.get(name) {
+                Some(value) if !value.is_empty() => value.clone(),
+                _ => return,
+            },
+            (HostRewrite::None | HostRewrite::Auto, None) => return,
+        };
+        let Ok(text) = value.to_str() else { return };
+        self.set_authority(head, text);
+    }
+
+    fn set_authority(&self, head: &mut RequestHead, text: &str) {
+        let old = head.authority.replace(Text::from(text));
+        let Some(old) = old.filter(|_| self.forward.append_x_forwarded_host) else { return };
+        append_forwarded_host(head, &old);
+    }
+
+    fn rewrite_path(&self, head: &mut RequestHead) {
+        let Some(path) = self.forward.rewritten_path(&self.found.route, &head.path) else { return };
+        if let Ok(original) = HeaderValue::from_str(&head.path) {
+            head.headers.set(names::X_ENVOY_ORIGINAL_PATH.clone(), original);
+        }
+        head.path = Text::from(path);
+    }
+
+    /// The head for an attempt on this host.
+    pub(super) fn head_for(&self, stream: &Stream<'_, '_>, host: &Host) -> RequestHead {
+        let mut head = stream.request.clone();
+        if matches!(self.forward.host_rewrite, HostRewrite::Auto) && !host.hostname.is_empty() {
+            self.set_authority(&mut head, &host.hostname);
+        }
+        head
+    }
+
+    /// `include_attempt_count_in_response` for an answer of ours.
+    pub(super) fn with_attempt_count(&self, stream: &Stream<'_, '_>, reply: LocalReply) -> LocalReply {
+        if !self.found.virtual_host.include_attempt_count_in_response {
+            return reply;
+        }
+        reply.header(names::X_ENVOY_ATTEMPT_COUNT.clone(), HeaderValue::from(stream.record.attempts))
+    }
+
+    /// What the router adds to an upstream's response.
+    pub(super) fn finish_response(&self, stream: &mut Stream<'_, '_>, head: &mut ResponseHead, timers: &Timers) {
+        if self.found.virtual_host.include_attempt_count_in_response {
+            let count = HeaderValue::from(stream.record.attempts);
+            head.headers.set(names::X_ENVOY_ATTEMPT_COUNT.clone(), count);
+        }
+        let now = Instant::now();
+        stream.record.response_start = Some(now.into_std());
+        if let Some(end) = timers.request_end() {
+            let name = names::X_ENVOY_UPSTREAM_SERVICE_TIME.clone();
+            head.headers.set(name, milliseconds(now.duration_since(end)));
+        }
+        stream.record.response_code = head.status.as_u16();
+        stream.record.details = Some("via_upstream".into());
+        stream.edit_response(&mut head.headers, self.found, self.entry);
+    }
+}
+
+/// The cluster of the route, and the entry of `weighted_clusters` that it came from.
+fn choose_cluster<'p>(
+    stream: &Stream<'_, '_>,
+    forward: &'p Forward,
+) -> Result<(Rc<Cluster>, Option<&'p WeightedCluster>), Fault> {
+    let picked = forward.cluster.pick(stream);
+    let Some(cluster) = stream.generation.cluster(&picked.cluster) else {
+        stream.manager.stats.counts.no_cluster.inc();
+        return Err(Fault::NoCluster(forward.cluster_not_found));
+    };
+    let entry = match (&forward.cluster, picked.entry) {
+        (ClusterChoice::Weighted(entries, _), Some(entry)) => entries.iter().find(|e| std::ptr::eq(*e, entry)),
+        _ => None,
+    };
+    Ok((cluster.clone(), entry))
+}
+
+/// The timeout of the whole exchange.
+fn global_timeout(_stream: &Stream<'_, '_>, forward: &Forward) -> Option<Duration> {
+    forward.timeout
+}
+
+/// `grpc-timeout`, as far as the route honours it.
+fn max_duration(stream: &Stream<'_, '_>, forward: &Forward) -> Option<Duration> {
+    let limit = forward.max_grpc_timeout?;
+    if !stream.traits.is_grpc {
+        return None;
+    }
+    let asked = stream.request.headers.get(&names::GRPC_TIMEOUT).and_then(grpc_timeout);
+    match asked {
+        Some(asked) if limit.is_zero() => Some(asked),
+        Some(asked) => Some(asked.min(limit)),
+        None => None,
+    }
+}
+
+/// Up to 8 digits and a unit (gRPC over HTTP/2, "Timeout").
+fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+fn milliseconds(time: Duration) -> HeaderValue {
+    HeaderValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn append_forwarded_host(head: &mut RequestHead, old: &str) {
+    let name: &HeaderName = &names::X_FORWARDED_HOST;
+    let joined = match head.headers.get(name).and_then(|value| value.to_str().ok()) {
+        Some(before) => format!("{before},{old}"),
+        None => old.to_owned(),
+    };
+    if let Ok(value) = HeaderValue::try_from(joined) {
+        head.headers.set(name.clone(), value);
+    }
+}
+
+/// Whether trailers pass: HTTP/1 carries none here, as in Envoy without `enable_trailers`.
+pub(super) fn passes_trailers(downstream: Version, upstream: Version) -> bool {
+    downstream == Version::Http2 && upstream == Version::Http2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_have_a_unit_and_at_most_eight_digits() {
+        let parse = |text: &'static str| grpc_timeout(&HeaderValue::from_static(text));
+        assert_eq!(parse("200m"), Some(Duration::from_millis(200)));
+        assert_eq!(parse("1H"), Some(Duration::from_secs(3600)));
+        for bad in ["", "5", "m", "123456789S", "1x", "-1S"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Statistics as values with names: what the admin interface prints.
+
+use std::collections::BTreeMap;
+
+use super::scope::{Cell, ResponseCodes};
+use super::value::Distribution;
+use super::{Parts, Registry, Scopes};
+
+/// One statistic, summed over workers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Envoy's dotted name without tags taken out, such as `cluster.reviews.upstream_rq_total`.
+    pub name: String,
+    /// The name for Prometheus without `envoy_`, such as `cluster_upstream_rq_total`.
+    pub metric: String,
+    /// The tags that were taken out of the name.
+    pub labels: Vec<(&'static str, String)>,
+    /// The value.
+    pub value: Value,
+}
+
+/// The value of a [`Sample`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Only grows.
+    Counter(u64),
+    /// Goes up and down.
+    Gauge(u64),
+    /// A distribution.
+    Histogram(Box<Distribution>),
+    /// A text; Prometheus does not see it.
+    Text(String),
+}
+
+impl Sample {
+    /// A statistic without tags.
+    pub fn plain(name: &str, value: Value) -> Sample {
+        Sample { name: name.to_owned(), metric: name.replace(['.', '-'], "_"), labels: Vec::new(), value }
+    }
+
+    /// Whether anything was ever counted.
+    pub fn is_used(&self) -> bool {
+        match &self.value {
+            Value::Counter(n) | Value::Gauge(n) => *n > 0,
+            Value::Histogram(distribution) => distribution.count() > 0,
+            Value::Text(text) => !text.is_empty(),
+        }
+    }
+}
+
+impl Value {
+    fn of(cell: Cell<'_>) -> Value {
+        match cell {
+            Cell::Counter(counter) => Value::Counter(counter.get()),
+            Cell::Gauge(gauge) => Value::Gauge(gauge.get()),
+            Cell::Histogram(histogram) => {
+                let mut distribution = Distribution::default();
+                histogram.add_to(&mut distribution);
+                Value::Histogram(Box::new(distribution))
+            }
+        }
+    }
+
+    fn add(&mut self, other: Value) {
+        match (self, other) {
+            (Value::Counter(sum), Value::Counter(n)) | (Value::Gauge(sum), Value::Gauge(n)) => {
+                *sum = sum.wrapping_add(n);
+            }
+            (Value::Histogram(sum), Value::Histogram(other)) => sum.add(&other),
+            _ => {}
+        }
+    }
+}
+
+/// Samples by name, while they are summed.
+#[derive(Default)]
+struct Sums(BTreeMap<String, Sample>);
+
+impl Sums {
+    fn add(&mut self, sample: Sample) {
+        match self.0.get_mut(&sample.name) {
+            Some(sum) => sum.value.add(sample.value),
+            None => drop(self.0.insert(sample.name.clone(), sample)),
+        }
+    }
+}
+
+/// The naming of a scope: `<kind>.<instance>.<field>`, and `<kind>_<field>{<tag>="<instance>"}`.
+struct Naming<'a> {
+    kind: &'static str,
+    tag: &'static str,
+    instance: &'a str,
+}
+
+impl Naming<'_> {
+    fn sample(&self, field: &str, cell: Cell<'_>) -> Sample {
+        self.tagged(field, field, None, cell)
+    }
+
+    fn tagged(&self, field: &str, metric: &str, tag: Option<(&'static str, String)>, cell: Cell<'_>) -> Sample {
+        let labels = tag.into_iter().chain([(self.tag, self.instance.to_owned())]).collect();
+        Sample {
+            name: format!("{}.{}.{field}", self.kind, self.instance),
+            metric: format!("{}_{metric}", self.kind),
+            labels,
+            value: Value::of(cell),
+        }
+    }
+
+    /// `<prefix>_2xx`, `<prefix>_completed` and, where `codes`, `<prefix>_200`.
+    fn codes(&self, prefix: &str, of: &ResponseCodes, codes: bool, sums: &mut Sums) {
+        sums.add(self.sample(&format!("{prefix}_completed"), Cell::Counter(&of.completed)));
+        of.visit_classes(&mut |class, counter| {
+            let tag = ("envoy_response_code_class", class.to_string());
+            let field = format!("{prefix}_{class}xx");
+            sums.add(self.tagged(&field, &format!("{prefix}_xx"), Some(tag), Cell::Counter(counter)));
+        });
+        if !codes {
+            return;
+        }
+        of.visit_codes(&mut |code, counter| {
+            let tag = ("envoy_response_code", code.to_string());
+            sums.add(self.tagged(&format!("{prefix}_{code}"), prefix, Some(tag), Cell::Counter(counter)));
+        });
+    }
+}
+
+impl Registry {
+    /// Everything that workers count, by name, without Istio's metrics.
+    pub fn samples(&self) -> Vec<Sample> {
+        let mut sums = Sums::default();
+        let scopes = self.scopes();
+        let Scopes { clusters, listeners, http, tcp, .. } = &*scopes;
+        each(clusters, |stats| {
+            let naming = Naming { kind: "cluster", tag: "envoy_cluster_name", instance: &stats.stat_name };
+            stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
+            naming.codes("upstream_rq", &stats.codes, true, &mut sums);
+        });
+        each(listeners, |stats| {
+            let naming = Naming { kind: "listener", tag: "envoy_listener_address", instance: &stats.address };
+            stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
+        });
+        each(http, |stats| {
+            let naming = Naming { kind: "http", tag: "envoy_http_conn_manager_prefix", instance: &stats.prefix };
+            stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
+            naming.codes("downstream_rq", &stats.codes, false, &mut sums);
+        });
+        each(tcp, |stats| {
+            let naming = Naming { kind: "tcp", tag: "envoy_tcp_prefix", instance: &stats.prefix };
+            stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
+        });
+        sums.0.into_values().collect()
+    }
+
+    /// Connections open on all listeners, and connections accepted so far.
+    pub fn downstream_connections(&self) -> (u64, u64) {
+        let (mut active, mut total) = (0, 0);
+        each(&self.scopes().listeners, |stats| {
+            active += stats.counts.downstream_cx_active.get();
+            total += stats.counts.downstream_cx_total.get();
+        });
+        (active, total)
+    }
+
+    /// Numbers of every host of a cluster, summed over workers, in the order of the addresses.
+    pub fn hosts(&self, cluster: &str) -> BTreeMap<std::net::SocketAddr, Vec<(&'static str, Value)>> {
+        let mut hosts: BTreeMap<_, Vec<(&'static str, Value)>> = BTreeMap::new();
+        let scopes = self.scopes();
+        for part in scopes.clusters.get(cluster).into_iter().flat_map(BTreeMap::values) {
+            for host in part.hosts() {
+                let mut fields = Vec::new();
+                host.counts.visit(&mut |field, cell| fields.push((field, Value::of(cell))));
+                match hosts.get_mut(&host.address) {
+                    Some(sum) => sum.iter_mut().zip(fields).for_each(|((_, sum), (_, value))| sum.add(value)),
+                    None => drop(hosts.insert(host.address, fields)),
+                }
+            }
+        }
+        hosts
+    }
+}
+
+fn each<K, S>(parts: &Parts<K, S>, mut visit: impl FnMut(&S)) {
+    parts.values().flat_map(BTreeMap::values).for_each(|part| visit(part));
+}

@@ -1,0 +1,292 @@
+//! A worker: one thread, one single-threaded runtime, its own listeners, pools and counters.
+//!
+//! Owns the thread, the command channel towards it and the [`Generation`] it serves. Leaves out how a connection is
+//! served (`listener`) and where commands come from (`config`, `admin`). Modelled on Envoy's `WorkerImpl`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use meltemi_compile::program::{Direction, Name, Program, Reporter};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::access_log::{LogSink, WorkerLogs};
+use crate::generation::Generation;
+use crate::istio_stats::{IstioReporter, NodeFacts};
+use crate::listener::Listener;
+use crate::stats::WorkerStats;
+use crate::upstream::outlier;
+use crate::upstream::shared::HostStates;
+
+/// What the main thread tells a worker. Commands are obeyed in order.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve this from now on. Requests already running keep the program that they began with; connections keep
+    /// their filter chain. A listener whose digest did not change is left alone; one that changed or went is
+    /// drained (within `drain_time`), its socket kept open when the address is the same.
+    Program {
+        /// Everything to serve. `endpoints` holds the hosts of every cluster that has any, those resolved by DNS
+        /// too; a cluster without an entry has no hosts.
+        program: Arc<Program>,
+        /// New sockets (bound, listening, `SO_REUSEPORT`) by listener: for listeners that are new or whose address
+        /// changed. A listener that has neither an old nor a new socket is not served.
+        sockets: Vec<ListenerSocket>,
+        /// How long connections of listeners that changed or went may finish (`--drain-time-s`).
+        drain_time: Duration,
+        /// Told once new requests see the program.
+        applied: oneshot::Sender<()>,
+    },
+    /// Ask clients to go: `connection: close`, GOAWAY. Keeps accepting until [`Command::StopListeners`].
+    Drain {
+        /// Only listeners whose direction is inbound.
+        inbound_only: bool,
+    },
+    /// Close listening sockets; open connections go on (draining, when told before).
+    StopListeners {
+        /// Only listeners whose direction is inbound.
+        inbound_only: bool,
+    },
+    /// Drop everything and end the thread.
+    Stop,
+}
+
+/// A listening socket for a listener.
+#[derive(Debug)]
+pub struct ListenerSocket {
+    /// Name of the listener in the program.
+    pub listener: Name,
+    /// Bound, listening, non-blocking.
+    pub socket: std::net::TcpListener,
+}
+
+/// What a worker is made with.
+#[derive(Debug)]
+pub struct WorkerContext {
+    /// 0-based; also in the thread's name, as in Envoy (`wrk:worker_0`).
+    pub id: usize,
+    /// Host and breaker state that all workers share; one per process.
+    pub hosts: Arc<HostStates>,
+    /// The worker's part of the registry (`registry.worker(id)`).
+    pub stats: WorkerStats,
+    /// Where access log lines go.
+    pub logs: LogSink,
+    /// The own node, for Istio's metrics.
+    pub node: Arc<NodeFacts>,
+}
+
+/// A running worker, as the main thread sees it.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    /// Where commands go. Few and small: one per configuration change.
+    pub commands: mpsc::UnboundedSender<Command>,
+    /// Downstream connections that are open on this worker now.
+    connections: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// Downstream connections that are open on this worker now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the thread, after [`Command::Stop`].
+    pub fn join(self) -> std::thread::Result<()> {
+        self.thread.join()
+    }
+}
+
+/// Starts a worker thread.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn spawn(context: WorkerContext) -> io::Result<WorkerHandle> {
+    let (commands, inbox) = mpsc::unbounded_channel::<Command>();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (started, start) = std::sync::mpsc::sync_channel(1);
+    let counter = connections.clone();
+    let thread = std::thread::Builder::new().name(format!("wrk:worker_{}", context.id)).spawn(move || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        match builder.enable_all().build_local(tokio::runtime::LocalOptions::default()) {
+            Ok(runtime) => {
+                // Whoever spawned the worker waits for this; it cannot be gone.
+                let _ = started.send(Ok(()));
+                runtime.block_on(run(context, counter, inbox));
+            }
+            Err(error) => drop(started.send(Err(error))),
+        }
+    })?;
+    start.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread ended at once")))?;
+    Ok(WorkerHandle { commands, connections, thread })
+}
+
+/// What the parts of a worker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    id: usize,
+    pub(crate) stats: WorkerStats,
+    pub(crate) logs: WorkerLogs,
+    /// Open downstream connections, for whoever waits for their end.
+    pub(crate) connections: Arc<AtomicUsize>,
+    /// What stands in `x-forwarded-for` for clients on this machine.
+    pub(crate) own_address: IpAddr,
+    node: Arc<NodeFacts>,
+    states: Arc<HostStates>,
+    generation: RefCell<Rc<Generation>>,
+    reporters: RefCell<[Option<Rc<IstioReporter>>; 2]>,
+}
+
+impl Shared {
+    fn new(context: WorkerContext, connections: Arc<AtomicUsize>) -> Shared {
+        Shared {
+            id: context.id,
+            stats: context.stats,
+            logs: WorkerLogs::new(context.logs),
+            connections,
+            own_address: own_address(),
+            node: context.node,
+            states: context.hosts,
+            generation: RefCell::default(),
+            reporters: RefCell::default(),
+        }
+    }
+
+    /// What is served now.
+    pub(crate) fn generation(&self) -> Rc<Generation> {
+        self.generation.borrow().clone()
+    }
+
+    /// The reporter of Istio's metrics for one side of calls.
+    pub(crate) fn istio(&self, reporter: Reporter) -> Rc<IstioReporter> {
+        let slot = match reporter {
+            Reporter::Source => 0,
+            Reporter::Destination => 1,
+        };
+        let make = || Rc::new(IstioReporter::new(self.stats.clone(), self.node.clone(), reporter));
+        self.reporters.borrow_mut()[slot].get_or_insert_with(make).clone()
+    }
+}
+
+/// How often idle upstream connections are looked at.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
+
+async fn run(context: WorkerContext, connections: Arc<AtomicUsize>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+    let shared = Rc::new(Shared::new(context, connections));
+    let logging = shared.clone();
+    tokio::task::spawn_local(async move { logging.logs.run().await });
+    tokio::task::spawn_local(reap(shared.clone()));
+    let mut listeners = Listeners { shared: shared.clone(), open: BTreeMap::new() };
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Program { program, sockets, drain_time, applied } => {
+                listeners.serve(program, sockets, drain_time);
+                // The main thread may have given up waiting.
+                let _ = applied.send(());
+            }
+            Command::Drain { inbound_only } => listeners.each(inbound_only, |listener| listener.drain()),
+            Command::StopListeners { inbound_only } => listeners.each(inbound_only, Listener::stop_accepting),
+            Command::Stop => break,
+        }
+    }
+    shared.logs.flush();
+}
+
+/// Closes idle upstream connections in time.
+async fn reap(shared: Rc<Shared>) {
+    loop {
+        tokio::time::sleep(REAP_INTERVAL).await;
+        let now = Instant::now();
+        let generation = shared.generation();
+        for host in generation.clusters().flat_map(|cluster| cluster.hosts()) {
+            host.pool.reap(now);
+        }
+    }
+}
+
+/// The listeners of a worker.
+struct Listeners {
+    shared: Rc<Shared>,
+    open: BTreeMap<Name, Listener>,
+}
+
+impl Listeners {
+    fn serve(&mut self, program: Arc<Program>, sockets: Vec<ListenerSocket>, drain_time: Duration) {
+        let old = self.shared.generation();
+        let next = Rc::new(Generation::next(&old, program, &self.shared.stats, &self.shared.states));
+        self.watch_outliers(&old, &next);
+        // Clusters first: whoever comes in by a new listener finds them.
+        self.shared.generation.replace(next.clone());
+        let mut sockets: BTreeMap<Name, std::net::TcpListener> =
+            sockets.into_iter().map(|entry| (entry.listener, entry.socket)).collect();
+        let gone: Vec<Name> =
+            self.open.keys().filter(|name| !next.program.listeners.contains_key(*name)).cloned().collect();
+        for name in gone {
+            if let Some(listener) = self.open.remove(&name) {
+                listener.remove(drain_time);
+            }
+        }
+        for (name, config) in &next.program.listeners {
+            if let Err(error) = self.update(config, sockets.remove(name), drain_time) {
+                tracing::error!(listener = %name, %error, "cannot serve listener");
+            }
+        }
+        if self.shared.id == 0 {
+            self.shared.states.forget_unused();
+        }
+    }
+
+    fn update(
+        &mut self,
+        config: &Arc<meltemi_compile::program::Listener>,
+        socket: Option<std::net::TcpListener>,
+        drain_time: Duration,
+    ) -> io::Result<()> {
+        match (self.open.get_mut(&config.name), socket) {
+            (Some(listener), None) if listener.serves(config) => Ok(()),
+            (Some(listener), socket) => listener.replace(config, socket, &self.shared, drain_time),
+            (None, Some(socket)) => {
+                let listener = Listener::open(config, socket, &self.shared)?;
+                self.open.insert(config.name.clone(), listener);
+                Ok(())
+            }
+            // Its address could not be bound; whoever binds has said so.
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// One worker brings ejected hosts back for all.
+    fn watch_outliers(&self, old: &Generation, next: &Generation) {
+        if self.shared.id != 0 {
+            return;
+        }
+        for cluster in next.clusters() {
+            let known = old.cluster(&cluster.config.name).is_some_and(|old| Rc::ptr_eq(old, cluster));
+            if let (false, Some(detection)) = (known, cluster.config.outlier) {
+                tokio::task::spawn_local(outlier::watch(Rc::downgrade(cluster), detection));
+            }
+        }
+    }
+
+    fn each(&mut self, inbound_only: bool, act: impl Fn(&mut Listener)) {
+        let in_scope = |listener: &Listener| !inbound_only || listener.direction() == Direction::Inbound;
+        self.open.values_mut().filter(|listener| in_scope(listener)).for_each(act);
+    }
+}
+
+/// The address of this machine towards others; loopback when it has none. Connecting a datagram socket only asks the
+/// routing table (192.0.2.0/24 is for documentation, RFC 5737); nothing is sent.
+fn own_address() -> IpAddr {
+    let ask = || -> io::Result<IpAddr> {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    ask().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}

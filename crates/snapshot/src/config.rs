@@ -1,0 +1,319 @@
+//! Routes, rules, gateways and sidecars: objects with their names resolved and their rank decided.
+//!
+//! Source: Istio `pilot/pkg/model/push_context.go` (indexes), `destination_rule.go` (merging).
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use meltemi_api::{Object, Spec, istio};
+
+use crate::host::Host;
+use crate::protocol::Protocol;
+use crate::visibility::Visibility;
+
+/// Namespace whose Sidecar and DestinationRules apply where a namespace has none.
+pub(crate) const ROOT_NAMESPACE: &str = "istio-system";
+
+/// The name that stands for all sidecars in `gateways`.
+const MESH: &str = "mesh";
+
+/// Where two objects compete, Istio takes the older one: by creation time, objects without one last, then by
+/// name and namespace.
+pub fn oldest_first(a: &Object, b: &Object) -> Ordering {
+    let rank = |o: &Object| {
+        let created = o.meta.created_unix_seconds;
+        (created.is_none(), created, Arc::clone(&o.id.name), Arc::clone(&o.id.namespace))
+    };
+    rank(a).cmp(&rank(b))
+}
+
+/// Whether `labels` hold everything that `selector` asks for.
+pub fn labels_match(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// The configuration objects of the mesh, each list oldest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    /// VirtualServices.
+    pub virtual_services: Vec<Arc<VirtualService>>,
+    /// DestinationRules, those of the same host merged.
+    pub destination_rules: Vec<Arc<DestinationRule>>,
+    /// Gateways by name.
+    pub gateways: BTreeMap<GatewayName, Arc<Gateway>>,
+    /// Sidecars.
+    pub sidecars: Vec<Arc<Sidecar>>,
+}
+
+/// A VirtualService with its references resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualService {
+    /// `hosts`, resolved in the namespace of the object.
+    pub hosts: Vec<Host>,
+    /// `gateways`; [`GatewayName::mesh`] when the object names none.
+    pub gateways: Vec<GatewayName>,
+    /// `exportTo`.
+    pub export_to: Visibility,
+    /// The object.
+    pub object: Arc<Object>,
+}
+
+/// The name of a Gateway, or of all sidecars.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GatewayName {
+    /// Namespace; empty for the mesh.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+/// DestinationRules of one host, one namespace and one `exportTo`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DestinationRule {
+    /// `host`, resolved in the namespace of the object.
+    pub host: Host,
+    /// Namespace of the objects.
+    pub namespace: Arc<str>,
+    /// `exportTo`.
+    pub export_to: Visibility,
+    /// The merged objects, oldest first; the first one's `trafficPolicy` counts.
+    pub objects: Vec<Arc<Object>>,
+}
+
+/// A Gateway.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// Its name.
+    pub name: GatewayName,
+    /// The object.
+    pub object: Arc<Object>,
+}
+
+/// A Sidecar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sidecar {
+    /// The object.
+    pub object: Arc<Object>,
+}
+
+impl Config {
+    pub(crate) fn build<'a>(objects: impl Iterator<Item = &'a Arc<Object>>) -> Config {
+        let mut objects: Vec<&Arc<Object>> = objects.collect();
+        objects.sort_by(|a, b| oldest_first(a, b));
+        let mut config = Config::default();
+        for object in objects {
+            config.add(object);
+        }
+        config
+    }
+
+    fn add(&mut self, object: &Arc<Object>) {
+        match &object.spec {
+            Spec::VirtualService(spec) => {
+                self.virtual_services.push(Arc::new(VirtualService::new(object, spec)));
+            }
+            Spec::DestinationRule(spec) => self.add_rule(object, spec),
+            Spec::Gateway(_) => {
+                let name = GatewayName {
+                    namespace: Arc::clone(&object.id.namespace),
+                    name: Arc::clone(&object.id.name),
+                };
+                let gateway = Gateway { name: name.clone(), object: Arc::clone(object) };
+                self.gateways.insert(name, Arc::new(gateway));
+            }
+            Spec::Sidecar(_) => self.sidecars.push(Arc::new(Sidecar { object: Arc::clone(object) })),
+            _ => {}
+        }
+    }
+
+    /// Rules of the same host merge only where they are exported alike.
+    fn add_rule(&mut self, object: &Arc<Object>, spec: &istio::DestinationRule) {
+        let namespace = &object.id.namespace;
+        let host = Host::resolve(&spec.host, namespace);
+        let export_to = Visibility::parse(&spec.export_to, namespace);
+        let same = self
+            .destination_rules
+            .iter_mut()
+            .find(|r| r.host == host && r.namespace == *namespace && r.export_to == export_to);
+        match same {
+            Some(rule) => Arc::make_mut(rule).objects.push(Arc::clone(object)),
+            None => self.destination_rules.push(Arc::new(DestinationRule {
+                host,
+                namespace: Arc::clone(namespace),
+                export_to,
+                objects: vec![Arc::clone(object)],
+            })),
+        }
+    }
+}
+
+impl VirtualService {
+    fn new(object: &Arc<Object>, spec: &istio::VirtualService) -> VirtualService {
+        let namespace = &object.id.namespace;
+        VirtualService {
+            hosts: spec.hosts.iter().map(|h| Host::resolve(h, namespace)).collect(),
+            gateways: GatewayName::resolve_all(&spec.gateways, namespace),
+            export_to: Visibility::parse(&spec.export_to, namespace),
+            object: Arc::clone(object),
+        }
+    }
+
+    /// What the user wrote.
+    pub fn spec(&self) -> &istio::VirtualService {
+        match &self.object.spec {
+            Spec::VirtualService(spec) => spec,
+            _ => unreachable!("invariant: only built from a VirtualService"),
+        }
+    }
+
+    /// The namespace of the object.
+    pub fn namespace(&self) -> &Arc<str> {
+        &self.object.id.namespace
+    }
+
+    /// Whether the object's `gateways` name this one.
+    pub fn is_bound_to(&self, gateway: &GatewayName) -> bool {
+        self.gateways.contains(gateway)
+    }
+}
+
+impl GatewayName {
+    /// All sidecars.
+    pub fn mesh() -> GatewayName {
+        GatewayName { namespace: "".into(), name: MESH.into() }
+    }
+
+    /// What `name` or `namespace/name` means in an object of `namespace`.
+    pub fn resolve(name: &str, namespace: &str) -> GatewayName {
+        match name.split_once('/') {
+            _ if name == MESH => GatewayName::mesh(),
+            Some((".", name)) => GatewayName { namespace: namespace.into(), name: name.into() },
+            Some((namespace, name)) => GatewayName { namespace: namespace.into(), name: name.into() },
+            None => GatewayName { namespace: namespace.into(), name: name.into() },
+        }
+    }
+
+    /// The `gateways` list of an object or of a match, the mesh when it is empty.
+    pub fn resolve_all(names: &[String], namespace: &str) -> Vec<GatewayName> {
+        if names.is_empty() {
+            return vec![GatewayName::mesh()];
+        }
+        names.iter().map(|n| GatewayName::resolve(n, namespace)).collect()
+    }
+
+    /// Whether it stands for all sidecars.
+    pub fn is_mesh(&self) -> bool {
+        self.namespace.is_empty() && &*self.name == MESH
+    }
+}
+
+impl fmt::Display for GatewayName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_mesh() {
+            true => f.write_str(MESH),
+            false => write!(f, "{}/{}", self.namespace, self.name),
+        }
+    }
+}
+
+impl DestinationRule {
+    /// The specs of the merged objects, oldest first.
+    pub fn specs(&self) -> impl Iterator<Item = (&Arc<Object>, &istio::DestinationRule)> {
+        self.objects.iter().filter_map(|object| match &object.spec {
+            Spec::DestinationRule(spec) => Some((object, spec)),
+            _ => None,
+        })
+    }
+
+    /// The subsets of all merged objects with their place in the object; of two with the same name the older
+    /// one counts.
+    pub fn subsets(&self) -> Vec<(&Arc<Object>, usize, &istio::Subset)> {
+        let mut subsets: Vec<(&Arc<Object>, usize, &istio::Subset)> = Vec::new();
+        for (object, spec) in self.specs() {
+            for (i, subset) in spec.subsets.iter().enumerate() {
+                if !subsets.iter().any(|(_, _, known)| known.name == subset.name) {
+                    subsets.push((object, i, subset));
+                }
+            }
+        }
+        subsets
+    }
+
+    /// The subset of this name.
+    pub fn subset(&self, name: &str) -> Option<&istio::Subset> {
+        self.subsets().into_iter().map(|(_, _, subset)| subset).find(|s| s.name == name)
+    }
+
+    /// The policy for all subsets and ports: the oldest object's.
+    pub fn traffic_policy(&self) -> Option<&istio::TrafficPolicy> {
+        self.specs().find_map(|(_, spec)| spec.traffic_policy.as_ref())
+    }
+}
+
+impl Gateway {
+    /// Whether a server speaks HTTP without TLS, the only kind that is supported yet.
+    pub fn serves_plain_http(server: &istio::Server) -> bool {
+        let redirects_only =
+            server.tls.as_ref().is_none_or(|t| t.mode.is_none() && t.credential_name.is_none());
+        Protocol::parse(&server.port.protocol).is_http() && redirects_only
+    }
+
+    /// What the user wrote.
+    pub fn spec(&self) -> &istio::Gateway {
+        match &self.object.spec {
+            Spec::Gateway(spec) => spec,
+            _ => unreachable!("invariant: only built from a Gateway"),
+        }
+    }
+}
+
+/// A host of a Gateway server: `namespace/host`, where the namespace limits whose VirtualServices may claim it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerHost {
+    /// `None` for any namespace.
+    pub namespace: Option<String>,
+    /// The host.
+    pub host: Host,
+}
+
+impl ServerHost {
+    /// Reads an entry of `hosts` of a Gateway in `namespace`.
+    pub fn parse(text: &str, namespace: &str) -> ServerHost {
+        let (scope, host) = text.split_once('/').unwrap_or(("*", text));
+        let scope = match scope {
+            "*" => None,
+            "." => Some(namespace.to_owned()),
+            name => Some(name.to_owned()),
+        };
+        ServerHost { namespace: scope, host: Host::new(host) }
+    }
+
+    /// The host that a VirtualService of `namespace` gets when it asks for `wanted`: the more specific of the two.
+    pub fn admit(&self, namespace: &str, wanted: &Host) -> Option<Host> {
+        if self.namespace.as_deref().is_some_and(|n| n != namespace) {
+            return None;
+        }
+        if self.host.covers(wanted) {
+            return Some(wanted.clone());
+        }
+        wanted.covers(&self.host).then(|| self.host.clone())
+    }
+}
+
+impl Sidecar {
+    /// What the user wrote.
+    pub fn spec(&self) -> &istio::Sidecar {
+        match &self.object.spec {
+            Spec::Sidecar(spec) => spec,
+            _ => unreachable!("invariant: only built from a Sidecar"),
+        }
+    }
+
+    /// The labels that workloads must have; `None` for all of the namespace.
+    pub fn selector(&self) -> Option<&BTreeMap<String, String>> {
+        let labels = &self.spec().workload_selector.as_ref()?.labels;
+        (!labels.is_empty()).then_some(labels)
+    }
+}

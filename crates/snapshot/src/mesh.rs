@@ -1,0 +1,118 @@
+//! [`Snapshot`]: the whole mesh at one moment, built from scratch or by changes.
+//!
+//! Its parts are shared by `Arc`, so that a readiness flip replaces one pointer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use meltemi_api::{Change, Diagnostic, Kind, Object, ObjectId};
+
+use crate::check;
+use crate::config::Config;
+use crate::endpoint::Endpoints;
+use crate::service::Services;
+
+/// Everything that a mesh is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// The objects of all sources, in any order. Of two with the same id the last one counts.
+    pub objects: Vec<Arc<Object>>,
+}
+
+/// The immutable mesh. Cloning copies four pointers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    objects: Arc<BTreeMap<ObjectId, Arc<Object>>>,
+    /// Routes, rules, gateways and sidecars.
+    pub config: Arc<Config>,
+    /// Services by host.
+    pub services: Arc<Services>,
+    /// Endpoints by service.
+    pub endpoints: Arc<Endpoints>,
+}
+
+impl Snapshot {
+    /// The mesh that the inputs describe, and what is wrong between them. The specification of
+    /// [`Snapshot::apply`]. Diagnostics are sorted by object and field.
+    pub fn build(inputs: &Inputs) -> (Snapshot, Vec<Diagnostic>) {
+        let objects: BTreeMap<_, _> = inputs.objects.iter().map(|o| (o.id.clone(), Arc::clone(o))).collect();
+        let services = Arc::new(Services::build(objects.values()));
+        let snapshot = Snapshot {
+            config: Arc::new(Config::build(objects.values())),
+            endpoints: Arc::new(Endpoints::build(&services, objects.values())),
+            services,
+            objects: Arc::new(objects),
+        };
+        let diagnostics = check::diagnostics(&snapshot);
+        (snapshot, diagnostics)
+    }
+
+    /// The mesh after the changes: equal to [`Snapshot::build`] of the resulting objects. Parts that no
+    /// change concerns are shared with `self`. `Synced` and `Lost` change nothing: a lost source keeps its
+    /// last state.
+    pub fn apply(&self, changes: &[Change]) -> (Snapshot, Vec<Diagnostic>) {
+        let mut objects = (*self.objects).clone();
+        let mut touched = Touched::default();
+        for change in changes {
+            let kind = match change {
+                Change::Put(object) => {
+                    objects.insert(object.id.clone(), Arc::clone(object));
+                    object.id.kind
+                }
+                Change::Delete(id) => {
+                    objects.remove(id);
+                    id.kind
+                }
+                Change::Synced(_) | Change::Lost(..) => continue,
+            };
+            touched.add(kind);
+        }
+        let mut next = Snapshot { objects: Arc::new(objects), ..self.clone() };
+        next.rebuild(touched);
+        let diagnostics = check::diagnostics(&next);
+        (next, diagnostics)
+    }
+
+    fn rebuild(&mut self, touched: Touched) {
+        if touched.config {
+            self.config = Arc::new(Config::build(self.objects.values()));
+        }
+        if touched.services {
+            self.services = Arc::new(Services::build(self.objects.values()));
+        }
+        if touched.services || touched.endpoints {
+            self.endpoints = Arc::new(Endpoints::build(&self.services, self.objects.values()));
+        }
+    }
+
+    /// The objects in the order of their ids.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values()
+    }
+
+    /// The object of this id.
+    pub fn object(&self, id: &ObjectId) -> Option<&Arc<Object>> {
+        self.objects.get(id)
+    }
+}
+
+/// The parts that changes concern.
+#[derive(Default, Clone, Copy)]
+struct Touched {
+    config: bool,
+    services: bool,
+    endpoints: bool,
+}
+
+impl Touched {
+    fn add(&mut self, kind: Kind) {
+        match kind {
+            Kind::VirtualService | Kind::DestinationRule | Kind::Gateway | Kind::Sidecar => {
+                self.config = true
+            }
+            Kind::Service | Kind::ServiceEntry => self.services = true,
+            Kind::WorkloadEntry => self.endpoints = true,
+            Kind::Deployment | Kind::ServiceAccount | Kind::Namespace | Kind::ConfigMap => {}
+        }
+    }
+}

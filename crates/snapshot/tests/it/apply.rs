@@ -1,0 +1,85 @@
+//! `apply(changes) == build(union)`, whatever the changes and however they are cut into batches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use meltemi_api::{Change, Object, ObjectId};
+use meltemi_snapshot::{Inputs, Snapshot};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use crate::mesh;
+
+/// Two versions of some objects; a change takes one of them or deletes.
+const POOL: &str = "
+{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {selector: {app: a}, ports: [{name: http, port: 80}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {selector: {app: b}, ports: [{name: http, port: 80, targetPort: 81}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: a-0}, spec: {address: 10.0.0.1, labels: {app: a, version: v1}}}
+---
+{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: a-0}, spec: {address: 10.0.0.1, labels: {app: a}}, status: {conditions: [{type: Healthy, status: 'False'}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: b-0}, spec: {address: 10.0.0.2, labels: {app: b}}}
+---
+{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, subsets: [{name: v1, labels: {version: v1}}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: b, creationTimestamp: '2020-01-01T00:00:00Z'}, spec: {host: a, subsets: [{name: v2, labels: {version: v1}}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: [a], http: [{route: [{destination: {host: a, subset: v1}}]}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: ['*'], gateways: [g], http: [{route: [{destination: {host: x}}]}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: g}, spec: {servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: x}, spec: {hosts: [a.default.svc.cluster.local, x.org], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}}
+---
+{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: s}, spec: {egress: [{hosts: ['./*']}]}}
+";
+
+proptest! {
+    #[test]
+    fn equals_build(steps in prop::collection::vec((any::<Index>(), any::<bool>(), any::<bool>()), 0..40)) {
+        let pool = mesh::objects(POOL);
+        let mut objects: BTreeMap<ObjectId, Arc<Object>> = BTreeMap::new();
+        let (mut snapshot, mut diagnostics) = Snapshot::build(&Inputs::default());
+        let mut batch = Vec::new();
+        for (which, put, ends_batch) in steps {
+            let object = which.get(&pool);
+            if put {
+                objects.insert(object.id.clone(), Arc::clone(object));
+                batch.push(Change::Put(Arc::clone(object)));
+            } else {
+                objects.remove(&object.id);
+                batch.push(Change::Delete(object.id.clone()));
+            }
+            if ends_batch {
+                (snapshot, diagnostics) = snapshot.apply(&std::mem::take(&mut batch));
+            }
+        }
+        if !batch.is_empty() {
+            (snapshot, diagnostics) = snapshot.apply(&batch);
+        }
+        let mut all: Vec<_> = objects.into_values().collect();
+        all.reverse();
+        let built = Snapshot::build(&Inputs { objects: all });
+        prop_assert_eq!((snapshot, diagnostics), built);
+    }
+}
+
+#[test]
+fn readiness_replaces_the_endpoints_only() {
+    let pool = mesh::objects(POOL);
+    let (before, _) = Snapshot::build(&Inputs { objects: vec![Arc::clone(&pool[0]), Arc::clone(&pool[2])] });
+    let (after, _) = before.apply(&[Change::Put(Arc::clone(&pool[3]))]);
+    assert!(Arc::ptr_eq(&before.config, &after.config) && Arc::ptr_eq(&before.services, &after.services));
+    assert_ne!(before.endpoints, after.endpoints);
+}
+
+#[test]
+fn a_lost_source_changes_nothing() {
+    let (before, _) = Snapshot::build(&Inputs { objects: mesh::objects(POOL) });
+    let (after, _) =
+        before.apply(&[Change::Lost("files".into(), "gone".to_owned()), Change::Synced("files".into())]);
+    assert!(before == after && Arc::ptr_eq(&before.endpoints, &after.endpoints));
+}

@@ -1,0 +1,7 @@
+//! The snapshot as its users see it: selection and merge rules, and the law of `apply`.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod apply;
+mod mesh;
+mod scope;

@@ -1,0 +1,52 @@
+//! Objects from files and directories of YAML and JSON.
+//!
+//! A directory is read recursively (`*.yaml`, `*.yml`, `*.json`; entries whose names begin with a dot are left out,
+//! which is also how a Kubernetes ConfigMap volume hides its revisions). Every look reads everything and compares
+//! texts, so that no kind of edit (rename and replace, symlink swap, delete and write) needs a case of its own.
+
+mod scan;
+mod state;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use meltemi_api::{Change, Diagnostic};
+
+pub use watch::{Watch, watch};
+
+use self::state::State;
+
+/// Name of this source in [`Change::Synced`] and [`Change::Lost`].
+pub const SOURCE: &str = "files";
+
+/// What is new since the last batch.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Changes to the objects in force, in the order of their identities. The first batch ends with
+    /// [`Change::Synced`].
+    pub changes: Vec<Change>,
+    /// All findings about the files as they are now, not only the new ones.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The texts as they are now, by the names that locations use, for rendering.
+    pub sources: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// Reads files and directories once.
+///
+/// # Errors
+/// When one of the paths does not exist or cannot be opened. What cannot be read below a directory is a diagnostic.
+pub fn load(paths: &[PathBuf]) -> io::Result<Batch> {
+    for path in paths {
+        let opened =
+            if path.is_dir() { path.read_dir().map(drop) } else { std::fs::File::open(path).map(drop) };
+        opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    }
+    let batch = State::default().update(scan::read(paths));
+    Ok(batch.expect("invariant: the first update has a batch"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! Where a request goes: an `http://` URL taken apart.
+
+use anyhow::{Context, bail, ensure};
+use http::Uri;
+use meltemi_http::Text;
+
+/// An HTTP target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Host name or address, without brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Host and port as the URL has them, for `host`.
+    pub(crate) authority: Text,
+    /// Path with query.
+    pub(crate) path: Text,
+}
+
+impl Target {
+    /// Parses a URL. Only `http`: neither end of test traffic speaks TLS.
+    pub(crate) fn parse(url: &str) -> anyhow::Result<Target> {
+        let uri: Uri = url.parse().with_context(|| format!("{url:?} is no URL"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some(scheme) => bail!("{url:?}: scheme {scheme} is not supported, only http"),
+            None => bail!("{url:?} has no scheme; write http://…"),
+        }
+        let authority = uri.authority().with_context(|| format!("{url:?} has no host"))?;
+        ensure!(!authority.as_str().contains('@'), "{url:?}: credentials in URLs are not supported");
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        Ok(Target {
+            host,
+            port: authority.port_u16().unwrap_or(80),
+            authority: Text::from(authority.as_str()),
+            path: Text::from(path),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let target = Target::parse("http://shop.example:8080/a?b=c").unwrap();
+        assert_eq!((target.host.as_str(), target.port), ("shop.example", 8080));
+        assert_eq!((&*target.authority, &*target.path), ("shop.example:8080", "/a?b=c"));
+        let bare = Target::parse("http://[::1]").unwrap();
+        assert_eq!((bare.host.as_str(), bare.port, &*bare.path), ("::1", 80, "/"));
+        for wrong in ["https://a/", "a/b", "http://", "http://user@a/", "ftp://a"] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

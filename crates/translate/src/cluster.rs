@@ -1,0 +1,249 @@
+//! Clusters: a default one for each port of each visible service, one for each subset, and the two of the
+//! outbound traffic policy.
+//!
+//! Source: Istio `pilot/pkg/networking/core/cluster*.go`.
+
+mod policy;
+
+use std::sync::Arc;
+
+use meltemi_api::{Object, istio};
+use meltemi_envoy::Any;
+use meltemi_envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
+};
+use meltemi_envoy::config::cluster::v3::{CircuitBreakers, Cluster};
+use meltemi_envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, Metadata};
+use meltemi_envoy::config::endpoint::v3::ClusterLoadAssignment;
+use meltemi_envoy::extensions::upstreams::http::v3::{
+    HttpProtocolOptions,
+    http_protocol_options::{
+        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+        explicit_http_config::ProtocolConfig,
+    },
+};
+use meltemi_envoy::r#type::v3::Percent;
+use meltemi_snapshot::{
+    Endpoint, EndpointAddress, Policy, Protocol, Resolution, Service, ServicePort, labels_match,
+};
+
+use crate::context::{Context, origin};
+use crate::endpoint::load_assignment;
+use crate::message::{ads, config_path, fields, istio_metadata, list, structure, text};
+use crate::names::{BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, outbound_cluster};
+use crate::resources::Origin;
+
+const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// `dns_refresh_rate` of Istio's mesh default.
+const DNS_REFRESH: prost_types::Duration = prost_types::Duration { seconds: 60, nanos: 0 };
+
+/// Istio's `connectTimeout` of the mesh default.
+const CONNECT_TIMEOUT: prost_types::Duration = prost_types::Duration { seconds: 10, nanos: 0 };
+
+/// A cluster with what belongs to it.
+pub(crate) struct Built {
+    pub(crate) cluster: Cluster,
+    /// For EDS clusters.
+    pub(crate) endpoints: Option<ClusterLoadAssignment>,
+    pub(crate) origin: Option<Origin>,
+}
+
+/// Every cluster that leads out of the proxy.
+pub(crate) fn outbound(context: &Context<'_>) -> Vec<Built> {
+    let services = context.scope.services();
+    let mut clusters: Vec<Built> = services.flat_map(|s| of_service(context, s)).collect();
+    clusters.push(Built { cluster: black_hole(), endpoints: None, origin: None });
+    if !context.is_gateway() {
+        clusters.push(Built { cluster: passthrough(), endpoints: None, origin: None });
+    }
+    clusters
+}
+
+fn of_service(context: &Context<'_>, service: &Service) -> Vec<Built> {
+    let rule = context.scope.destination_rule(service);
+    let mut clusters = Vec::new();
+    for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
+        let whole = Outbound {
+            context,
+            service,
+            port,
+            subset: None,
+            policy: Policy::of(rule.map(|r| &**r), None, port.number),
+        };
+        clusters.extend(whole.build());
+        for (object, index, subset) in rule.map_or(Vec::new(), |r| r.subsets()) {
+            let policy = Policy::of(rule.map(|r| &**r), Some(subset), port.number);
+            let part = Outbound { context, service, port, subset: Some((object, index, subset)), policy };
+            clusters.extend(part.build());
+        }
+    }
+    clusters
+}
+
+/// One cluster to be.
+struct Outbound<'a> {
+    context: &'a Context<'a>,
+    service: &'a Service,
+    port: &'a ServicePort,
+    subset: Option<(&'a Arc<Object>, usize, &'a istio::Subset)>,
+    policy: Policy<'a>,
+}
+
+impl Outbound<'_> {
+    /// `None` for a cluster that Envoy would refuse: one of DNS without a name.
+    fn build(&self) -> Option<Built> {
+        let subset = self.subset.map_or("", |(_, _, s)| s.name.as_str());
+        let name = outbound_cluster(self.port.number, subset, &self.service.host);
+        let discovery = self.discovery();
+        let members = self.members(discovery);
+        let mut cluster = base(&name, discovery);
+        cluster.metadata = Some(self.metadata());
+        cluster.common_lb_config = Some(CommonLbConfig {
+            healthy_panic_threshold: Some(Percent { value: 0.0 }),
+            ..Default::default()
+        });
+        policy::apply(&self.policy, self.port.protocol, self.context.is_gateway(), &mut cluster);
+        let assignment = load_assignment(&name, members.iter().copied());
+        let mut endpoints = None;
+        match discovery {
+            DiscoveryType::Eds => {
+                cluster.eds_cluster_config =
+                    Some(EdsClusterConfig { eds_config: Some(ads()), service_name: name });
+                endpoints = Some(assignment);
+            }
+            DiscoveryType::OriginalDst => {}
+            _ if members.is_empty() => return None,
+            _ => {
+                resolve_by_dns(&mut cluster);
+                cluster.load_assignment = Some(assignment);
+            }
+        }
+        Some(Built { cluster, endpoints, origin: Some(self.origin()) })
+    }
+
+    /// A gateway has no original destination, so it can only balance over what is known.
+    fn discovery(&self) -> DiscoveryType {
+        let asks_passthrough =
+            self.policy.load_balancer.and_then(|lb| lb.simple) == Some(istio::SimpleLb::Passthrough);
+        match self.service.resolution {
+            _ if asks_passthrough && !self.context.is_gateway() => DiscoveryType::OriginalDst,
+            Resolution::Static => DiscoveryType::Eds,
+            Resolution::Dns => DiscoveryType::StrictDns,
+            Resolution::DnsRoundRobin => DiscoveryType::LogicalDns,
+            Resolution::Passthrough if self.context.is_gateway() => DiscoveryType::Eds,
+            Resolution::Passthrough => DiscoveryType::OriginalDst,
+        }
+    }
+
+    fn members(&self, discovery: DiscoveryType) -> Vec<&Endpoint> {
+        let all = self.context.snapshot.endpoints.of(self.service, self.port.number).iter();
+        let chosen = all.filter(|e| self.subset.is_none_or(|(_, _, s)| labels_match(&s.labels, &e.labels)));
+        match discovery {
+            // EDS resolves no names; LOGICAL_DNS has exactly one.
+            DiscoveryType::Eds => chosen.filter(|e| !matches!(e.address, EndpointAddress::Name(_))).collect(),
+            DiscoveryType::LogicalDns => chosen.take(1).collect(),
+            _ => chosen.collect(),
+        }
+    }
+
+    fn metadata(&self) -> Metadata {
+        let mut metadata = service_metadata(self.service);
+        let istio =
+            metadata.filter_metadata.values_mut().next().expect("invariant: one entry was just put in");
+        if let Some((object, _, subset)) = self.subset {
+            istio.fields.insert("subset".to_owned(), text(&subset.name));
+            istio.fields.insert("config".to_owned(), text(config_path(object)));
+        } else if let Some(object) =
+            self.context.scope.destination_rule(self.service).and_then(|r| r.objects.first())
+        {
+            istio.fields.insert("config".to_owned(), text(config_path(object)));
+        }
+        metadata
+    }
+
+    fn origin(&self) -> Origin {
+        match self.subset {
+            Some((object, index, _)) => origin(object, format!("spec.subsets[{index}]")),
+            None => origin(&self.service.object, "spec"),
+        }
+    }
+}
+
+/// `filter_metadata.istio.services`: whom a cluster stands for.
+pub(crate) fn service_metadata(service: &Service) -> Metadata {
+    let entry = structure([
+        ("host", text(service.host.as_str())),
+        ("name", text(&*service.name)),
+        ("namespace", text(&*service.namespace)),
+    ]);
+    istio_metadata(fields([("services", list([entry]))]))
+}
+
+/// A cluster with what all of Istio's clusters have.
+pub(crate) fn base(name: &str, discovery: DiscoveryType) -> Cluster {
+    Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery as i32)),
+        connect_timeout: Some(CONNECT_TIMEOUT),
+        circuit_breakers: Some(CircuitBreakers {
+            thresholds: vec![policy::unlimited()],
+            ..Default::default()
+        }),
+        lb_policy: match discovery {
+            DiscoveryType::OriginalDst => LbPolicy::ClusterProvided as i32,
+            _ => LbPolicy::RoundRobin as i32,
+        },
+        ..Default::default()
+    }
+}
+
+#[expect(deprecated, reason = "as Istio sends it, and as every Envoy version understands it")]
+fn resolve_by_dns(cluster: &mut Cluster) {
+    cluster.dns_refresh_rate = Some(DNS_REFRESH);
+    cluster.respect_dns_ttl = true;
+    cluster.dns_lookup_family = DnsLookupFamily::V4Only as i32;
+}
+
+fn black_hole() -> Cluster {
+    base(BLACK_HOLE_CLUSTER, DiscoveryType::Static)
+}
+
+fn passthrough() -> Cluster {
+    let mut cluster = base(PASSTHROUGH_CLUSTER, DiscoveryType::OriginalDst);
+    set_protocol(&mut cluster, Upstream::AsDownstream, HttpProtocolOptions::default());
+    cluster
+}
+
+/// The HTTP version of upstream connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upstream {
+    Http1,
+    Http2 { max_concurrent_streams: Option<u32> },
+    AsDownstream,
+}
+
+/// Sets the HTTP version; `options` carries what else the cluster has to say.
+pub(crate) fn set_protocol(cluster: &mut Cluster, upstream: Upstream, options: HttpProtocolOptions) {
+    let explicit = |config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
+    };
+    let protocol = match upstream {
+        Upstream::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())),
+        Upstream::Http2 { max_concurrent_streams } => {
+            explicit(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions {
+                max_concurrent_streams,
+                ..Default::default()
+            }))
+        }
+        Upstream::AsDownstream => {
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: Some(Http1ProtocolOptions::default()),
+                http2_protocol_options: Some(Http2ProtocolOptions::default()),
+                ..Default::default()
+            })
+        }
+    };
+    let options = HttpProtocolOptions { upstream_protocol_options: Some(protocol), ..options };
+    cluster.typed_extension_protocol_options.insert(HTTP_PROTOCOL_OPTIONS.to_owned(), Any::pack(&options));
+}

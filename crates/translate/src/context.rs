@@ -1,0 +1,40 @@
+//! What every builder of one translation shares.
+
+use std::sync::Arc;
+
+use meltemi_api::Object;
+use meltemi_snapshot::{Client, Scope, Snapshot};
+
+use crate::resources::Origin;
+use crate::shape::Role;
+use crate::{Options, ProxyShape};
+
+/// One proxy shape in one mesh.
+pub(crate) struct Context<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) shape: &'a ProxyShape,
+    pub(crate) options: &'a Options,
+    pub(crate) scope: Scope<'a>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, shape: &'a ProxyShape, options: &'a Options) -> Context<'a> {
+        let client = Client {
+            namespace: &shape.namespace,
+            labels: &shape.labels,
+            is_gateway: matches!(shape.role, Role::Router { .. }),
+        };
+        Context { snapshot, shape, options, scope: Scope::of(snapshot, client) }
+    }
+
+    pub(crate) fn is_gateway(&self) -> bool {
+        matches!(self.shape.role, Role::Router { .. })
+    }
+}
+
+/// The origin of something that `field` of `object` asked for.
+pub(crate) fn origin(object: &Object, field: impl Into<String>) -> Origin {
+    let field = field.into();
+    let line = object.spans.nearest(&field).map_or(object.origin.line, |span| span.line);
+    Origin { object: object.id.clone(), field, file: Arc::clone(&object.origin.file), line }
+}

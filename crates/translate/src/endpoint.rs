@@ -1,0 +1,87 @@
+//! Cluster load assignments (EDS, and inline for clusters that DNS resolves).
+//!
+//! Source: Istio `pilot/pkg/xds/endpoints`.
+
+use std::collections::BTreeMap;
+
+use meltemi_envoy::config::core::v3::{Address, Locality, Pipe, address};
+use meltemi_envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
+    lb_endpoint::HostIdentifier,
+};
+use meltemi_snapshot::{Endpoint, EndpointAddress};
+
+use crate::message::{fields, istio_metadata, socket, text};
+
+/// The cluster that all workloads are in; part of Istio's workload metadata.
+const CLUSTER_ID: &str = "Kubernetes";
+
+/// The endpoints of a cluster, by locality.
+pub(crate) fn load_assignment<'a>(
+    cluster: &str,
+    endpoints: impl IntoIterator<Item = &'a Endpoint>,
+) -> ClusterLoadAssignment {
+    let mut by_locality: BTreeMap<&str, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in endpoints {
+        by_locality.entry(&endpoint.locality).or_default().push(endpoint);
+    }
+    ClusterLoadAssignment {
+        cluster_name: cluster.to_owned(),
+        endpoints: by_locality.into_iter().map(|(name, members)| locality(name, &members)).collect(),
+        ..Default::default()
+    }
+}
+
+fn locality(name: &str, members: &[&Endpoint]) -> LocalityLbEndpoints {
+    let mut parts = name.splitn(3, '/').map(str::to_owned);
+    let mut part = || parts.next().unwrap_or_default();
+    let weight = members.iter().fold(0u32, |sum, e| sum.saturating_add(e.weight));
+    LocalityLbEndpoints {
+        locality: Some(Locality { region: part(), zone: part(), sub_zone: part() }),
+        lb_endpoints: members.iter().map(|e| lb_endpoint(e)).collect(),
+        load_balancing_weight: Some(weight),
+        ..Default::default()
+    }
+}
+
+fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
+    let mut lb_endpoint = address_endpoint(address_of(&endpoint.address, endpoint.port));
+    lb_endpoint.load_balancing_weight = Some(endpoint.weight);
+    if !endpoint.workload.is_empty() {
+        lb_endpoint.metadata = Some(istio_metadata(fields([("workload", text(workload(endpoint)))])));
+    }
+    lb_endpoint
+}
+
+/// A host without further properties.
+pub(crate) fn address_endpoint(address: Address) -> LbEndpoint {
+    let endpoint = EnvoyEndpoint { address: Some(address), ..Default::default() };
+    LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..Default::default() }
+}
+
+fn address_of(endpoint: &EndpointAddress, port: u16) -> Address {
+    match endpoint {
+        EndpointAddress::Ip(ip) => socket(&ip.to_string(), port),
+        EndpointAddress::Name(name) => socket(name, port),
+        EndpointAddress::Pipe(path) => pipe(path),
+    }
+}
+
+pub(crate) fn pipe(path: &str) -> Address {
+    Address { address: Some(address::Address::Pipe(Pipe { path: path.to_owned(), ..Default::default() })) }
+}
+
+/// `workload;namespace;canonical service;canonical revision;cluster`, from which peers' metrics take names.
+fn workload(endpoint: &Endpoint) -> String {
+    let label = |names: [&str; 3]| names.iter().find_map(|n| endpoint.labels.get(*n)).map(String::as_str);
+    let service = label(["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
+    let revision = label(["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    [
+        &endpoint.workload,
+        &*endpoint.namespace,
+        service.unwrap_or(&endpoint.workload),
+        revision.unwrap_or("latest"),
+        CLUSTER_ID,
+    ]
+    .join(";")
+}

@@ -1,0 +1,292 @@
+//! Outbound listeners: the one for all HTTP, and those that `Sidecar.egress` names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use meltemi_api::istio::{
+    IstioEgressListener, L4MatchAttributes, RouteDestination, SidecarPort, TlsMatchAttributes,
+};
+use meltemi_envoy::config::core::v3::TrafficDirection;
+use meltemi_envoy::config::listener::v3::{
+    Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, listener_filter,
+};
+use meltemi_envoy::config::route::v3::RouteConfiguration;
+use meltemi_envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
+};
+use meltemi_snapshot::{
+    GatewayName, Policy, Protocol, Service, ServicePort, View, VirtualService, labels_match,
+};
+
+use crate::connection_manager::{Http, Routes, Tcp};
+use crate::context::{Context, origin};
+use crate::listener::{Built, listener};
+use crate::message::packed;
+use crate::names::{self, HTTP_PROXY_ROUTE, outbound_cluster};
+use crate::resources::Origins;
+use crate::route::destination_cluster;
+use crate::virtual_host::{self, Members};
+
+/// What goes out of a sidecar.
+#[derive(Default)]
+pub(crate) struct Outbound {
+    pub(crate) listeners: Vec<Built>,
+    pub(crate) routes: Vec<RouteConfiguration>,
+}
+
+/// The outbound listeners and the route configurations that they name.
+pub(crate) fn build(
+    context: &Context<'_>,
+    address: IpAddr,
+    http_proxy_port: Option<u16>,
+    origins: &mut Origins,
+) -> Outbound {
+    let mut out = Outbound::default();
+    for view in context.scope.views() {
+        let Some((index, entry)) = view.listener else { continue };
+        let Some(port) = &entry.port else { continue };
+        let egress = Egress { context, address, view, index, entry, port };
+        egress.build(&mut out, origins);
+    }
+    if let (Some(port), Some(view)) = (http_proxy_port, context.scope.catch_all()) {
+        let routes = HTTP_PROXY_ROUTE.to_owned();
+        out.listeners
+            .push(Built { listener: http(context, &address.to_string(), port, routes), origin: None });
+        out.routes.push(virtual_host::of_http_proxy(context, view, origins));
+    }
+    out
+}
+
+fn http(context: &Context<'_>, bind: &str, port: u16, routes: String) -> Listener {
+    let http = Http {
+        shape: context.shape,
+        options: context.options,
+        stat_prefix: format!("outbound_{}", names::listener(bind, port)),
+        routes: Routes::Named(routes),
+        at_edge: false,
+    };
+    listener(bind, port, TrafficDirection::Outbound, vec![http.filter()])
+}
+
+/// An entry of `egress` with a port of its own.
+struct Egress<'a> {
+    context: &'a Context<'a>,
+    address: IpAddr,
+    view: &'a View<'a>,
+    index: usize,
+    entry: &'a IstioEgressListener,
+    port: &'a SidecarPort,
+}
+
+impl<'a> Egress<'a> {
+    fn build(&self, out: &mut Outbound, origins: &mut Origins) {
+        let Ok(number) = u16::try_from(self.port.number) else { return };
+        let bind = match self.entry.bind.as_deref() {
+            Some(bind) if !bind.is_empty() => bind.to_owned(),
+            _ => self.address.to_string(),
+        };
+        let members = self.members(number);
+        let sidecar = self.context.scope.sidecar();
+        let origin = sidecar.map(|s| origin(&s.object, format!("spec.egress[{}]", self.index)));
+        if self.protocol(&members).is_http() {
+            let name = number.to_string();
+            out.listeners.push(Built { listener: http(self.context, &bind, number, name.clone()), origin });
+            // Istio looks a route configuration up by port: the first listener of a port gives it.
+            if !out.routes.iter().any(|r| r.name == name) {
+                let routes =
+                    virtual_host::of_egress_listener(self.context, self.view, &name, &members, origins);
+                out.routes.push(routes);
+            }
+        } else if let Some((service, port)) = members.ports.first() {
+            out.listeners.push(Built { listener: self.opaque(&bind, number, service, port), origin });
+        }
+    }
+
+    /// What the listener says, else what the service speaks.
+    fn protocol(&self, members: &Members<'_>) -> Protocol {
+        match self.port.protocol.as_deref() {
+            Some(word) if !word.is_empty() => Protocol::parse(word),
+            _ => members.ports.first().map_or(Protocol::Unsupported, |(_, port)| port.protocol),
+        }
+    }
+
+    /// The service ports behind the listener: those of its number.
+    ///
+    /// Differs: a listener whose hosts are all named may have a port number of its own; then the service port of its
+    /// name is meant, or the service's only one. Istio has no listener in that case.
+    fn members(&self, number: u16) -> Members<'a> {
+        let are_named = !self.entry.hosts.iter().any(|h| h.contains('*'));
+        let name = self.port.name.as_deref().unwrap_or_default();
+        let choose = |service: &'a Service| {
+            let by_name = || service.ports.iter().find(|p| are_named && !name.is_empty() && p.name == name);
+            let only = || match service.ports.as_slice() {
+                [only] if are_named => Some(only),
+                _ => None,
+            };
+            service.port(number).or_else(by_name).or_else(only)
+        };
+        let services = self.view.services.values().map(|s| &***s);
+        let ports = services.filter(|s| !are_named || self.names(s)).filter_map(|s| Some((s, choose(s)?)));
+        Members { number, are_named, ports: ports.collect() }
+    }
+
+    /// A destination that a VirtualService pulled into the view is not what the listener stands for.
+    fn names(&self, service: &Service) -> bool {
+        self.entry.hosts.iter().any(|h| h.rsplit('/').next() == Some(service.host.as_str()))
+    }
+
+    /// A listener that does not look into the stream, except for the server name where routes ask for it.
+    fn opaque(&self, bind: &str, number: u16, service: &Service, port: &ServicePort) -> Listener {
+        let whole = ClusterSpecifier::Cluster(outbound_cluster(port.number, "", &service.host));
+        let virtual_service = self.view.virtual_service(&service.host);
+        let routed = virtual_service.and_then(|v| self.tcp_route(v, port)).unwrap_or(whole);
+        let chains = Chains { egress: self, name: names::listener(bind, number), service, port };
+        let by_name = virtual_service.map_or(Vec::new(), |v| chains.by_server_name(v));
+        let mut listener = listener(bind, number, TrafficDirection::Outbound, chains.filters(routed));
+        if !by_name.is_empty() {
+            listener.listener_filters = vec![tls_inspector()];
+            listener.default_filter_chain = listener.filter_chains.pop();
+            listener.filter_chains = by_name;
+        }
+        listener
+    }
+
+    /// The first TCP route that holds for this proxy and port.
+    fn tcp_route(&self, virtual_service: &VirtualService, port: &ServicePort) -> Option<ClusterSpecifier> {
+        let routes = &virtual_service.spec().tcp;
+        let holds = |m: &L4MatchAttributes| {
+            m.destination_subnets.is_empty() && self.applies(virtual_service, port, Source::of_tcp(m))
+        };
+        let route = routes.iter().find(|r| r.matches.is_empty() || r.matches.iter().any(holds))?;
+        self.weighted(virtual_service, &route.route, port)
+    }
+
+    fn applies(&self, virtual_service: &VirtualService, port: &ServicePort, source: Source<'_>) -> bool {
+        let gateways = source.gateways;
+        let shape = self.context.shape;
+        let is_here = gateways.is_empty()
+            || GatewayName::resolve_all(gateways, virtual_service.namespace()).contains(&GatewayName::mesh());
+        is_here
+            && source.port.is_none_or(|p| p == u32::from(port.number))
+            && labels_match(source.labels, &shape.labels)
+            && source.namespace.is_none_or(|n| n.is_empty() || n == shape.namespace)
+    }
+
+    /// `None` when no destination has any weight.
+    fn weighted(
+        &self,
+        virtual_service: &VirtualService,
+        destinations: &[RouteDestination],
+        port: &ServicePort,
+    ) -> Option<ClusterSpecifier> {
+        let name = |d: &RouteDestination| {
+            destination_cluster(self.context, virtual_service.namespace(), &d.destination, port.number)
+        };
+        if let [only] = destinations {
+            return Some(ClusterSpecifier::Cluster(name(only)));
+        }
+        let weigh = |d: &RouteDestination| {
+            let weight = u32::try_from(d.weight.unwrap_or(0)).ok().filter(|w| *w > 0)?;
+            Some(ClusterWeight { name: name(d), weight, ..Default::default() })
+        };
+        let clusters: Vec<ClusterWeight> = destinations.iter().filter_map(weigh).collect();
+        (!clusters.is_empty()).then(|| ClusterSpecifier::WeightedClusters(WeightedCluster { clusters }))
+    }
+}
+
+/// The filter chains of an opaque listener.
+struct Chains<'a> {
+    egress: &'a Egress<'a>,
+    /// Of the listener.
+    name: String,
+    service: &'a Service,
+    port: &'a ServicePort,
+}
+
+impl Chains<'_> {
+    fn filters(&self, destination: ClusterSpecifier) -> Vec<Filter> {
+        let context = self.egress.context;
+        let rule = context.scope.destination_rule(self.service);
+        let policy = Policy::of(rule.map(|r| &**r), None, self.port.number);
+        let stat_prefix = match &destination {
+            ClusterSpecifier::Cluster(name) => name.clone(),
+            ClusterSpecifier::WeightedClusters(_) => format!("outbound_{}", self.name),
+        };
+        let tcp = Tcp {
+            shape: context.shape,
+            options: context.options,
+            stat_prefix,
+            destination,
+            limits: policy.connection_pool.and_then(|p| p.tcp.as_ref()),
+        };
+        tcp.filters()
+    }
+
+    /// A chain for each TLS route. Of two for the same server name the first counts.
+    fn by_server_name(&self, virtual_service: &VirtualService) -> Vec<FilterChain> {
+        if !self.port.protocol.is_tls() {
+            return Vec::new();
+        }
+        let routes = virtual_service.spec().tls.iter();
+        let conditions = routes.flat_map(|route| route.matches.iter().map(move |m| (m, &route.route)));
+        let mut taken: BTreeSet<&String> = BTreeSet::new();
+        let mut chains = Vec::new();
+        for (condition, destinations) in conditions {
+            let holds = condition.destination_subnets.is_empty()
+                && self.egress.applies(virtual_service, self.port, Source::of_tls(condition));
+            let Some(destination) = self.egress.weighted(virtual_service, destinations, self.port) else {
+                continue;
+            };
+            if !holds {
+                continue;
+            }
+            let names: Vec<String> =
+                condition.sni_hosts.iter().filter(|n| taken.insert(n)).cloned().collect();
+            if !names.is_empty() {
+                chains.push(FilterChain {
+                    filter_chain_match: Some(FilterChainMatch { server_names: names, ..Default::default() }),
+                    filters: self.filters(destination),
+                    ..Default::default()
+                });
+            }
+        }
+        chains
+    }
+}
+
+/// The parts of a condition that the proxy itself decides.
+struct Source<'a> {
+    port: Option<u32>,
+    gateways: &'a [String],
+    labels: &'a BTreeMap<String, String>,
+    namespace: Option<&'a str>,
+}
+
+impl<'a> Source<'a> {
+    fn of_tcp(m: &'a L4MatchAttributes) -> Source<'a> {
+        Source {
+            port: m.port,
+            gateways: &m.gateways,
+            labels: &m.source_labels,
+            namespace: m.source_namespace.as_deref(),
+        }
+    }
+
+    fn of_tls(m: &'a TlsMatchAttributes) -> Source<'a> {
+        Source {
+            port: m.port,
+            gateways: &m.gateways,
+            labels: &m.source_labels,
+            namespace: m.source_namespace.as_deref(),
+        }
+    }
+}
+
+fn tls_inspector() -> ListenerFilter {
+    ListenerFilter {
+        name: "envoy.filters.listener.tls_inspector".to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(packed::<TlsInspector>())),
+        ..Default::default()
+    }
+}

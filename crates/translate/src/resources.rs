@@ -1,0 +1,110 @@
+//! The outcome of a translation: encoded resources with content versions, and where each came from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use meltemi_api::ObjectId;
+use meltemi_envoy::{Any, type_url};
+use prost::Name;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// One Envoy resource, encoded once and shared by every stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// `name`, or `cluster_name` of a ClusterLoadAssignment.
+    pub name: String,
+    /// Digest of the encoded bytes, 16 hex digits.
+    pub version: String,
+    /// The message.
+    pub body: Any,
+}
+
+impl Resource {
+    /// Encodes `message`.
+    pub fn encode<M: Name>(name: &str, message: &M) -> Arc<Resource> {
+        let body = Any::pack(message);
+        let version = format!("{:016x}", xxh3_64(&body.value));
+        Arc::new(Resource { name: name.to_owned(), version, body })
+    }
+}
+
+/// All resources of one proxy shape. Each list is sorted by name, without duplicates.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// LDS.
+    pub listeners: Vec<Arc<Resource>>,
+    /// RDS: the route configurations that the listeners name.
+    pub routes: Vec<Arc<Resource>>,
+    /// CDS.
+    pub clusters: Vec<Arc<Resource>>,
+    /// EDS: an assignment for each EDS cluster, empty when it has no endpoint.
+    pub endpoints: Vec<Arc<Resource>>,
+    /// Where resources came from. Not on the wire, so a moved line changes no version.
+    pub origins: Origins,
+}
+
+impl Resources {
+    /// The lists with their type URLs, in the order in which a server pushes them.
+    pub fn by_type(&self) -> [(&'static str, &[Arc<Resource>]); 4] {
+        [
+            (type_url::CLUSTER, &self.clusters),
+            (type_url::ENDPOINT, &self.endpoints),
+            (type_url::LISTENER, &self.listeners),
+            (type_url::ROUTE, &self.routes),
+        ]
+    }
+}
+
+/// The side table: which field of which object a part of a resource came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins(BTreeMap<Place, Origin>);
+
+/// A part of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Type URL of the resource.
+    pub type_url: &'static str,
+    /// Name of the resource.
+    pub resource: String,
+    /// Path of protobuf field names in it, such as `virtual_hosts[0].routes[1]`; empty for the whole.
+    pub path: String,
+}
+
+/// What the user wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The object.
+    pub object: ObjectId,
+    /// Path in the object, such as `spec.http[0]`; empty for the whole.
+    pub field: String,
+    /// File of the object.
+    pub file: Arc<str>,
+    /// Line in the file, from 1.
+    pub line: u32,
+}
+
+impl Origins {
+    pub(crate) fn insert(&mut self, type_url: &'static str, resource: &str, path: String, origin: Origin) {
+        self.0.insert(Place { type_url, resource: resource.to_owned(), path }, origin);
+    }
+
+    /// Where the part came from, or the closest part around it that is known.
+    pub fn find(&self, type_url: &'static str, resource: &str, path: &str) -> Option<&Origin> {
+        let mut path = path;
+        loop {
+            let place = Place { type_url, resource: resource.to_owned(), path: path.to_owned() };
+            if let Some(origin) = self.0.get(&place) {
+                return Some(origin);
+            }
+            if path.is_empty() {
+                return None;
+            }
+            path = path.rfind('.').map_or("", |dot| &path[..dot]);
+        }
+    }
+
+    /// All entries, in the order of their places.
+    pub fn iter(&self) -> impl Iterator<Item = (&Place, &Origin)> {
+        self.0.iter()
+    }
+}

@@ -1,0 +1,193 @@
+//! Routes: those of a VirtualService, and the default one of a service without.
+//!
+//! Source: Istio `pilot/pkg/networking/core/route/route.go`.
+
+mod action;
+mod headers;
+mod request_match;
+mod retry;
+
+pub(crate) use action::destination_cluster;
+
+use meltemi_api::istio::{HttpMatchRequest, HttpRoute};
+use meltemi_envoy::config::route::v3::route::Action;
+use meltemi_envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
+use meltemi_envoy::config::route::v3::route_match::PathSpecifier;
+use meltemi_envoy::config::route::v3::{Decorator, DirectResponseAction, Route, RouteAction, RouteMatch};
+use meltemi_snapshot::{GatewayName, VirtualService, labels_match};
+
+use crate::context::{Context, origin};
+use crate::message::{UNLIMITED, config_path, fields, istio_metadata, text};
+use crate::names::{PASSTHROUGH_CLUSTER, outbound_cluster};
+use crate::resources::Origin;
+
+/// Name of a route that no object describes.
+const DEFAULT_ROUTE: &str = "default";
+
+/// A route and what asked for it.
+#[derive(Clone)]
+pub(crate) struct Built {
+    pub(crate) route: Route,
+    pub(crate) origin: Option<Origin>,
+}
+
+/// Where the routes of a VirtualService are to be used.
+pub(crate) struct Place<'a> {
+    pub(crate) context: &'a Context<'a>,
+    pub(crate) virtual_service: &'a VirtualService,
+    /// The gateway, or the mesh.
+    pub(crate) gateway: &'a GatewayName,
+    /// The port that requests are addressed to; also of destinations that name none.
+    pub(crate) port: u16,
+}
+
+/// The routes that can match there, in order, up to the first that matches everything.
+pub(crate) fn of_virtual_service(place: &Place<'_>) -> Vec<Built> {
+    let mut routes = Vec::new();
+    for (index, rule) in place.virtual_service.spec().http.iter().enumerate() {
+        let field = format!("spec.http[{index}]");
+        let conditions: Vec<(Option<&HttpMatchRequest>, String)> = match rule.matches.as_slice() {
+            [] => vec![(None, field)],
+            some => some.iter().enumerate().map(|(i, m)| (Some(m), format!("{field}.match[{i}]"))).collect(),
+        };
+        for (condition, field) in conditions {
+            if !condition.is_none_or(|c| applies(place, c)) {
+                continue;
+            }
+            let route = of_rule(place, rule, condition);
+            let ends = catches_all(&route);
+            routes.push(Built { route, origin: Some(origin(&place.virtual_service.object, field)) });
+            if ends {
+                return routes;
+            }
+        }
+    }
+    routes
+}
+
+/// Whether a condition can hold at all for this proxy and port.
+fn applies(place: &Place<'_>, condition: &HttpMatchRequest) -> bool {
+    let namespace = place.virtual_service.namespace();
+    let shape = place.context.shape;
+    let gateways = &condition.gateways;
+    (gateways.is_empty() || GatewayName::resolve_all(gateways, namespace).contains(place.gateway))
+        && condition.port.is_none_or(|p| p == u32::from(place.port))
+        && labels_match(&condition.source_labels, &shape.labels)
+        && condition.source_namespace.as_deref().is_none_or(|n| n.is_empty() || n == shape.namespace)
+}
+
+fn of_rule(place: &Place<'_>, rule: &HttpRoute, condition: Option<&HttpMatchRequest>) -> Route {
+    let object = &place.virtual_service.object;
+    let mut route = Route {
+        name: route_name(rule, condition),
+        r#match: Some(condition.map_or_else(request_match::everything, request_match::of)),
+        metadata: Some(istio_metadata(fields([("config", text(config_path(object)))]))),
+        ..Default::default()
+    };
+    action::apply(place, rule, &mut route);
+    route.decorator = Some(Decorator { operation: operation(place, &route), propagate: None });
+    route
+}
+
+/// `rule.match`, for access logs.
+fn route_name(rule: &HttpRoute, condition: Option<&HttpMatchRequest>) -> String {
+    let name = rule.name.as_deref().unwrap_or_default();
+    match condition.and_then(|c| c.name.as_deref()) {
+        Some(suffix) if !suffix.is_empty() => format!("{name}.{suffix}"),
+        _ => name.to_owned(),
+    }
+}
+
+/// The name of a span: destination (or VirtualService, when there are several) and path.
+fn operation(place: &Place<'_>, route: &Route) -> String {
+    let path = match route.r#match.as_ref().and_then(|m| m.path_specifier.as_ref()) {
+        Some(PathSpecifier::Prefix(prefix)) => format!("{prefix}*"),
+        Some(PathSpecifier::Path(path)) => path.clone(),
+        Some(PathSpecifier::SafeRegex(regex)) => regex.regex.clone(),
+        _ => "/*".to_owned(),
+    };
+    let cluster = match &route.action {
+        Some(Action::Route(RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(name)), ..
+        })) => name,
+        _ => return format!("{}:{}{path}", place.virtual_service.object.id.name, place.port),
+    };
+    let mut parts = cluster.split('|').skip(1);
+    let port = parts.next().unwrap_or_default();
+    format!("{}:{port}{path}", parts.nth(1).unwrap_or_default())
+}
+
+/// Whether no request passes this route by.
+pub(crate) fn catches_all(route: &Route) -> bool {
+    let Some(conditions) = &route.r#match else { return false };
+    let any_path = match &conditions.path_specifier {
+        Some(PathSpecifier::Prefix(prefix)) => prefix == "/",
+        Some(PathSpecifier::SafeRegex(regex)) => regex.regex == ".*",
+        _ => false,
+    };
+    any_path && conditions.headers.is_empty() && conditions.query_parameters.is_empty()
+}
+
+/// The route of a service port that no VirtualService speaks of.
+#[expect(deprecated, reason = "Istio bounds grpc-timeout with max_grpc_timeout")]
+pub(crate) fn default_outbound(host: &str, port: u16) -> Route {
+    let action = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(outbound_cluster(port, "", host))),
+        timeout: Some(UNLIMITED),
+        max_grpc_timeout: Some(UNLIMITED),
+        retry_policy: retry::policy(None),
+        ..Default::default()
+    };
+    default_route(action, format!("{host}:{port}/*"))
+}
+
+/// The one route of an inbound listener. The application gets a second chance where it has surely seen nothing.
+pub(crate) fn default_inbound(cluster: &str, operation: String) -> Route {
+    let action = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        timeout: Some(UNLIMITED),
+        max_stream_duration: Some(MaxStreamDuration {
+            max_stream_duration: Some(UNLIMITED),
+            grpc_timeout_header_max: Some(UNLIMITED),
+            ..Default::default()
+        }),
+        retry_policy: Some(retry::inbound()),
+        ..Default::default()
+    };
+    default_route(action, operation)
+}
+
+fn default_route(action: RouteAction, operation: String) -> Route {
+    Route {
+        name: DEFAULT_ROUTE.to_owned(),
+        r#match: Some(request_match::everything()),
+        action: Some(Action::Route(action)),
+        decorator: Some(Decorator { operation, propagate: None }),
+        ..Default::default()
+    }
+}
+
+/// The route of requests that no virtual host takes: on to where they want, or 502.
+#[expect(deprecated, reason = "Istio bounds grpc-timeout with max_grpc_timeout")]
+pub(crate) fn unknown_host(is_allowed: bool) -> Route {
+    let name = if is_allowed { "allow_any" } else { "block_all" };
+    let action = if is_allowed {
+        Action::Route(RouteAction {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(PASSTHROUGH_CLUSTER.to_owned())),
+            timeout: Some(UNLIMITED),
+            max_grpc_timeout: Some(UNLIMITED),
+            ..Default::default()
+        })
+    } else {
+        Action::DirectResponse(DirectResponseAction { status: 502, ..Default::default() })
+    };
+    Route {
+        name: name.to_owned(),
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+            ..Default::default()
+        }),
+        action: Some(action),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,247 @@
+//! What translation may know of a proxy: the equivalence class of proxies that get the same resources.
+//!
+//! Source: the xDS node as Istio fills it (`type~ip~name.namespace~domain` and node metadata). A fact that is
+//! not in the shape cannot influence a resource, so shapes are memoisation keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use meltemi_envoy::config::core::v3::Node;
+use prost_types::value::Kind;
+use prost_types::{Struct, Value};
+
+/// Name of the extension that reports Istio's standard metrics.
+pub const ISTIO_STATS: &str = "istio.stats";
+
+/// The extensions of a node that change what it is sent.
+const KNOWN_EXTENSIONS: [&str; 1] = [ISTIO_STATS];
+
+/// A class of proxies with the same configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProxyShape {
+    /// The role, with the facts that only it needs.
+    pub role: Role,
+    /// Namespace of the workload.
+    pub namespace: String,
+    /// Labels of the workload, which selectors match.
+    pub labels: BTreeMap<String, String>,
+    /// The extensions it names in `node.extensions`, of those that make a difference.
+    pub extensions: BTreeSet<String>,
+}
+
+/// What the proxy is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Beside a workload, with `interceptionMode: NONE`: its listeners bind its own address, so the address
+    /// is part of the shape.
+    Sidecar {
+        /// The first of `INSTANCE_IPS`, else the address in the node id.
+        address: IpAddr,
+        /// `HTTP_PROXY_PORT`: where the listener for all outbound HTTP is, if wanted.
+        http_proxy_port: Option<u16>,
+    },
+    /// A gateway.
+    Router {
+        /// `MELTEMI_GATEWAY_BIND`: where Gateway servers without `bind` listen; `0.0.0.0` unless said.
+        bind: IpAddr,
+    },
+}
+
+/// A node that no configuration can be made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShapeError {
+    /// The part of the node.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for ShapeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.reason)
+    }
+}
+
+impl std::error::Error for ShapeError {}
+
+impl ProxyShape {
+    /// Reads the shape from the node of an xDS stream.
+    ///
+    /// # Errors
+    /// If the id is not `type~ip~name.namespace~domain`, the type is neither `sidecar` nor `router`, a
+    /// metadata value has the wrong form, or a sidecar's interception mode is not `NONE`.
+    pub fn from_node(node: &Node) -> Result<ProxyShape, ShapeError> {
+        let id = NodeId::parse(&node.id)?;
+        let empty = Struct::default();
+        let metadata = Metadata(node.metadata.as_ref().unwrap_or(&empty));
+        let role = match id.kind {
+            "sidecar" => sidecar(&id, &metadata)?,
+            "router" => Role::Router { bind: gateway_bind(&metadata)? },
+            other => {
+                return Err(error("id", format!("proxy type `{other}` is not supported (sidecar, router)")));
+            }
+        };
+        Ok(ProxyShape {
+            role,
+            namespace: metadata.text("NAMESPACE").unwrap_or(id.namespace).to_owned(),
+            labels: metadata.labels(),
+            extensions: node
+                .extensions
+                .iter()
+                .filter(|e| KNOWN_EXTENSIONS.contains(&e.name.as_str()))
+                .map(|e| e.name.clone())
+                .collect(),
+        })
+    }
+
+    /// Whether the proxy says that it has the extension.
+    pub fn has_extension(&self, name: &str) -> bool {
+        self.extensions.contains(name)
+    }
+}
+
+fn error(field: &'static str, reason: impl Into<String>) -> ShapeError {
+    ShapeError { field, reason: reason.into() }
+}
+
+struct NodeId<'a> {
+    kind: &'a str,
+    address: &'a str,
+    namespace: &'a str,
+}
+
+impl<'a> NodeId<'a> {
+    fn parse(id: &'a str) -> Result<NodeId<'a>, ShapeError> {
+        let mut parts = id.split('~');
+        let (Some(kind), Some(address), Some(name), Some(domain), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(error("id", format!("`{id}` is not type~ip~name.namespace~domain")));
+        };
+        let by_domain = domain.split('.').next().unwrap_or_default();
+        let namespace = name.rsplit_once('.').map_or(by_domain, |(_, namespace)| namespace);
+        Ok(NodeId { kind, address, namespace })
+    }
+}
+
+struct Metadata<'a>(&'a Struct);
+
+impl<'a> Metadata<'a> {
+    fn value(&self, key: &str) -> Option<&'a Kind> {
+        self.0.fields.get(key).and_then(|v| v.kind.as_ref())
+    }
+
+    fn text(&self, key: &str) -> Option<&'a str> {
+        match self.value(key) {
+            Some(Kind::StringValue(text)) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let Some(Kind::StructValue(labels)) = self.value("LABELS") else { return BTreeMap::new() };
+        let text = |v: &Value| match &v.kind {
+            Some(Kind::StringValue(text)) => Some(text.clone()),
+            _ => None,
+        };
+        labels.fields.iter().filter_map(|(k, v)| Some((k.clone(), text(v)?))).collect()
+    }
+}
+
+fn sidecar(id: &NodeId<'_>, metadata: &Metadata<'_>) -> Result<Role, ShapeError> {
+    match metadata.text("INTERCEPTION_MODE") {
+        Some("NONE") => {}
+        mode => {
+            let mode = mode.unwrap_or("REDIRECT");
+            return Err(error(
+                "metadata.INTERCEPTION_MODE",
+                format!("`{mode}` is not supported yet, only NONE"),
+            ));
+        }
+    }
+    let first = metadata.text("INSTANCE_IPS").and_then(|ips| ips.split(',').next());
+    let address = first
+        .unwrap_or(id.address)
+        .trim()
+        .parse()
+        .map_err(|_| error("metadata.INSTANCE_IPS", "does not start with an IP address"))?;
+    let http_proxy_port = match metadata.value("HTTP_PROXY_PORT") {
+        None => None,
+        Some(Kind::StringValue(text)) if text.is_empty() => None,
+        Some(value) => Some(port("metadata.HTTP_PROXY_PORT", value)?),
+    };
+    Ok(Role::Sidecar { address, http_proxy_port })
+}
+
+fn port(field: &'static str, value: &Kind) -> Result<u16, ShapeError> {
+    let text = match value {
+        Kind::StringValue(text) => text.clone(),
+        Kind::NumberValue(number) => number.to_string(),
+        _ => String::new(),
+    };
+    match text.parse() {
+        Ok(0) | Err(_) => Err(error(field, "is not a port number")),
+        Ok(port) => Ok(port),
+    }
+}
+
+fn gateway_bind(metadata: &Metadata<'_>) -> Result<IpAddr, ShapeError> {
+    match metadata.text("MELTEMI_GATEWAY_BIND") {
+        None => Ok(Ipv4Addr::UNSPECIFIED.into()),
+        Some(text) => {
+            text.parse().map_err(|_| error("metadata.MELTEMI_GATEWAY_BIND", "is not an IP address"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meltemi_envoy::json::Codec;
+
+    fn shape(yaml: &str) -> Result<ProxyShape, ShapeError> {
+        ProxyShape::from_node(&Codec::new().parse(yaml).expect("valid node"))
+    }
+
+    #[test]
+    fn a_sidecar_of_up() {
+        let shape = shape(
+            "id: sidecar~127.1.2.3~frontend-0.shop~shop.svc.cluster.local
+metadata: {NAMESPACE: shop, INTERCEPTION_MODE: NONE, HTTP_PROXY_PORT: '15002', INSTANCE_IPS: 127.1.2.3, LABELS: {app: frontend}}
+extensions: [{name: istio.stats}, {name: other}]",
+        )
+        .expect("supported");
+        assert_eq!(
+            shape.role,
+            Role::Sidecar { address: "127.1.2.3".parse().expect("address"), http_proxy_port: Some(15002) }
+        );
+        assert_eq!(shape.namespace, "shop");
+        assert_eq!(shape.labels["app"], "frontend");
+        assert_eq!(shape.extensions.len(), 1);
+        assert!(shape.has_extension(ISTIO_STATS));
+    }
+
+    #[test]
+    fn a_gateway_without_bind_listens_everywhere() {
+        let shape = shape("id: router~10.0.0.1~gw-0.infra~infra.svc.cluster.local").expect("supported");
+        assert_eq!(shape.role, Role::Router { bind: Ipv4Addr::UNSPECIFIED.into() });
+        assert_eq!(shape.namespace, "infra");
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_serve() {
+        let field = |yaml| shape(yaml).expect_err("refused").field;
+        assert_eq!(field("id: plain"), "id");
+        assert_eq!(field("id: ztunnel~1.1.1.1~a.b~c"), "id");
+        assert_eq!(field("id: sidecar~1.1.1.1~a.b~c"), "metadata.INTERCEPTION_MODE");
+        assert_eq!(
+            field("id: sidecar~1.1.1.1~a.b~c\nmetadata: {INTERCEPTION_MODE: NONE, HTTP_PROXY_PORT: x}"),
+            "metadata.HTTP_PROXY_PORT"
+        );
+        assert_eq!(
+            field("id: router~1.1.1.1~a.b~c\nmetadata: {MELTEMI_GATEWAY_BIND: x}"),
+            "metadata.MELTEMI_GATEWAY_BIND"
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! Virtual hosts of the services that a sidecar calls.
+//!
+//! Source: Istio `pilot/pkg/networking/core/httproute.go` (`BuildSidecarOutboundVirtualHosts`, domains) and
+//! `route/route.go` (`BuildSidecarVirtualHostWrapper`).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use meltemi_api::istio::OutboundTrafficPolicyMode;
+use meltemi_envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+use meltemi_snapshot::{
+    CLUSTER_DOMAIN, GatewayName, Host, Protocol, Service, ServicePort, View, VirtualService,
+};
+
+use crate::context::{Context, origin};
+use crate::names::{HTTP_PROXY_ROUTE, bracketed, domain};
+use crate::resources::{Origin, Origins};
+use crate::route::{self, Built, Place};
+
+/// The largest body of a direct response, Istio's bound.
+const MAX_DIRECT_RESPONSE_BYTES: u32 = 1 << 20;
+
+/// The port that a host without a service is taken to have.
+const PORT_OF_UNKNOWN_HOST: u16 = 80;
+
+/// A virtual host with the origins of its routes.
+pub(crate) struct BuiltHost {
+    pub(crate) host: VirtualHost,
+    pub(crate) origins: Vec<Option<Origin>>,
+}
+
+impl BuiltHost {
+    pub(crate) fn new(name: String, domains: Vec<String>, routes: Vec<Built>) -> BuiltHost {
+        let (routes, origins) = routes.into_iter().map(|r| (r.route, r.origin)).unzip();
+        let host =
+            VirtualHost { name, domains, routes, include_request_attempt_count: true, ..Default::default() };
+        BuiltHost { host, origins }
+    }
+}
+
+/// A route configuration of these virtual hosts; the origins go into the side table.
+pub(crate) fn route_configuration(
+    name: &str,
+    hosts: Vec<BuiltHost>,
+    ignore_port: bool,
+    origins: &mut Origins,
+) -> RouteConfiguration {
+    for (i, host) in hosts.iter().enumerate() {
+        for (j, origin) in host.origins.iter().enumerate() {
+            if let Some(origin) = origin {
+                let path = format!("virtual_hosts[{i}].routes[{j}]");
+                origins.insert(meltemi_envoy::type_url::ROUTE, name, path, origin.clone());
+            }
+        }
+    }
+    RouteConfiguration {
+        name: name.to_owned(),
+        virtual_hosts: hosts.into_iter().map(|h| h.host).collect(),
+        validate_clusters: Some(false),
+        max_direct_response_body_size_bytes: Some(MAX_DIRECT_RESPONSE_BYTES),
+        ignore_port_in_host_matching: ignore_port,
+        ..Default::default()
+    }
+}
+
+/// `http_proxy`: all services on all their HTTP ports, told apart by the port in the authority.
+pub(crate) fn of_http_proxy(
+    context: &Context<'_>,
+    view: &View<'_>,
+    origins: &mut Origins,
+) -> RouteConfiguration {
+    let mut table = Table::new(context, view, Authority::WithPort);
+    for service in view.services.values() {
+        let ports = service.ports.iter().filter(|p| is_routed(p.protocol));
+        table.add_service(service, &ports.collect::<Vec<_>>());
+    }
+    table.add_unknown_hosts();
+    let mut hosts = table.hosts;
+    hosts.push(unknown_host(context));
+    route_configuration(HTTP_PROXY_ROUTE, hosts, false, origins)
+}
+
+/// The route configuration of an egress listener of a Sidecar.
+///
+/// Differs: where the listener names one service and no other, every request belongs to it, whatever its authority;
+/// callers that dial the listener's address themselves name just that address.
+pub(crate) fn of_egress_listener(
+    context: &Context<'_>,
+    view: &View<'_>,
+    name: &str,
+    members: &Members<'_>,
+    origins: &mut Origins,
+) -> RouteConfiguration {
+    let mut table = Table::new(context, view, Authority::AnyPort);
+    for (service, port) in &members.ports {
+        table.add_service(service, &[port]);
+    }
+    if members.number == PORT_OF_UNKNOWN_HOST {
+        table.add_unknown_hosts();
+    }
+    let mut hosts = table.hosts;
+    match hosts.as_mut_slice() {
+        [only] if members.are_named => only.host.domains = vec!["*".to_owned()],
+        _ => hosts.push(unknown_host(context)),
+    }
+    route_configuration(name, hosts, true, origins)
+}
+
+/// What an egress listener stands for.
+pub(crate) struct Members<'a> {
+    /// The listener's port.
+    pub(crate) number: u16,
+    /// No wildcard among its hosts.
+    pub(crate) are_named: bool,
+    /// The services behind it, each with the port that is meant.
+    pub(crate) ports: Vec<(&'a Service, &'a ServicePort)>,
+}
+
+/// Undeclared ports are taken for HTTP where only HTTP arrives.
+fn is_routed(protocol: Protocol) -> bool {
+    protocol.is_http() || protocol == Protocol::Unsupported
+}
+
+fn unknown_host(context: &Context<'_>) -> BuiltHost {
+    let route = route::unknown_host(allows_unknown_hosts(context));
+    BuiltHost::new(route.name.clone(), vec!["*".to_owned()], vec![Built { route, origin: None }])
+}
+
+/// The Sidecar's `outboundTrafficPolicy`; the mesh default allows.
+pub(crate) fn allows_unknown_hosts(context: &Context<'_>) -> bool {
+    let policy = context.scope.sidecar().and_then(|s| s.spec().outbound_traffic_policy.as_ref());
+    policy.is_none_or(|p| p.mode == Some(OutboundTrafficPolicyMode::AllowAny))
+}
+
+/// Whether domains name the port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Authority {
+    WithPort,
+    AnyPort,
+}
+
+/// Virtual hosts in the making. A domain belongs to the first that claims it, but a short name never takes the full
+/// name of another service.
+struct Table<'a> {
+    context: &'a Context<'a>,
+    view: &'a View<'a>,
+    authority: Authority,
+    hosts: Vec<BuiltHost>,
+    full_names: BTreeSet<&'a str>,
+    taken: BTreeSet<String>,
+}
+
+impl<'a> Table<'a> {
+    fn new(context: &'a Context<'a>, view: &'a View<'a>, authority: Authority) -> Table<'a> {
+        let full_names = view.services.keys().map(|host| host.as_str()).collect();
+        Table { context, view, authority, hosts: Vec::new(), full_names, taken: BTreeSet::new() }
+    }
+
+    /// The VirtualService routes of all ports, or the default ones when it has none for this proxy.
+    fn add_service(&mut self, service: &Service, ports: &[&ServicePort]) {
+        let virtual_service = self.view.virtual_service(&service.host);
+        let of_port = |port: u16| virtual_service.map_or(Vec::new(), |v| self.routes_of(v, port));
+        let mut routes: Vec<(u16, Vec<Built>)> =
+            ports.iter().map(|p| (p.number, of_port(p.number))).collect();
+        if routes.iter().all(|(_, r)| r.is_empty()) {
+            let default = |port| vec![default_route(service, port)];
+            routes = ports.iter().map(|p| (p.number, default(p.number))).collect();
+        }
+        for (port, routes) in routes.into_iter().filter(|(_, r)| !r.is_empty()) {
+            let domains = service_domains(service, port, &self.context.shape.namespace, self.authority);
+            self.push(service.host.as_str(), port, domains, routes);
+        }
+    }
+
+    /// The hosts of VirtualServices that are no service.
+    ///
+    /// Differs: they are on the HTTP proxy listener too, as port 80; Istio knows them on port 80 only.
+    fn add_unknown_hosts(&mut self) {
+        for virtual_service in &self.view.virtual_services {
+            for host in
+                virtual_service.hosts.iter().filter(|h| !self.view.services.keys().any(|s| h.covers(s)))
+            {
+                let is_in_force =
+                    self.view.virtual_service(host).is_some_and(|best| Arc::ptr_eq(best, virtual_service));
+                let routes = self.routes_of(virtual_service, PORT_OF_UNKNOWN_HOST);
+                if is_in_force && !routes.is_empty() {
+                    let domains = spellings(host.as_str(), PORT_OF_UNKNOWN_HOST, self.authority);
+                    self.push(host.as_str(), PORT_OF_UNKNOWN_HOST, domains, routes);
+                }
+            }
+        }
+    }
+
+    fn routes_of(&self, virtual_service: &VirtualService, port: u16) -> Vec<Built> {
+        let gateway = GatewayName::mesh();
+        route::of_virtual_service(&Place { context: self.context, virtual_service, gateway: &gateway, port })
+    }
+
+    fn push(&mut self, host: &str, port: u16, domains: Vec<String>, routes: Vec<Built>) {
+        let is_of_another = |d: &str| d != host && self.full_names.contains(d);
+        let free: Vec<String> = domains
+            .into_iter()
+            .filter(|d| !is_of_another(d))
+            .filter(|d| self.taken.insert(d.clone()))
+            .collect();
+        if !free.is_empty() {
+            self.hosts.push(BuiltHost::new(domain(host, port), free, routes));
+        }
+    }
+}
+
+fn default_route(service: &Service, port: u16) -> Built {
+    let origin = origin(&service.object, "spec");
+    Built { route: route::default_outbound(service.host.as_str(), port), origin: Some(origin) }
+}
+
+/// All names of a service for a caller in `namespace`: the full one, in Kubernetes the short ones, addresses.
+fn service_domains(service: &Service, port: u16, namespace: &str, authority: Authority) -> Vec<String> {
+    let mut names = vec![service.host.as_str().to_owned()];
+    names.extend(short_names(&service.host, namespace));
+    names.extend(service.addresses.iter().filter(|a| !a.contains('/')).cloned());
+    names.iter().flat_map(|name| spellings(name, port, authority)).collect()
+}
+
+/// `reviews` (only in its own namespace), `reviews.default.svc`, `reviews.default`.
+fn short_names(host: &Host, namespace: &str) -> Vec<String> {
+    let Some(local) = host.as_str().strip_suffix(CLUSTER_DOMAIN).and_then(|h| h.strip_suffix(".svc.")) else {
+        return Vec::new();
+    };
+    let Some((name, home)) = local.split_once('.') else { return Vec::new() };
+    let mut names = Vec::new();
+    if home == namespace {
+        names.push(name.to_owned());
+    }
+    names.extend([format!("{local}.svc"), local.to_owned()]);
+    names
+}
+
+fn spellings(name: &str, port: u16, authority: Authority) -> Vec<String> {
+    match authority {
+        Authority::WithPort => vec![bracketed(name), domain(name, port)],
+        Authority::AnyPort => vec![bracketed(name)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_end_at_the_namespace() {
+        let names = |host: &str| short_names(&Host::new(host), "shop");
+        assert_eq!(names("a.shop.svc.cluster.local"), ["a", "a.shop.svc", "a.shop"]);
+        assert_eq!(names("a.infra.svc.cluster.local"), ["a.infra.svc", "a.infra"]);
+        assert!(names("example.com").is_empty());
+    }
+}

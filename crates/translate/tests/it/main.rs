@@ -1,0 +1,8 @@
+//! From the user's YAML to Envoy resources, through production parsers.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod golden;
+mod laws;
+mod scratch;
+mod mesh;

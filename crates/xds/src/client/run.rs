@@ -1,0 +1,237 @@
+//! The gRPC shell of the client: connects, moves messages, comes back with back-off.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
+use meltemi_envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use meltemi_runtime::backoff::{Backoff, jitter};
+use meltemi_runtime::task;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use super::session::{Received, Session};
+use super::{Command, Event, Options};
+use crate::message::{Request, Response};
+use crate::{Mode, limits};
+
+/// Starts the client on the current tokio runtime (a current-thread one will do). It ends when the sender of
+/// commands is dropped.
+///
+/// The owner must keep receiving events; it may send commands from the same task, because the client never
+/// waits for the owner while commands wait for it.
+pub fn run(options: Options) -> (mpsc::Sender<Command>, mpsc::Receiver<Event>) {
+    let (commands, command_receiver) = mpsc::channel(limits::OWNER_QUEUE);
+    let (event_sender, events) = mpsc::channel(limits::OWNER_QUEUE);
+    let runner = Runner {
+        session: Session::new(options.mode, options.node),
+        mode: options.mode,
+        uri: options.uri,
+        backoff: Backoff::new(limits::RECONNECT_BASE, limits::RECONNECT_MAX),
+        commands: command_receiver,
+        events: event_sender,
+        inbox: VecDeque::new(),
+        outbox: VecDeque::new(),
+    };
+    task::spawn("xds client", runner.run()).detach();
+    (commands, events)
+}
+
+/// The owner is gone.
+struct Ended;
+
+type Responses = Pin<Box<dyn Stream<Item = Result<Response, Status>> + Send>>;
+
+/// What the stream loop does next.
+enum Step {
+    Command(Option<Command>),
+    Post,
+    Deliver,
+    Response(Option<Result<Response, Status>>),
+    Closed,
+}
+
+impl Step {
+    fn mail(is_open: bool, step: Step) -> Step {
+        if is_open { step } else { Step::Closed }
+    }
+}
+
+/// Moves the first message; the caller has seen that there is room, and is the only sender.
+fn post<T>(queue: &mut VecDeque<T>, channel: &mpsc::Sender<T>) {
+    if let (Some(message), Ok(permit)) = (queue.pop_front(), channel.try_reserve()) {
+        permit.send(message);
+    }
+}
+
+struct Runner {
+    session: Session,
+    mode: Mode,
+    uri: String,
+    backoff: Backoff,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    /// Events that the owner has no room for yet. No response is read while there are any.
+    inbox: VecDeque<Event>,
+    outbox: VecDeque<Request>,
+}
+
+impl Runner {
+    async fn run(mut self) {
+        loop {
+            let Ok(reason) = self.connect_and_stream().await else { return };
+            self.session.disconnected();
+            self.outbox.clear();
+            let retry_in = self.backoff.next_pause(jitter());
+            tracing::warn!(server = %self.uri, error = %reason, ?retry_in, "xDS stream lost");
+            self.inbox.push_back(Event::Disconnected { reason, retry_in });
+            if self.attend(tokio::time::sleep(retry_in)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Serves one connection until it is lost; gives the reason.
+    async fn connect_and_stream(&mut self) -> Result<String, Ended> {
+        let endpoint = match endpoint(&self.uri) {
+            Ok(endpoint) => endpoint,
+            Err(e) => return Ok(reason(&e)),
+        };
+        let channel = match self.attend(async move { endpoint.connect().await }).await? {
+            Ok(channel) => channel,
+            Err(e) => return Ok(reason(&e)),
+        };
+        tracing::info!(server = %self.uri, mode = %self.mode, "xDS stream open");
+        let (requests, receiver) = mpsc::channel(limits::STREAM_QUEUE);
+        let responses = open(channel, self.mode, receiver);
+        self.inbox.push_back(Event::Connected);
+        self.outbox.extend(self.session.connected());
+        self.stream(requests, responses).await
+    }
+
+    async fn stream(
+        &mut self,
+        requests: mpsc::Sender<Request>,
+        mut responses: Responses,
+    ) -> Result<String, Ended> {
+        loop {
+            let (has_mail, may_command) = (!self.inbox.is_empty(), self.outbox.len() < limits::MAX_OUTBOX);
+            let step = tokio::select! {
+                command = self.commands.recv(), if may_command => Step::Command(command),
+                room = requests.reserve(), if !self.outbox.is_empty() => Step::mail(room.is_ok(), Step::Post),
+                room = self.events.reserve(), if has_mail => Step::mail(room.is_ok(), Step::Deliver),
+                response = responses.next(), if !has_mail => Step::Response(response),
+            };
+            match step {
+                Step::Command(command) => {
+                    let request = self.command(command.ok_or(Ended)?);
+                    self.outbox.extend(request);
+                }
+                Step::Post => post(&mut self.outbox, &requests),
+                Step::Deliver => post(&mut self.inbox, &self.events),
+                Step::Response(Some(Ok(response))) => {
+                    if let Err(reason) = self.response(response) {
+                        return Ok(reason);
+                    }
+                }
+                Step::Response(Some(Err(status))) => return Ok(status_text(&status)),
+                Step::Response(None) => return Ok("the server ended the stream".to_owned()),
+                Step::Closed if self.events.is_closed() => return Err(Ended),
+                // The call has failed: its response says why.
+                Step::Closed => self.outbox.clear(),
+            }
+        }
+    }
+
+    /// Runs `work` while commands are taken and events delivered.
+    async fn attend<F: Future>(&mut self, work: F) -> Result<F::Output, Ended> {
+        tokio::pin!(work);
+        loop {
+            let has_mail = !self.inbox.is_empty();
+            let command = tokio::select! {
+                output = &mut work => return Ok(output),
+                command = self.commands.recv() => Some(command.ok_or(Ended)?),
+                room = self.events.reserve(), if has_mail => room.map(|_| None).map_err(|_| Ended)?,
+            };
+            match command {
+                // Not connected, so the session only notes it.
+                Some(command) => drop(self.command(command)),
+                None => post(&mut self.inbox, &self.events),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Option<Request> {
+        match command {
+            Command::Subscribe { type_url, interest } => self.session.subscribe(&type_url, interest),
+            Command::Ack { type_url, nonce } => self.session.ack(&type_url, &nonce),
+            Command::Nack { type_url, nonce, reason } => self.session.nack(&type_url, &nonce, &reason),
+        }
+    }
+
+    fn response(&mut self, response: Response) -> Result<(), String> {
+        self.backoff.reset();
+        match self.session.on_response(response).map_err(|e| e.to_string())? {
+            Received::Update(update) => self.inbox.push_back(Event::Update(update)),
+            Received::Refused(request, reason) => {
+                tracing::warn!(server = %self.uri, error = %reason, "unreadable xDS response refused");
+                self.outbox.push_back(request);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn endpoint(uri: &str) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(uri.to_owned())?
+        .connect_timeout(limits::CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(limits::KEEPALIVE_INTERVAL))
+        .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
+}
+
+/// The responses of a new stream. The call is made when the first response is awaited: many servers answer,
+/// headers included, only after the first request.
+fn open(channel: Channel, mode: Mode, requests: mpsc::Receiver<Request>) -> Responses {
+    let mut client = AggregatedDiscoveryServiceClient::new(channel)
+        .max_decoding_message_size(limits::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(limits::MAX_MESSAGE_BYTES);
+    let requests = ReceiverStream::new(requests);
+    match mode {
+        Mode::Sotw => {
+            let requests = requests.filter_map(async |request| match request {
+                Request::Sotw(request) => Some(request),
+                Request::Delta(_) => None,
+            });
+            let call = async move { client.stream_aggregated_resources(requests).await };
+            Box::pin(
+                stream::once(call).map_ok(tonic::Response::into_inner).try_flatten().map_ok(Response::Sotw),
+            )
+        }
+        Mode::Delta => {
+            let requests = requests.filter_map(async |request| match request {
+                Request::Delta(request) => Some(request),
+                Request::Sotw(_) => None,
+            });
+            let call = async move { client.delta_aggregated_resources(requests).await };
+            Box::pin(
+                stream::once(call).map_ok(tonic::Response::into_inner).try_flatten().map_ok(Response::Delta),
+            )
+        }
+    }
+}
+
+fn status_text(status: &Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
+}
+
+/// The error with its causes; tonic's own text is only "transport error".
+fn reason(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
