@@ -363,6 +363,11 @@ impl<T: Wire> Wire for Option<T> {
     const EXPECTED: &'static str = T::EXPECTED;
 
     fn decode(node: &Node, decoder: &mut Decoder, leaf: Option<Leaf>) -> Option<Self> {
+        // The API does not tell an empty text from an absent one, unless it is something by itself.
+        let empty = matches!(node.value, Value::String) && node.text.is_empty();
+        if empty && leaf.is_some_and(|leaf| leaf("").is_err()) {
+            return Some(None);
+        }
         T::decode(node, decoder, leaf).map(Some)
     }
 

@@ -113,7 +113,9 @@ fn substitution_format(at: &At<'_>, message: &SubstitutionFormatString) -> Optio
 }
 
 fn default_format() -> LogFormat {
-    LogFormat::Text(Format::parse(Format::ENVOY_ACCESS_LOG).expect("invariant: the tests parse this constant"))
+    LogFormat::Text(
+        Format::parse(Format::ENVOY_ACCESS_LOG).expect("invariant: the tests parse this constant"),
+    )
 }
 
 fn text_format(at: &At<'_>, text: &str) -> Option<LogFormat> {

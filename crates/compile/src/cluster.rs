@@ -34,10 +34,12 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
     raw_transport_socket(at, message.transport_socket.as_ref());
     let protocol = Protocol::compile(at, message);
     let lb = load_balancing::policy(at, message);
-    let outlier = message.outlier_detection.as_ref().map(|m| outlier::compile(&at.field("outlier_detection"), m));
-    let circuit_breakers = message.circuit_breakers.as_ref().map_or_else(Default::default, |breakers| {
-        circuit_breakers(&at.field("circuit_breakers"), breakers)
-    });
+    let outlier =
+        message.outlier_detection.as_ref().map(|m| outlier::compile(&at.field("outlier_detection"), m));
+    let circuit_breakers = message
+        .circuit_breakers
+        .as_ref()
+        .map_or_else(Default::default, |breakers| circuit_breakers(&at.field("circuit_breakers"), breakers));
     let panic_threshold = panic_threshold(at, message.common_lb_config.as_ref());
     let found = discovery::compile(at, message)?;
     let cluster = Cluster {
@@ -160,7 +162,8 @@ impl Protocol {
         let old = Protocol::from_old_fields(at, message);
         match protocol_options::upstream(at, &message.typed_extension_protocol_options) {
             Some(_) if old.is_some() => {
-                at.field("typed_extension_protocol_options").reject("must not be set beside the deprecated options");
+                at.field("typed_extension_protocol_options")
+                    .reject("must not be set beside the deprecated options");
                 Protocol { http: UpstreamHttp::Http1, common: Common::default() }
             }
             Some((common, http)) => Protocol { http, common },
@@ -172,7 +175,8 @@ impl Protocol {
 
     /// `None` when none of them is set.
     fn from_old_fields(at: &At<'_>, message: &proto::Cluster) -> Option<Protocol> {
-        let selection = at.choice::<ClusterProtocolSelection>("protocol_selection", message.protocol_selection)?;
+        let selection =
+            at.choice::<ClusterProtocolSelection>("protocol_selection", message.protocol_selection)?;
         let use_downstream = selection == ClusterProtocolSelection::UseDownstreamProtocol;
         let is_default = message.common_http_protocol_options.is_none()
             && message.http_protocol_options.is_none()

@@ -16,7 +16,8 @@ pub(crate) fn ads(at: &At<'_>, source: Option<&ConfigSource>) -> Option<Duration
         at.reject("must be set");
         return None;
     };
-    let ConfigSource { authorities, initial_fetch_timeout, resource_api_version, config_source_specifier } = source;
+    let ConfigSource { authorities, initial_fetch_timeout, resource_api_version, config_source_specifier } =
+        source;
     refuse!(at; authorities);
     let version = at.choice::<ApiVersion>("resource_api_version", *resource_api_version);
     if version == Some(ApiVersion::V2) {

@@ -37,29 +37,95 @@ pub(crate) fn connection_manager(
     message: &proto::HttpConnectionManager,
     direction: Direction,
 ) -> Option<HttpConnectionManager> {
+    refuse_unsupported(at, message);
+    refuse_client_cert_forwarding(at, message.forward_client_cert_details);
+    check_request_id_extension(at, message.request_id_extension.as_ref());
+    at.required("stat_prefix", &message.stat_prefix);
+    let filters = http_filters(at, &message.http_filters);
+    let common =
+        common(&at.field("common_http_protocol_options"), message.common_http_protocol_options.as_ref());
+    let Http1 { allow_absolute_url, accept_http_10, default_host } =
+        http1(&at.field("http_protocol_options"), message.http_protocol_options.as_ref());
+    let max_headers_kb = at.bounded(
+        "max_request_headers_kb",
+        message.max_request_headers_kb,
+        MAX_REQUEST_HEADERS_KB,
+        MAX_REQUEST_HEADERS_KB_BOUNDS,
+    );
+    let access_log = access_logs(at, &message.access_log, Place::Filter);
+    let upgrades = upgrades(at, &message.upgrade_configs);
+    let (routes, initial_fetch_timeout) = route_source(at, message.route_specifier.as_ref())?;
+    Some(HttpConnectionManager {
+        codec: codec_type_of(at, message.codec_type)?,
+        stat_prefix: message.stat_prefix.as_str().into(),
+        routes,
+        initial_fetch_timeout,
+        filters: filters.filters,
+        server_name: at
+            .header_value("server_name", &message.server_name)
+            .unwrap_or(HeaderValue::from_static(DEFAULT_SERVER_NAME)),
+        server_header: server_header(at, message.server_header_transformation)?,
+        forwarding: forwarding(at, message),
+        normalize_path: message.normalize_path.unwrap_or(false),
+        merge_slashes: message.merge_slashes,
+        escaped_slashes: escaped_slashes(at, message.path_with_escaped_slashes_action)?,
+        strip_port: strip_port(at, message.strip_matching_host_port, message.strip_port_mode.as_ref())?,
+        strip_trailing_host_dot: message.strip_trailing_host_dot,
+        idle_timeout: common.idle_timeout,
+        max_connection_duration: common.max_connection_duration,
+        max_requests_per_connection: common.max_requests_per_connection,
+        max_headers_count: common.max_headers_count,
+        max_request_headers_bytes: max_headers_kb.saturating_mul(1024),
+        request_timeout: at.timeout("request_timeout", &message.request_timeout, None),
+        request_headers_timeout: at.timeout(
+            "request_headers_timeout",
+            &message.request_headers_timeout,
+            None,
+        ),
+        stream_idle_timeout: at.timeout(
+            "stream_idle_timeout",
+            &message.stream_idle_timeout,
+            Some(STREAM_IDLE_TIMEOUT),
+        ),
+        drain_timeout: at.duration("drain_timeout", &message.drain_timeout).unwrap_or(DRAIN_TIMEOUT),
+        delayed_close_timeout: at
+            .duration("delayed_close_timeout", &message.delayed_close_timeout)
+            .unwrap_or(DELAYED_CLOSE_TIMEOUT),
+        accept_http_10,
+        default_host_for_http_10: default_host,
+        allow_absolute_url,
+        upgrades,
+        http2: http2(&at.field("http2_protocol_options"), message.http2_protocol_options.as_ref()),
+        access_log,
+        istio_stats: filters.istio_stats.then_some(reporter(direction)),
+    })
+}
+
+/// Every field that the parts do not read.
+fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
     let proto::HttpConnectionManager {
-        codec_type,
-        stat_prefix,
-        http_filters: filters,
+        codec_type: _,
+        stat_prefix: _,
+        http_filters: _,
         add_user_agent,
         tracing,
-        common_http_protocol_options,
+        common_http_protocol_options: _,
         http1_safe_max_connection_duration,
-        http_protocol_options,
-        http2_protocol_options,
+        http_protocol_options: _,
+        http2_protocol_options: _,
         http3_protocol_options,
-        server_name,
-        server_header_transformation,
+        server_name: _,
+        server_header_transformation: _,
         scheme_header_transformation,
-        max_request_headers_kb,
-        stream_idle_timeout,
+        max_request_headers_kb: _,
+        stream_idle_timeout: _,
         stream_flush_timeout,
-        request_timeout,
-        request_headers_timeout,
-        drain_timeout,
+        request_timeout: _,
+        request_headers_timeout: _,
+        drain_timeout: _,
         drain_timeout_jitter,
-        delayed_close_timeout,
-        access_log,
+        delayed_close_timeout: _,
+        access_log: _,
         access_log_flush_interval,
         flush_access_log_on_new_request,
         access_log_options,
@@ -73,29 +139,29 @@ pub(crate) fn connection_manager(
         generate_request_id: _,
         preserve_external_request_id: _,
         always_set_request_id_in_response: _,
-        forward_client_cert_details,
+        forward_client_cert_details: _,
         set_current_client_cert_details,
         forward_client_cert_matcher,
         proxy_100_continue,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
-        upgrade_configs,
-        normalize_path,
-        merge_slashes,
-        path_with_escaped_slashes_action,
-        request_id_extension,
+        upgrade_configs: _,
+        normalize_path: _,
+        merge_slashes: _,
+        path_with_escaped_slashes_action: _,
+        request_id_extension: _,
         local_reply_config,
-        strip_matching_host_port,
+        strip_matching_host_port: _,
         stream_error_on_invalid_http_message,
         path_normalization_options,
-        strip_trailing_host_dot,
+        strip_trailing_host_dot: _,
         proxy_status_config,
         typed_header_validation_config,
         append_x_forwarded_port: _,
         append_local_overload,
         add_proxy_protocol_connection_state,
         forward_proto_config,
-        route_specifier,
-        strip_port_mode,
+        route_specifier: _,
+        strip_port_mode: _,
     } = message;
     refuse!(at; tracing, http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation);
     refuse!(at; stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, access_log_options);
@@ -107,57 +173,6 @@ pub(crate) fn connection_manager(
     at.refuse_true("add_user_agent", *add_user_agent);
     at.refuse_true("stream_error_on_invalid_http_message", *stream_error_on_invalid_http_message);
     harmless!(PlaintextOnly; set_current_client_cert_details, add_proxy_protocol_connection_state);
-    refuse_client_cert_forwarding(at, *forward_client_cert_details);
-    check_request_id_extension(at, request_id_extension.as_ref());
-    at.required("stat_prefix", stat_prefix);
-    let filters = http_filters(at, filters);
-    let common = common(&at.field("common_http_protocol_options"), common_http_protocol_options.as_ref());
-    let Http1 { allow_absolute_url, accept_http_10 } =
-        http1(&at.field("http_protocol_options"), http_protocol_options.as_ref());
-    let max_headers_kb = at.bounded(
-        "max_request_headers_kb",
-        *max_request_headers_kb,
-        MAX_REQUEST_HEADERS_KB,
-        MAX_REQUEST_HEADERS_KB_BOUNDS,
-    );
-    let access_log = access_logs(at, access_log, Place::Filter);
-    let upgrades = upgrades(at, upgrade_configs);
-    let (routes, initial_fetch_timeout) = route_source(at, route_specifier.as_ref())?;
-    Some(HttpConnectionManager {
-        codec: codec_type_of(at, *codec_type)?,
-        stat_prefix: stat_prefix.as_str().into(),
-        routes,
-        initial_fetch_timeout,
-        filters: filters.filters,
-        server_name: at
-            .header_value("server_name", server_name)
-            .unwrap_or(HeaderValue::from_static(DEFAULT_SERVER_NAME)),
-        server_header: server_header(at, *server_header_transformation)?,
-        forwarding: forwarding(at, message),
-        normalize_path: normalize_path.unwrap_or(false),
-        merge_slashes: *merge_slashes,
-        escaped_slashes: escaped_slashes(at, *path_with_escaped_slashes_action)?,
-        strip_port: strip_port(at, *strip_matching_host_port, strip_port_mode.as_ref())?,
-        strip_trailing_host_dot: *strip_trailing_host_dot,
-        idle_timeout: common.idle_timeout,
-        max_connection_duration: common.max_connection_duration,
-        max_requests_per_connection: common.max_requests_per_connection,
-        max_headers_count: common.max_headers_count,
-        max_request_headers_bytes: max_headers_kb.saturating_mul(1024),
-        request_timeout: at.timeout("request_timeout", request_timeout, None),
-        request_headers_timeout: at.timeout("request_headers_timeout", request_headers_timeout, None),
-        stream_idle_timeout: at.timeout("stream_idle_timeout", stream_idle_timeout, Some(STREAM_IDLE_TIMEOUT)),
-        drain_timeout: at.duration("drain_timeout", drain_timeout).unwrap_or(DRAIN_TIMEOUT),
-        delayed_close_timeout: at
-            .duration("delayed_close_timeout", delayed_close_timeout)
-            .unwrap_or(DELAYED_CLOSE_TIMEOUT),
-        accept_http_10,
-        allow_absolute_url,
-        upgrades,
-        http2: http2(&at.field("http2_protocol_options"), http2_protocol_options.as_ref()),
-        access_log,
-        istio_stats: filters.istio_stats.then_some(reporter(direction)),
-    })
 }
 
 fn reporter(direction: Direction) -> Reporter {
@@ -193,7 +208,8 @@ fn check_request_id_extension(at: &At<'_>, message: Option<&proto::RequestIdExte
         unknown::<()>(at, "request_id_extension", any);
         return;
     }
-    let Some(UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling }) = unpack(at, any) else {
+    let Some(UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling }) = unpack(at, any)
+    else {
         return;
     };
     at.refuse_false("pack_trace_reason", pack_trace_reason);
@@ -251,7 +267,8 @@ fn upgrades(at: &At<'_>, messages: &[parts::UpgradeConfig]) -> Vec<Box<str>> {
         at.required("upgrade_type", upgrade_type);
         let name = upgrade_type.to_ascii_lowercase();
         if !seen.insert(name.clone()) {
-            at.field("upgrade_type").reject(format_args!("multiple upgrade configs with the same name: {name}"));
+            at.field("upgrade_type")
+                .reject(format_args!("multiple upgrade configs with the same name: {name}"));
         }
         Some((enabled.unwrap_or(true), name.into()))
     });

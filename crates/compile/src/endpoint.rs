@@ -44,7 +44,10 @@ pub(crate) fn hosts(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Opti
 }
 
 /// Compiles endpoints that are names to resolve: host, port, weight.
-pub(crate) fn names(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Option<Vec<(Box<str>, u16, u32)>> {
+pub(crate) fn names(
+    at: &At<'_>,
+    message: &proto::ClusterLoadAssignment,
+) -> Option<Vec<(Box<str>, u16, u32)>> {
     policy(at, message);
     let mut targets = Vec::new();
     for (i, group) in message.endpoints.iter().enumerate() {
@@ -118,8 +121,13 @@ fn lb_endpoint<'m>(at: &At<'_>, message: &'m proto::LbEndpoint) -> Option<(&'m p
         None => return at.field("endpoint").none("must be set"),
     };
     let at = at.field("endpoint");
-    let proto::Endpoint { address: _, health_check_config, hostname: _, additional_addresses, observability_name } =
-        endpoint;
+    let proto::Endpoint {
+        address: _,
+        health_check_config,
+        hostname: _,
+        additional_addresses,
+        observability_name,
+    } = endpoint;
     refuse!(at; additional_addresses);
     harmless!(NoHealthChecks; health_check_config);
     harmless!(StatsOnly; observability_name);

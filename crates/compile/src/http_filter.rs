@@ -58,7 +58,9 @@ fn http_filter(at: &At<'_>, message: &proto::HttpFilter) -> Option<Compiled> {
     at.required("name", name);
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
-        Some(ConfigType::ConfigDiscovery(_)) => return at.field("config_discovery").none("not supported yet"),
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            return at.field("config_discovery").none("not supported yet");
+        }
         None => return at.field("typed_config").none("must be set"),
     };
     // Only a route could enable it, and filter configurations of routes are refused.

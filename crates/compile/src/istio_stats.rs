@@ -13,12 +13,12 @@ pub(crate) const PLUGIN_CONFIG: &str = "stats.PluginConfig";
 /// `disable_host_header_fallback` may be either: `destination_service` always comes from the cluster.
 pub(crate) fn check(at: &At<'_>, config: &prost_types::Struct) {
     for (name, value) in &config.fields {
-        let is_default = match (name.as_str(), &value.kind) {
-            ("disable_host_header_fallback", Some(Kind::BoolValue(_))) => true,
-            (_, None | Some(Kind::NullValue(_))) => true,
-            ("debug", Some(Kind::BoolValue(false) | Kind::StringValue(_))) => true,
-            _ => false,
-        };
+        let is_default = matches!(
+            (name.as_str(), &value.kind),
+            ("disable_host_header_fallback", Some(Kind::BoolValue(_)))
+                | ("debug", Some(Kind::BoolValue(false)))
+                | (_, None | Some(Kind::NullValue(_)))
+        );
         if !is_default {
             at.key("value", name).reject("not supported yet");
         }

@@ -67,9 +67,7 @@ impl Ledger {
         let rejections = ledger.rejections.into_inner();
         match value {
             Some(value) if rejections.is_empty() => Ok(value),
-            _ if rejections.is_empty() => {
-                Err(vec![Rejection::new(ledger.resource, "", "not understood")])
-            }
+            _ if rejections.is_empty() => Err(vec![Rejection::new(ledger.resource, "", "not understood")]),
             _ => Err(rejections),
         }
     }

@@ -36,6 +36,7 @@ mod tcp_proxy;
 use meltemi_envoy::config;
 
 pub use choice::Picked;
+pub use redirect::direct_response_location;
 pub use rejection::Rejection;
 
 use ledger::Ledger;

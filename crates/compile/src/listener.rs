@@ -22,7 +22,9 @@ use crate::connection_manager::connection_manager;
 use crate::extension::{typed_struct, unknown, unpack};
 use crate::istio_stats;
 use crate::ledger::{At, harmless, refuse};
-use crate::program::{ChainMatch, Direction, FilterChain, Listener, ListenerFilter, NetworkFilter, SourceType};
+use crate::program::{
+    ChainMatch, Direction, FilterChain, Listener, ListenerFilter, NetworkFilter, SourceType,
+};
 use crate::scalar::{cidr, digest, socket_addr};
 use crate::tcp_proxy::tcp_proxy;
 
@@ -33,36 +35,71 @@ const CONNECTION_BUFFER_LIMIT_BYTES: u32 = 1 << 20;
 
 /// Compiles a listener.
 pub(crate) fn compile(at: &At<'_>, message: &proto::Listener) -> Option<Listener> {
-    let proto::Listener {
-        name,
+    refuse_unsupported(at, message);
+    let address = socket_addr(&at.field("address"), &message.address);
+    let direction = match at.choice("traffic_direction", message.traffic_direction)? {
+        TrafficDirection::Unspecified => Direction::Unspecified,
+        TrafficDirection::Inbound => Direction::Inbound,
+        TrafficDirection::Outbound => Direction::Outbound,
+    };
+    let (chains, default_chain) =
+        chains(at, &message.filter_chains, message.default_filter_chain.as_ref(), direction);
+    let filters = at.each("listener_filters", &message.listener_filters, listener_filter);
+    let access_log = access_logs(at, &message.access_log, Place::Listener);
+    let address = address?;
+    Some(Listener {
+        name: if message.name.is_empty() { address.to_string().into() } else { message.name.as_str().into() },
         address,
+        direction,
+        chains,
+        default_chain,
+        listener_filters: filters,
+        listener_filters_timeout: at.timeout(
+            "listener_filters_timeout",
+            &message.listener_filters_timeout,
+            Some(LISTENER_FILTERS_TIMEOUT),
+        ),
+        continue_on_listener_filters_timeout: message.continue_on_listener_filters_timeout,
+        per_connection_buffer_limit_bytes: message
+            .per_connection_buffer_limit_bytes
+            .unwrap_or(CONNECTION_BUFFER_LIMIT_BYTES),
+        access_log,
+        digest: digest(message),
+    })
+}
+
+/// Every field that the parts do not read.
+fn refuse_unsupported(at: &At<'_>, message: &proto::Listener) {
+    let proto::Listener {
+        name: _,
+        address: _,
         additional_addresses,
         stat_prefix,
         stats_matcher,
-        filter_chains,
+        filter_chains: _,
         fcds_config,
         filter_chain_matcher,
         use_original_dst,
-        default_filter_chain,
-        per_connection_buffer_limit_bytes,
+        default_filter_chain: _,
+        per_connection_buffer_limit_bytes: _,
         per_connection_buffer_high_watermark_timeout,
         metadata,
         deprecated_v1,
         drain_type,
-        listener_filters,
-        listener_filters_timeout,
-        continue_on_listener_filters_timeout,
+        listener_filters: _,
+        listener_filters_timeout: _,
+        continue_on_listener_filters_timeout: _,
         transparent,
         freebind,
         socket_options,
         tcp_fast_open_queue_length,
-        traffic_direction,
+        traffic_direction: _,
         udp_listener_config,
         api_listener,
         connection_balance_config,
         reuse_port,
         enable_reuse_port,
-        access_log,
+        access_log: _,
         tcp_backlog_size,
         max_connections_to_accept_per_socket_event,
         bind_to_port,
@@ -80,40 +117,12 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Listener) -> Option<Listener
     at.refuse_true("transparent", *transparent);
     at.refuse_true("freebind", *freebind);
     at.refuse_false("bind_to_port", *bind_to_port);
-    at.field("deprecated_v1").refuse_false("bind_to_port", deprecated_v1.as_ref().and_then(|v1| v1.bind_to_port));
+    at.field("deprecated_v1")
+        .refuse_false("bind_to_port", deprecated_v1.as_ref().and_then(|v1| v1.bind_to_port));
     harmless!(StatsOnly; stat_prefix);
     harmless!(Metadata; metadata);
     harmless!(AcceptPacing; reuse_port, enable_reuse_port, max_connections_to_accept_per_socket_event);
     harmless!(NoSuchLimit; ignore_global_conn_limit, bypass_overload_manager);
-    let address = socket_addr(&at.field("address"), address);
-    let direction = match at.choice("traffic_direction", *traffic_direction)? {
-        TrafficDirection::Unspecified => Direction::Unspecified,
-        TrafficDirection::Inbound => Direction::Inbound,
-        TrafficDirection::Outbound => Direction::Outbound,
-    };
-    let (chains, default_chain) =
-        self::chains(at, filter_chains, default_filter_chain.as_ref(), direction);
-    let filters = at.each("listener_filters", listener_filters, listener_filter);
-    let access_log = access_logs(at, access_log, Place::Listener);
-    let address = address?;
-    Some(Listener {
-        name: if name.is_empty() { address.to_string().into() } else { name.as_str().into() },
-        address,
-        direction,
-        chains,
-        default_chain,
-        listener_filters: filters,
-        listener_filters_timeout: at.timeout(
-            "listener_filters_timeout",
-            listener_filters_timeout,
-            Some(LISTENER_FILTERS_TIMEOUT),
-        ),
-        continue_on_listener_filters_timeout: *continue_on_listener_filters_timeout,
-        per_connection_buffer_limit_bytes: per_connection_buffer_limit_bytes
-            .unwrap_or(CONNECTION_BUFFER_LIMIT_BYTES),
-        access_log,
-        digest: digest(message),
-    })
 }
 
 /// The chains with the default one at the end, and its index.
@@ -126,11 +135,12 @@ fn chains(
     if messages.is_empty() && default.is_none() {
         at.field("filter_chains").reject("no filter chains specified");
     }
-    let mut chains = at.each("filter_chains", messages, |at, chain| filter_chain(at, chain, direction).map(Arc::new));
+    let mut chains =
+        at.each("filter_chains", messages, |at, chain| filter_chain(at, chain, direction).map(Arc::new));
     for (i, j) in chain::overlaps(&chains) {
-        at.item("filter_chains", j).field("filter_chain_match").reject(format_args!(
-            "has the same matching rules as filter_chains[{i}], or overlapping ones"
-        ));
+        at.item("filter_chains", j)
+            .field("filter_chain_match")
+            .reject(format_args!("has the same matching rules as filter_chains[{i}], or overlapping ones"));
     }
     let default = default.and_then(|message| {
         let at = at.field("default_filter_chain");
@@ -211,12 +221,16 @@ fn chain_match(at: &At<'_>, message: &proto::FilterChainMatch) -> Option<ChainMa
     Some(ChainMatch {
         destination_port: destination_port.and_then(|port| nonzero(&at.field("destination_port"), port)),
         prefix_ranges: at.each("prefix_ranges", prefix_ranges, cidr),
-        server_names: at.each("server_names", server_names, server_name),
+        server_names: at.each("server_names", server_names, |at, name| server_name(at, name)),
         transport_protocol: (!transport_protocol.is_empty()).then(|| transport_protocol.as_str().into()),
         application_protocols: application_protocols.iter().map(|p| p.as_str().into()).collect(),
         source_prefix_ranges: at.each("source_prefix_ranges", source_prefix_ranges, cidr),
         source_ports: at.each("source_ports", source_ports, |at, port| nonzero(at, *port)),
-        direct_source_prefix_ranges: at.each("direct_source_prefix_ranges", direct_source_prefix_ranges, cidr),
+        direct_source_prefix_ranges: at.each(
+            "direct_source_prefix_ranges",
+            direct_source_prefix_ranges,
+            cidr,
+        ),
         source_type: match at.choice("source_type", *source_type)? {
             ConnectionSourceType::Any => SourceType::Any,
             ConnectionSourceType::SameIpOrLoopback => SourceType::SameIpOrLoopback,
@@ -225,7 +239,7 @@ fn chain_match(at: &At<'_>, message: &proto::FilterChainMatch) -> Option<ChainMa
     })
 }
 
-fn server_name(at: &At<'_>, name: &String) -> Option<Box<str>> {
+fn server_name(at: &At<'_>, name: &str) -> Option<Box<str>> {
     let name = name.to_ascii_lowercase();
     let fixed = name.strip_prefix("*.").unwrap_or(&name);
     if fixed.is_empty() || fixed.contains('*') {

@@ -27,6 +27,11 @@ pub trait RequestView {
     fn path(&self) -> &str;
     /// All values of a header, joined by `,` when there are several.
     fn header(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>>;
+    /// Whether any one value of a header passes `test`, each value on its own; `None` when the header is missing.
+    /// The default is right for views that hold no header twice.
+    fn any_header_value(&self, name: &HeaderName, test: &dyn Fn(&[u8]) -> bool) -> Option<bool> {
+        self.header(name).map(|value| test(&value))
+    }
     /// A number that is uniform per request, for runtime fractions.
     fn random(&self) -> u64;
 }
@@ -104,8 +109,17 @@ pub enum HeaderTest {
 pub struct QueryMatcher {
     /// `name`.
     pub name: Box<str>,
-    /// `string_match`, or `None` for `present_match`.
-    pub test: Option<StringMatcher>,
+    /// What its value must be.
+    pub test: QueryTest,
+}
+
+/// `query_parameter_match_specifier`.
+#[derive(Debug, Clone)]
+pub enum QueryTest {
+    /// `present_match` (its bool).
+    Present(bool),
+    /// `string_match`.
+    String(StringMatcher),
 }
 
 /// `envoy.type.matcher.v3.RegexMatchAndSubstitute`.

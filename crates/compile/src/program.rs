@@ -203,8 +203,10 @@ pub struct HttpConnectionManager {
     pub drain_timeout: Duration,
     /// `delayed_close_timeout`, default 1 s.
     pub delayed_close_timeout: Duration,
-    /// `http_protocol_options.accept_http_10` (with `default_host_for_http_10`).
+    /// `http_protocol_options.accept_http_10`.
     pub accept_http_10: bool,
+    /// `http_protocol_options.default_host_for_http_10`.
+    pub default_host_for_http_10: Option<Box<str>>,
     /// `http_protocol_options.allow_absolute_url`, default true.
     pub allow_absolute_url: bool,
     /// `upgrade_configs` names, lower case (`websocket`, `connect`).
@@ -489,7 +491,12 @@ pub struct CircuitBreaker {
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        CircuitBreaker { max_connections: 1024, max_pending_requests: 1024, max_requests: 1024, max_retries: 3 }
+        CircuitBreaker {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+        }
     }
 }
 

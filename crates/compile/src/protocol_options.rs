@@ -61,7 +61,12 @@ pub(crate) fn common(at: &At<'_>, message: Option<&core::HttpProtocolOptions>) -
     Common {
         idle_timeout: at.timeout("idle_timeout", idle_timeout, Some(IDLE_TIMEOUT)),
         max_connection_duration: at.timeout("max_connection_duration", max_connection_duration, None),
-        max_headers_count: at.bounded("max_headers_count", *max_headers_count, MAX_HEADERS_COUNT, (1, u32::MAX)),
+        max_headers_count: at.bounded(
+            "max_headers_count",
+            *max_headers_count,
+            MAX_HEADERS_COUNT,
+            (1, u32::MAX),
+        ),
         max_requests_per_connection: max_requests_per_connection.filter(|max| *max != 0),
     }
 }
@@ -70,11 +75,15 @@ pub(crate) fn common(at: &At<'_>, message: Option<&core::HttpProtocolOptions>) -
 pub(crate) struct Http1 {
     pub(crate) allow_absolute_url: bool,
     pub(crate) accept_http_10: bool,
+    /// `default_host_for_http_10`.
+    pub(crate) default_host: Option<Box<str>>,
 }
 
 /// Compiles the options of HTTP/1.
 pub(crate) fn http1(at: &At<'_>, message: Option<&core::Http1ProtocolOptions>) -> Http1 {
-    let Some(message) = message else { return Http1 { allow_absolute_url: true, accept_http_10: false } };
+    let Some(message) = message else {
+        return Http1 { allow_absolute_url: true, accept_http_10: false, default_host: None };
+    };
     let core::Http1ProtocolOptions {
         allow_absolute_url,
         accept_http_10,
@@ -88,14 +97,19 @@ pub(crate) fn http1(at: &At<'_>, message: Option<&core::Http1ProtocolOptions>) -
         allow_custom_methods,
         ignore_http_11_upgrade,
     } = message;
-    refuse!(at; default_host_for_http_10, header_key_format, enable_trailers, allow_chunked_length);
+    refuse!(at; header_key_format, enable_trailers, allow_chunked_length);
     refuse!(at; send_fully_qualified_url, allow_custom_methods, ignore_http_11_upgrade);
     at.refuse_true(
         "override_stream_error_on_invalid_http_message",
         *override_stream_error_on_invalid_http_message,
     );
     harmless!(ParserChoice; use_balsa_parser);
-    Http1 { allow_absolute_url: allow_absolute_url.unwrap_or(true), accept_http_10: *accept_http_10 }
+    at.header_value("default_host_for_http_10", default_host_for_http_10);
+    Http1 {
+        allow_absolute_url: allow_absolute_url.unwrap_or(true),
+        accept_http_10: *accept_http_10,
+        default_host: Some(default_host_for_http_10.as_str().into()).filter(|host: &Box<str>| !host.is_empty()),
+    }
 }
 
 /// Bounds of the HTTP/2 windows, and of `max_concurrent_streams`.

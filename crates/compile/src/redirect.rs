@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 
 use crate::matcher::{PathMatcher, RequestView, RewritePattern, without_query};
 use crate::route::{Forward, Redirect, RedirectPath, Route};
@@ -24,7 +24,9 @@ impl Forward {
 /// The path with the part that the route matched replaced: the prefix, or for other matchers the whole path.
 fn replace_matched(route: &Route, path: &str, replacement: &str) -> String {
     let matched = match &route.path {
-        PathMatcher::Exact(text, _) | PathMatcher::Prefix(text, _) | PathMatcher::Separated(text, _) => text.len(),
+        PathMatcher::Exact(text, _) | PathMatcher::Prefix(text, _) | PathMatcher::Separated(text, _) => {
+            text.len()
+        }
         PathMatcher::Regex(_) | PathMatcher::Connect => without_query(path).len(),
     };
     [replacement, path.get(matched..).unwrap_or_default()].concat()
@@ -33,6 +35,17 @@ fn replace_matched(route: &Route, path: &str, replacement: &str) -> String {
 fn replace_by_regex(pattern: &RewritePattern, path: &str) -> String {
     let bare = without_query(path);
     [&*pattern.apply(bare), &path[bare.len()..]].concat()
+}
+
+/// The `location` header of a direct response that `route` gives with `status`: Envoy says with 201 and all 3xx
+/// where the request went.
+pub fn direct_response_location(
+    status: StatusCode,
+    view: &impl RequestView,
+    route: &Route,
+) -> Option<String> {
+    let has_location = status == StatusCode::CREATED || status.is_redirection();
+    has_location.then(|| Redirect::to_itself().location(view, route))
 }
 
 impl Redirect {
@@ -66,6 +79,19 @@ impl Redirect {
         };
         let drops_port = self.port.is_some() || (is_default && spoken != scheme.as_bytes());
         if drops_port { &authority[..colon] } else { authority }
+    }
+
+    /// A redirect that changes nothing.
+    fn to_itself() -> Redirect {
+        Redirect {
+            status: StatusCode::MOVED_PERMANENTLY,
+            scheme: None,
+            host: None,
+            port: None,
+            path: RedirectPath::Keep,
+            strip_query: false,
+            keep_port: false,
+        }
     }
 
     fn path<'p>(&'p self, path: &'p str, route: &Route) -> Cow<'p, str> {

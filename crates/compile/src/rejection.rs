@@ -15,11 +15,7 @@ pub struct Rejection {
 
 impl Rejection {
     /// A rejection of the field at `path`.
-    pub fn new(
-        resource: impl Into<String>,
-        path: impl Into<String>,
-        reason: impl Into<String>,
-    ) -> Rejection {
+    pub fn new(resource: impl Into<String>, path: impl Into<String>, reason: impl Into<String>) -> Rejection {
         Rejection { resource: resource.into(), path: path.into(), reason: reason.into() }
     }
 }
@@ -27,6 +23,10 @@ impl Rejection {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Rejection { resource, path, reason } = self;
-        if path.is_empty() { write!(f, "{resource}: {reason}") } else { write!(f, "{resource}: {path}: {reason}") }
+        if path.is_empty() {
+            write!(f, "{resource}: {reason}")
+        } else {
+            write!(f, "{resource}: {path}: {reason}")
+        }
     }
 }

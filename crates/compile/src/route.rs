@@ -138,6 +138,9 @@ pub struct Forward {
     /// `max_stream_duration.grpc_timeout_header_max` / `max_grpc_timeout`: honour `grpc-timeout` up to this
     /// (`ZERO`: without bound).
     pub max_grpc_timeout: Option<Duration>,
+    /// `max_stream_duration` is there, Envoy's newer way: `timeout` does not hold then, and `grpc-timeout` ends
+    /// the stream instead of the wait for the upstream.
+    pub uses_stream_duration: bool,
     /// `retry_policy`.
     pub retry: Option<Arc<RetryPolicy>>,
     /// `prefix_rewrite`.
@@ -255,6 +258,9 @@ pub struct RetryPolicy {
     pub avoid_previous_hosts: bool,
     /// `host_selection_retry_max_attempts`, default 1.
     pub host_selection_attempts: u32,
+    /// The `previous_priorities` retry priority is there, with this `update_frequency`: after so many attempts,
+    /// priorities that were tried are left out. Without effect where hosts have one priority.
+    pub previous_priorities: Option<u32>,
 }
 
 /// The conditions of `retry_on`, a bit each.

@@ -131,10 +131,9 @@ pub(crate) fn socket_addr(at: &At<'_>, address: &Option<Address>) -> Option<Sock
     let (host, port) = host_port(at, address)?;
     match host.parse::<IpAddr>() {
         Ok(ip) => Some(SocketAddr::new(ip, port)),
-        Err(_) => at
-            .field("socket_address")
-            .field("address")
-            .none(format_args!("malformed IP address: {host}; a name needs a STRICT_DNS or LOGICAL_DNS cluster")),
+        Err(_) => at.field("socket_address").field("address").none(format_args!(
+            "malformed IP address: {host}; a name needs a STRICT_DNS or LOGICAL_DNS cluster"
+        )),
     }
 }
 

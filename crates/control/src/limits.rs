@@ -15,8 +15,12 @@ pub(crate) const REPORT_QUEUE: usize = 256;
 /// How long the end of the process waits for reports to be printed.
 pub(crate) const REPORT_FLUSH: Duration = Duration::from_millis(500);
 
-/// How long the end of the process waits for the servers.
-pub(crate) const SHUTDOWN: Duration = Duration::from_secs(3);
+/// How long the end of the process waits for the servers. Streams are ended at once; a connection that lingers
+/// after that has nothing more to get.
+pub(crate) const SHUTDOWN: Duration = Duration::from_millis(300);
 
 /// Generations whose start is remembered, to tell how long proxies took to take them.
 pub(crate) const REMEMBERED_GENERATIONS: usize = 64;
+
+/// Objects that the report of a refusal names.
+pub(crate) const MAX_BLAMED: usize = 5;

@@ -162,3 +162,6 @@ async fn gather(batches: &mut mpsc::Receiver<Batch>) -> Option<(Batch, Instant)>
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

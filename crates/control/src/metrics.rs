@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     virtual_services: AtomicU64,
     findings: Mutex<BTreeMap<&'static str, u64>>,
     reports_dropped: AtomicU64,
+    internal_errors: AtomicU64,
 }
 
 impl Metrics {
@@ -49,6 +50,7 @@ impl Metrics {
             virtual_services: AtomicU64::new(0),
             findings: Mutex::default(),
             reports_dropped: AtomicU64::new(0),
+            internal_errors: AtomicU64::new(0),
         }
     }
 
@@ -89,6 +91,10 @@ impl Metrics {
         self.reports_dropped.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn translation_failed(&self) {
+        self.internal_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The text format. `connected`: proxies by protocol variant.
     pub(crate) fn text(&self, connected: &BTreeMap<String, u64>) -> String {
         let mut page = Page(String::with_capacity(4 << 10));
@@ -105,6 +111,8 @@ impl Metrics {
             "Updates that proxies refused, by type; look for the reason in the log.",
         );
         page.by_label("pilot_total_xds_rejects", "type", pairs(&lock(&self.rejects)));
+        let help = "Translations that failed by a bug; the proxies concerned keep what they have. Report it.";
+        page.single("pilot_total_xds_internal_errors", "counter", help, &self.internal_errors);
         let help = "Seconds from a change to a proxy having taken all of it.";
         page.histogram("pilot_proxy_convergence_time", help, &lock(&self.convergence));
         let help = "Seconds that changes were gathered before they were applied.";

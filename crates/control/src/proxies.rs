@@ -2,16 +2,17 @@
 //! what each proxy was sent and has taken.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use meltemi_envoy::type_url;
-use meltemi_translate::{Options, ProxyShape, translate};
+use meltemi_translate::{Options, Origin, Origins, ProxyShape, translate};
 use meltemi_xds::server::{Answer, Client, Provider, Refusal, Rejection, Sent};
 use meltemi_xds::{Config, Mode, Resource, ResourceSet};
 use tokio::sync::watch;
 
-use crate::limits::REMEMBERED_GENERATIONS;
+use crate::limits::{MAX_BLAMED, REMEMBERED_GENERATIONS};
 use crate::mesh::{Findings, Generation};
 use crate::metrics::Metrics;
 use crate::reports::{Report, Reports};
@@ -59,7 +60,7 @@ impl ProxyStatus {
 /// The proxies of one shape.
 struct Class {
     configs: watch::Sender<Arc<Config>>,
-    generation: u64,
+    origins: Arc<Origins>,
     clients: usize,
 }
 
@@ -112,13 +113,24 @@ impl Proxies {
         };
         self.is_loaded.send_replace(true);
         for (shape, previous) in classes {
-            let config = Arc::new(self.config(&generation, &shape, Some(&previous)));
+            let translation =
+                catch_unwind(AssertUnwindSafe(|| self.config(&generation, &shape, Some(&previous))));
+            let Ok((config, origins)) = translation else {
+                self.failed(&generation, &shape);
+                continue;
+            };
             let mut state = self.lock();
             if let Some(class) = state.classes.get_mut(&shape) {
-                class.generation = generation.number;
+                class.origins = origins;
                 class.configs.send_replace(config);
             }
         }
+    }
+
+    /// A bug of ours. These proxies keep their last configuration; the others must not suffer.
+    fn failed(&self, generation: &Generation, shape: &ProxyShape) {
+        tracing::error!(generation = generation.number, ?shape, "translation panicked");
+        self.metrics.translation_failed();
     }
 
     pub(crate) fn set_findings(&self, findings: Arc<Findings>) {
@@ -147,7 +159,12 @@ impl Proxies {
     }
 
     /// The translation. A type that has not changed keeps the set of the previous one.
-    fn config(&self, generation: &Generation, shape: &ProxyShape, previous: Option<&Config>) -> Config {
+    fn config(
+        &self,
+        generation: &Generation,
+        shape: &ProxyShape,
+        previous: Option<&Config>,
+    ) -> (Arc<Config>, Arc<Origins>) {
         let resources = translate(&generation.snapshot, shape, &self.options);
         let sets = resources.by_type().into_iter().map(|(type_url, resources)| {
             let set: ResourceSet = resources.iter().map(|resource| wire(resource)).collect();
@@ -155,7 +172,8 @@ impl Proxies {
                 previous.and_then(|p| p.of_type(type_url)).filter(|old| old.version() == set.version());
             (type_url.to_owned(), same.map_or_else(|| Arc::new(set), Arc::clone))
         });
-        Config { generation: generation.identifier(), types: sets.collect() }
+        let config = Config { generation: generation.identifier(), types: sets.collect() };
+        (Arc::new(config), Arc::new(resources.origins))
     }
 
     /// A watch on the configuration of a shape. Translation happens outside the lock, so a new shape holds up
@@ -172,15 +190,34 @@ impl Proxies {
                 }
                 generation
             };
-            let config = Arc::new(self.config(&generation, shape, None));
+            let (config, origins) = self.config(&generation, shape, None);
             let mut state = self.lock();
             let is_current = state.generation.as_ref().is_some_and(|g| g.number == generation.number);
             if is_current && !state.classes.contains_key(shape) {
-                let class =
-                    Class { configs: watch::Sender::new(config), generation: generation.number, clients: 0 };
+                let class = Class { configs: watch::Sender::new(config), origins, clients: 0 };
                 state.classes.insert(Arc::clone(shape), class);
             }
         }
+    }
+
+    /// What the user wrote that a refusal is about: for each resource that the reason names, the object behind
+    /// the part that it names.
+    fn blamed(&self, client: &Client, rejection: &Rejection) -> Vec<Origin> {
+        let state = self.lock();
+        let Some(proxy) = state.proxies.get(&client.id) else { return Vec::new() };
+        let Some(class) = state.classes.get(&proxy.shape) else { return Vec::new() };
+        let mut closest: BTreeMap<&str, (&str, &Origin)> = BTreeMap::new();
+        for (place, origin) in class.origins.iter() {
+            let is_named = place.type_url == rejection.answer.type_url
+                && rejection.reason.contains(&place.resource)
+                && rejection.reason.contains(&place.path);
+            let is_closer =
+                closest.get(&*place.resource).is_none_or(|(path, _)| path.len() < place.path.len());
+            if is_named && is_closer {
+                closest.insert(&place.resource, (&place.path, origin));
+            }
+        }
+        closest.into_values().take(MAX_BLAMED).map(|(_, origin)| origin.clone()).collect()
     }
 
     fn update(&self, client: &Client, type_url: &str, change: impl FnOnce(&mut TypeStatus)) {
@@ -248,6 +285,7 @@ impl Provider for Proxies {
             type_url: answer.type_url.clone(),
             generation: answer.generation.clone(),
             reason: rejection.reason.clone(),
+            blamed: self.blamed(client, rejection),
         });
     }
 

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
 use meltemi_api::{Diagnostic, ObjectId, render};
+use meltemi_translate::Origin;
 
 use crate::limits::{REPORT_FLUSH, REPORT_QUEUE};
 use crate::mesh::Findings;
@@ -21,7 +22,18 @@ pub(crate) enum Report {
     /// All that is wrong now.
     Findings(Arc<Findings>),
     /// A proxy has refused an update.
-    Rejected { node: String, type_url: String, generation: String, reason: String },
+    Rejected {
+        /// Node id.
+        node: String,
+        /// Type of the update.
+        type_url: String,
+        /// Generation of the update.
+        generation: String,
+        /// What the proxy says.
+        reason: String,
+        /// What the user wrote that it is about, as far as that is known.
+        blamed: Vec<Origin>,
+    },
     /// A proxy has taken an update.
     Accepted { node: String, type_url: String },
     /// A proxy has gone.
@@ -134,8 +146,12 @@ impl Ledger {
     fn text(&mut self, report: &Report) -> String {
         match report {
             Report::Findings(findings) => self.findings(findings),
-            Report::Rejected { node, type_url, generation, reason } => {
-                self.rejected(node, type_url, generation, reason)
+            Report::Rejected { node, type_url, generation, reason, blamed } => {
+                let origins: String = blamed.iter().map(origin_line).collect();
+                match self.rejected(node, type_url, generation, reason) {
+                    said if said.is_empty() => said,
+                    said => said + &origins,
+                }
             }
             Report::Accepted { node, type_url } => self.accepted(node, type_url),
             Report::Gone { node } => {
@@ -194,6 +210,10 @@ impl Ledger {
     fn line(&self, color: &str, head: &str, rest: &str) -> String {
         if self.color { format!("{color}{head}{PLAIN}: {rest}\n") } else { format!("{head}: {rest}\n") }
     }
+}
+
+fn origin_line(origin: &Origin) -> String {
+    format!("   from {} {} ({}:{})\n", origin.object, origin.field, origin.file, origin.line)
 }
 
 const RED: &str = "\x1b[1;31m";

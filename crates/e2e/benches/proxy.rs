@@ -157,8 +157,8 @@ async fn sample(running: &Running, http2: bool) -> anyhow::Result<Sample> {
 }
 
 fn latency(report: &Report, quantile: &str) -> anyhow::Result<f64> {
-    let us = report.0["latency_us"][quantile].as_f64();
-    us.with_context(|| format!("no latency_us.{quantile} in {report:?}"))
+    let ms = report.0["latency_ms"][quantile].as_f64();
+    Ok(ms.with_context(|| format!("no latency_ms.{quantile} in {report:?}"))? * 1000.0)
 }
 
 /// Runs h2load as fast as the proxy answers; gives the number of good answers.

@@ -228,7 +228,7 @@ impl Report {
     pub fn failed(&self) -> u64 {
         let good = |(status, count): (&String, &Value)| status.starts_with('2').then(|| count.as_u64()).flatten();
         let good: u64 = self.map("statuses").iter().filter_map(good).sum();
-        self.completed() - good + self.map("errors").values().filter_map(Value::as_u64).sum::<u64>()
+        self.completed() - good + self.map("failures").values().filter_map(Value::as_u64).sum::<u64>()
     }
 
     /// Responses whose versions contain `word`.

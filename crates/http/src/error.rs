@@ -84,7 +84,6 @@ impl ProtocolError {
     pub fn body(self) -> &'static str {
         match self.detail {
             "request_header_timeout" => "request header timeout",
-            "low_version" | "missing_host_header" => "",
             _ => self.status.canonical_reason().unwrap_or(""),
         }
     }

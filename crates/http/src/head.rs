@@ -36,7 +36,8 @@ pub struct RequestHead {
     pub method: Method,
     /// `:scheme`, or the scheme of an absolute-form target; `None` on an ordinary HTTP/1 request.
     pub scheme: Option<Text>,
-    /// `:authority`, or the authority of an absolute-form or authority-form target, or `Host`.
+    /// `:authority`, or the authority of an absolute-form or authority-form target, or `Host`. `None` on a request without
+    /// any, which must be answered with 400 unless it is HTTP/1.0.
     pub authority: Option<Text>,
     /// Path with query; `*` for `OPTIONS *`; empty for plain CONNECT.
     pub path: Text,

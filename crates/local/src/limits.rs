@@ -34,7 +34,8 @@ pub(crate) const SHUTDOWN: Duration = Duration::from_secs(5);
 pub(crate) const SHUTDOWN_STEP: Duration = Duration::from_millis(1200);
 /// How long a replica that is scaled away may take, when its pod template does not say.
 pub(crate) const TERMINATION_GRACE: Duration = Duration::from_secs(30);
-/// Between taking a replica out of the endpoints and asking it to stop: time for the proxies to hear of it.
+/// From the write of the state file until every proxy has it: between taking a replica out of the endpoints and asking it
+/// to stop, and between the last replica's readiness and telling people that the mesh runs.
 pub(crate) const ENDPOINT_PROPAGATION: Duration = Duration::from_millis(500);
 /// Events between the tasks of `up` and its loop; a full queue makes the tasks wait.
 pub(crate) const EVENT_QUEUE: usize = 1024;

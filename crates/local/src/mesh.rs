@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::instance::{APP, App, Instance};
-use crate::limits::{CONTROL_PLANE_START, EVENT_QUEUE, SCAN_PERIOD, STATE_DEBOUNCE};
+use crate::limits::{CONTROL_PLANE_START, ENDPOINT_PROPAGATION, EVENT_QUEUE, SCAN_PERIOD, STATE_DEBOUNCE};
 use crate::manifests::Manifests;
 use crate::mark;
 use crate::plan::{Memory, Plan, documents};
@@ -72,6 +72,8 @@ struct Mesh {
     told: Vec<Diagnostic>,
     /// When the file of replicas is due, if it is out of date.
     state_due: Option<Instant>,
+    /// When every proxy has heard of what was written last.
+    heard_due: Option<Instant>,
     /// When the table is printed at the latest; `None` once it is.
     summary_due: Option<Instant>,
 }
@@ -162,6 +164,7 @@ impl Mesh {
             control: Control::default(),
             told: Vec::new(),
             state_due: None,
+            heard_due: None,
             summary_due: Some(Instant::now() + wait_ready),
         };
         Ok((mesh, inbox))
@@ -183,8 +186,8 @@ impl Mesh {
         let mut scan = interval(SCAN_PERIOD);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due =
-                [self.state_due, self.summary_due, self.control.proxies_due].into_iter().flatten().min();
+            let dues = [self.state_due, self.heard_due, self.summary_due, self.control.proxies_due];
+            let due = dues.into_iter().flatten().min();
             tokio::select! {
                 Some((unit, notice)) = inbox.notices.recv() => self.noticed(unit, notice).await,
                 Some(verdict) = inbox.verdicts.recv() => self.judged(verdict).await,
@@ -208,10 +211,14 @@ impl Mesh {
         if self.state_due.is_some_and(|due| due <= now) {
             self.write_state();
         }
+        if self.heard_due.is_some_and(|due| due <= now) {
+            self.heard_due = None;
+        }
         self.roll_out();
         if let Some(due) = self.summary_due {
             let (ready, all) = self.progress();
-            match ready == all || due <= now {
+            let is_complete = ready == all && self.state_due.is_none() && self.heard_due.is_none();
+            match is_complete || due <= now {
                 true => self.summarise(),
                 false => self.terminal.progress(format!("starting: {ready} of {all} ready")),
             }
@@ -298,6 +305,7 @@ impl Mesh {
     /// Tells the control plane who is there and who is ready.
     fn write_state(&mut self) {
         self.state_due = None;
+        self.heard_due = Some(Instant::now() + ENDPOINT_PROPAGATION);
         let ready =
             self.instances.iter().filter(|(_, instance)| instance.is_ready()).map(|(name, _)| name.clone());
         let text = documents(&self.plan, &ready.collect());

@@ -192,7 +192,7 @@ fn describe(summary: &Summary) -> String {
 
 fn table(summary: &Summary) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     table.set_header(["WORKLOAD", "VERSION", "ADDRESS", "PROGRAM", "READY", "RESTARTS", "PID"]);
     for row in summary.replicas.iter().chain(&summary.gateways) {
         table.add_row([

@@ -53,7 +53,10 @@ pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     if plan == Plan::default() {
-        bail!("{} holds no Deployment and no Gateway: there is nothing to run", root.display());
+        bail!(
+            "{} holds no Deployment that can run here and no Gateway: there is nothing to do",
+            root.display()
+        );
     }
     let programs = programs(&args, &root, &state, &block, terminal.color())?;
     let setup = Setup {

@@ -17,6 +17,7 @@ use crate::record::RecordView;
 pub mod format;
 mod writer;
 
+pub(crate) use writer::check;
 pub use writer::{LogSink, LogWriter};
 
 /// When lines leave the worker.

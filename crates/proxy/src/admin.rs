@@ -129,7 +129,12 @@ const ENDPOINTS: &[Endpoint] = &[
     post("/healthcheck/fail", "cause the server to fail health checks", &[], control::fail_health_checks),
     post("/healthcheck/ok", "cause the server to pass health checks", &[], control::pass_health_checks),
     get("/help", "print out list of admin commands", &[], help),
-    get("/hot_restart_version", "print the hot restart compatibility version", &[], info::hot_restart_version),
+    get(
+        "/hot_restart_version",
+        "print the hot restart compatibility version",
+        &[],
+        info::hot_restart_version,
+    ),
     get("/listeners", "print listener info", listeners::PARAMS, listeners::listeners),
     post("/logging", "query/change logging levels", control::LOGGING_PARAMS, control::logging),
     get("/memory", "print current allocation/heap usage", &[], info::memory),
@@ -137,9 +142,17 @@ const ENDPOINTS: &[Endpoint] = &[
     get("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[], info::ready),
     post("/reopen_logs", "reopen access logs", &[], control::reopen_logs),
     get("/runtime", "print runtime values", &[], info::runtime),
-    Endpoint { heavy: true, ..get("/server_info", "print server version/status information", &[], info::server_info) },
+    Endpoint {
+        heavy: true,
+        ..get("/server_info", "print server version/status information", &[], info::server_info)
+    },
     get("/stats", "print server stats", stats::PARAMS, stats::stats),
-    get("/stats/prometheus", "print server stats in prometheus format", stats::PROMETHEUS_PARAMS, stats::prometheus),
+    get(
+        "/stats/prometheus",
+        "print server stats in prometheus format",
+        stats::PROMETHEUS_PARAMS,
+        stats::prometheus,
+    ),
 ];
 
 type Answer = fn(&Admin, &Params) -> Reply;
@@ -162,7 +175,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
 }
 
 async fn dispatch(State(admin): State<Arc<Admin>>, request: Request<axum::body::Body>) -> Reply {
-    let path = request.uri().path();
+    // Envoy's interface merges slashes: a route that rewrites `/admin/` to `/` sends `//ready`.
+    let path = format!("/{}", request.uri().path().trim_start_matches('/'));
     let Some(endpoint) = ENDPOINTS.iter().find(|endpoint| endpoint.path == path) else {
         return Reply::error(StatusCode::NOT_FOUND, format!("invalid path. {}", help_text()));
     };

@@ -2,22 +2,25 @@
 //!
 //! The main thread runs a single-threaded runtime for configuration, DNS, admin and signals; workers are threads
 //! of their own. The way down: `/ready` fails and clients are asked to go while new connections are still
-//! accepted, until nobody is left (at least a second, at most `--drain-time-s`); then listeners close, what is
-//! still under way may finish for a few seconds, and the process ends with 0. This is the drain of Istio's agent
-//! (`EXIT_ON_ZERO_ACTIVE_CONNECTIONS`), done here so that the proxy needs no agent around it. A second signal
-//! ends the process at once; so does `/quitquitquit`, as in Envoy.
+//! accepted, until nobody has come or been connected for a second, at most for `--drain-time-s`; then listeners
+//! close, what is still under way may finish for a few seconds, and the process ends with 0. Static listeners do
+//! not count when there are dynamic ones: probes and scrapes come by them for as long as the process lives. This
+//! is the drain of Istio's agent (`EXIT_ON_ZERO_ACTIVE_CONNECTIONS`), done here so that the proxy needs no agent
+//! around it. A second signal ends the process at once; so does `/quitquitquit`, as in Envoy.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use meltemi_compile::Rejection;
+use meltemi_compile::program::Name;
 use meltemi_runtime::logging;
 use meltemi_runtime::signal::Shutdown;
 use meltemi_runtime::task;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -25,15 +28,16 @@ use crate::access_log::{FlushPolicy, LogSink, LogWriter};
 use crate::admin::{self, Admin};
 use crate::bootstrap::{self, Start};
 use crate::command_line::{Mode, ProxyArgs};
-use crate::config::{Configurator, Setup};
+use crate::config::{Configurator, Setup, Store};
 use crate::istio_stats::NodeFacts;
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
 use crate::upstream::shared::HostStates;
 use crate::worker::{self, Command, WorkerContext, WorkerHandle};
 
-/// Shortest drain, so that load balancers in front notice the failing readiness.
-const MIN_DRAIN: Duration = Duration::from_secs(1);
+/// For how long nobody may have come or be connected before the drain ends early. It is also the shortest drain,
+/// so that load balancers in front notice the failing readiness.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How long requests may go on after listeners are closed.
 const MAX_FINISH: Duration = Duration::from_secs(5);
@@ -52,18 +56,21 @@ pub fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     let logging = logging::init(args.effective_log_level()?).ok();
     let start = bootstrap::start(bootstrap::read(&args)?).map_err(|refused| refusal(&refused))?;
     for field in &start.notes {
-        tracing::warn!(field, "bootstrap: the field has no effect");
+        tracing::info!(field, "bootstrap: the field has no effect");
     }
     for option in args.without_effect() {
         tracing::debug!(option, "command line: the option has no effect");
     }
     if args.mode == Mode::Validate {
-        let name = args.config_path.as_deref().map_or("--config-yaml".into(), |path| path.display().to_string());
+        let name =
+            args.config_path.as_deref().map_or("--config-yaml".into(), |path| path.display().to_string());
         println!("configuration '{name}' OK");
         return Ok(ExitCode::SUCCESS);
     }
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the main runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the main runtime")?;
     runtime.block_on(serve(args, start, logging))
 }
 
@@ -101,7 +108,7 @@ async fn serve(args: ProxyArgs, start: Start, logging: Option<logging::Handle>) 
                 lifecycle.drain();
                 let drain_time = Duration::from_secs(u64::from(args.drain_time_s));
                 tokio::select! {
-                    () = workers.drain(drain_time) => ExitCode::SUCCESS,
+                    () = workers.drain(drain_time, &running.store) => ExitCode::SUCCESS,
                     cause = shutdown.requested() => {
                         tracing::warn!(%cause, "asked again: ending at once");
                         ExitCode::FAILURE
@@ -116,14 +123,32 @@ async fn serve(args: ProxyArgs, start: Start, logging: Option<logging::Handle>) 
     };
     drop(running);
     workers.stop();
-    writer.join();
+    writer.finish();
+    tracing::info!("exiting");
     Ok(exit)
 }
 
 /// The tasks of the main thread; they end when this is dropped.
 struct Running {
+    store: Arc<Mutex<Store>>,
     _configurator: task::Task<()>,
     _admin: Option<task::Task<()>>,
+    _signals: task::Task<()>,
+}
+
+/// `SIGUSR1` reopens access logs, as log rotation asks for it, and `SIGHUP` does nothing, as in Envoy. Both would
+/// end the process if nobody took them.
+fn watch_signals(logs: LogSink) -> anyhow::Result<task::Task<()>> {
+    let mut reopen = signal(SignalKind::user_defined1()).context("take SIGUSR1")?;
+    let mut hangup = signal(SignalKind::hangup()).context("take SIGHUP")?;
+    Ok(task::spawn("signals", async move {
+        loop {
+            tokio::select! {
+                _ = reopen.recv() => logs.reopen(),
+                _ = hangup.recv() => tracing::debug!("SIGHUP has no effect"),
+            }
+        }
+    }))
 }
 
 async fn start_configuration(
@@ -148,7 +173,7 @@ async fn start_configuration(
     };
     let configurator = Configurator::new(setup).map_err(|refused| refusal(&refused))?;
     let admin = Admin {
-        store,
+        store: Arc::clone(&store),
         addresses: configurator.addresses(),
         registry: Arc::clone(&workers.registry),
         hosts: Arc::clone(&workers.hosts),
@@ -166,7 +191,12 @@ async fn start_configuration(
         Some(address) => Some(start_admin(address, admin, args).await?),
         None => None,
     };
-    Ok(Running { _configurator: task::spawn("config", configurator.run()), _admin: admin })
+    Ok(Running {
+        store,
+        _configurator: task::spawn("config", configurator.run()),
+        _admin: admin,
+        _signals: watch_signals(workers.logs.clone())?,
+    })
 }
 
 async fn start_admin(address: SocketAddr, admin: Admin, args: &ProxyArgs) -> anyhow::Result<task::Task<()>> {
@@ -223,24 +253,34 @@ impl Workers {
         }
     }
 
-    fn connections(&self) -> usize {
-        self.handles.iter().map(WorkerHandle::connections).sum()
-    }
-
     /// Asks clients to go and waits for it; see the module.
-    async fn drain(&self, drain_time: Duration) {
+    async fn drain(&self, drain_time: Duration, store: &Mutex<Store>) {
         self.tell(|| Command::Drain { inbound_only: false });
-        tokio::time::sleep(MIN_DRAIN.min(drain_time)).await;
-        self.until_idle(Instant::now() + drain_time.saturating_sub(MIN_DRAIN)).await;
+        let deadline = Instant::now() + drain_time;
+        let mut accepted = self.traffic(store).1;
+        let mut quiet_since = Instant::now();
+        while Instant::now() < deadline && quiet_since.elapsed() < QUIET {
+            tokio::time::sleep(DRAIN_POLL).await;
+            let (open, total) = self.traffic(store);
+            if open > 0 || total != accepted {
+                accepted = total;
+                quiet_since = Instant::now();
+            }
+        }
         self.tell(|| Command::StopListeners { inbound_only: false });
         tokio::time::sleep(DRAIN_POLL).await;
-        self.until_idle(Instant::now() + MAX_FINISH).await;
-    }
-
-    async fn until_idle(&self, deadline: Instant) {
-        while self.connections() > 0 && Instant::now() < deadline {
+        let deadline = Instant::now() + MAX_FINISH;
+        while self.traffic(store).0 > 0 && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
+    }
+
+    /// Connections that are open, and all that ever were, on the listeners that the drain waits for.
+    fn traffic(&self, store: &Mutex<Store>) -> (u64, u64) {
+        let store = store.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_dynamic = |name: &Name| store.listeners().get(name).is_some_and(|entry| !entry.is_static);
+        let any_dynamic = store.listeners().keys().any(is_dynamic);
+        self.registry.downstream_connections(|name| !any_dynamic || is_dynamic(name))
     }
 
     fn stop(self) {

@@ -56,12 +56,27 @@ pub(crate) struct Start {
     pub(crate) notes: Vec<&'static str>,
 }
 
-/// Reads the file and `--config-yaml`; the latter is merged over as protobuf merges messages.
+/// Reads the file and `--config-yaml` on a thread of its own, so that the many megabytes of descriptors that
+/// protobuf JSON needs live in an arena of the allocator that can be given back whole.
+///
+/// # Errors
+/// If there is no configuration, or it cannot be read.
 pub(crate) fn read(args: &ProxyArgs) -> anyhow::Result<Bootstrap> {
+    let encoded = std::thread::scope(|scope| {
+        let reading = std::thread::Builder::new().name("bootstrap".to_owned());
+        let thread = reading.spawn_scoped(scope, || Ok(parse(args)?.encode_to_vec()))?;
+        thread.join().unwrap_or_else(|_| anyhow::bail!("reading the bootstrap panicked"))
+    })?;
+    Ok(Bootstrap::decode(encoded.as_slice()).expect("invariant: what was just encoded decodes"))
+}
+
+/// The text of `--config-yaml` is merged over the file as protobuf merges messages.
+fn parse(args: &ProxyArgs) -> anyhow::Result<Bootstrap> {
     let codec = Codec::new();
     let mut message = Bootstrap::default();
     if let Some(path) = &args.config_path {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read bootstrap {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("read bootstrap {}", path.display()))?;
         message = codec.parse(&text).with_context(|| format!("bootstrap {}", path.display()))?;
     } else if args.config_yaml.is_none() {
         anyhow::bail!("no configuration: give --config-path FILE or --config-yaml TEXT");
@@ -98,7 +113,10 @@ pub(crate) fn start(message: Bootstrap) -> Result<Start, Vec<Rejection>> {
         }
     };
     if ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
-        check.refuse("node", "id and cluster are required when there is a control plane (--service-node, --service-cluster)");
+        check.refuse(
+            "node",
+            "id and cluster are required when there is a control plane (--service-node, --service-cluster)",
+        );
     }
     let admin = message.admin.as_ref().and_then(|admin| check.admin(admin));
     if !check.refused.is_empty() {

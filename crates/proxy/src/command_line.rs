@@ -28,7 +28,7 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub drain_time_s: u32,
 
-    /// Whether draining asks more and more connections to go, or all at once.
+    /// No effect (while draining, every response asks its client to go).
     #[arg(long, value_name = "STRATEGY", value_enum, default_value_t = DrainStrategy::Gradual)]
     pub drain_strategy: DrainStrategy,
 
@@ -64,7 +64,7 @@ pub struct ProxyArgs {
     #[arg(long)]
     pub disable_hot_restart: bool,
 
-    /// Accept unknown fields in the bootstrap.
+    /// No effect yet (unknown fields in the bootstrap are refused by name).
     #[arg(long)]
     pub allow_unknown_static_fields: bool,
 
@@ -142,8 +142,9 @@ impl ProxyArgs {
     pub(crate) fn effective_log_level(&self) -> anyhow::Result<Level> {
         let mut level = self.log_level;
         for component in self.component_log_level.split(',').filter(|part| !part.is_empty()) {
-            let (name, text) =
-                component.split_once(':').with_context(|| format!("--component-log-level {component}: no `:`"))?;
+            let (name, text) = component
+                .split_once(':')
+                .with_context(|| format!("--component-log-level {component}: no `:`"))?;
             let own: Level = text.parse().with_context(|| format!("--component-log-level {name}"))?;
             level = level.min(own);
         }
@@ -154,6 +155,8 @@ impl ProxyArgs {
     pub(crate) fn without_effect(&self) -> Vec<&'static str> {
         let given = [
             (self.parent_shutdown_time_s != 900, "--parent-shutdown-time-s"),
+            (self.drain_strategy != DrainStrategy::Gradual, "--drain-strategy"),
+            (self.allow_unknown_static_fields, "--allow-unknown-static-fields"),
             (!self.log_format.is_empty(), "--log-format"),
             (self.local_address_ip_version != "v4", "--local-address-ip-version"),
             (self.disable_hot_restart, "--disable-hot-restart"),

@@ -19,7 +19,12 @@ pub(crate) struct Generation {
 
 impl Generation {
     /// The generation of `program`, taking over from `old` whatever did not change.
-    pub(crate) fn next(old: &Generation, program: Arc<Program>, stats: &WorkerStats, states: &HostStates) -> Generation {
+    pub(crate) fn next(
+        old: &Generation,
+        program: Arc<Program>,
+        stats: &WorkerStats,
+        states: &HostStates,
+    ) -> Generation {
         let clusters = program
             .clusters
             .iter()

@@ -5,8 +5,8 @@
 //! counters. Everything that needs no socket is decided by `meltemi-compile`; bytes are parsed by `meltemi-http`.
 //! Must not know: Istio objects, the snapshot, how Envoy resources are translated.
 //!
-//! Layers: boot > config > admin > worker > listener > http, tcp > router > upstream > access_log > istio_stats > record > stats;
-//! a module may name only modules to its right.
+//! Layers: boot > admin > bootstrap > config > command_line > lifecycle > worker > listener > http, tcp > router >
+//! upstream > access_log > istio_stats > record > stats; a module may name only modules to its right.
 
 pub mod access_log;
 pub mod admin;
@@ -23,7 +23,9 @@ mod random;
 pub mod record;
 mod relay;
 mod router;
+mod shared;
 pub mod stats;
+mod stream;
 mod tcp;
 mod timer;
 pub mod upstream;

@@ -22,12 +22,13 @@ use tokio::task::AbortHandle;
 
 use self::sniff::Sniffed;
 use crate::access_log::Logger;
-use crate::http::Manager;
+use crate::http;
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
+use crate::shared::Shared;
 use crate::stats::ListenerStats;
+use crate::stream::Manager;
 use crate::tcp;
-use crate::worker::Shared;
 
 /// How long connections that outlived the drain time may take to finish their last request.
 const CLOSING_TIME: Duration = Duration::from_secs(5);
@@ -222,9 +223,11 @@ impl Drop for Open {
 impl Chain {
     fn new(chain: &FilterChain, listener: &program::Listener, worker: &Rc<Shared>) -> Chain {
         match &chain.filter {
-            NetworkFilter::Http(settings) => {
-                Chain::Http(Rc::new(Manager::new(settings, worker, listener.per_connection_buffer_limit_bytes)))
-            }
+            NetworkFilter::Http(settings) => Chain::Http(Rc::new(Manager::new(
+                settings,
+                worker,
+                listener.per_connection_buffer_limit_bytes,
+            ))),
             NetworkFilter::Tcp(settings) => {
                 let reporter = match listener.direction {
                     Direction::Inbound => Reporter::Destination,
@@ -253,7 +256,7 @@ async fn serve(open: &Open, stream: TcpStream, peer: SocketAddr) {
     });
     match choose_chain(serving, &sniffed, local, peer) {
         Some(Chain::Http(manager)) => {
-            manager.serve(handshake(stream), connection, serving.drain.signal()).await;
+            http::serve(manager, handshake(stream), connection, serving.drain.signal()).await;
         }
         Some(Chain::Tcp(proxy)) => proxy.serve(stream, connection).await,
         None => refuse(serving, connection),

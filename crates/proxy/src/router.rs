@@ -3,13 +3,13 @@
 //! Owns the life of a request between the decision of its route and the end of its response. Leaves out matching
 //! (`meltemi-compile`), connections (`upstream`) and the moving of bodies (`relay`). Source: Envoy's router filter.
 
-pub(crate) mod edits;
-pub(crate) mod fault;
 mod attempt;
+mod fault;
+mod mirror;
 mod plan;
-pub(crate) mod request_body;
 mod retry;
 mod timers;
+mod upload;
 
 use std::future::Future;
 use std::pin::pin;
@@ -24,8 +24,8 @@ use self::attempt::Ended;
 use self::fault::Fault;
 use self::plan::Plan;
 use self::timers::Timers;
-use crate::http::{LocalReply, Stream};
 use crate::record::ResponseFlags;
+use crate::stream::{LocalReply, Stream};
 use crate::upstream::outlier;
 
 /// Why an attempt stopped before its response.
@@ -47,22 +47,17 @@ pub(crate) async fn forward(
 ) -> Result<(), LocalReply> {
     let mut plan = Plan::new(stream, found, forward).map_err(|fault| fault.reply(false))?;
     let timers = plan.prepare(stream);
-    let mut stop = loop {
-        match plan.attempt(stream, &timers).await {
-            Ok(Ended::Answered) => return Ok(()),
-            Ok(Ended::Retry(pause)) => {
-                if let Err(stop) = plan.pause(stream, &timers, pause).await {
-                    break stop;
-                }
-            }
-            Err(stop) => break stop,
-        }
-    };
-    if let Stop::Fault(fault, _) = &mut stop {
-        plan.count_fault(stream, fault);
+    let mirroring = plan.mirroring(stream);
+    let outcome = plan.attempts(stream, &timers).await;
+    if let (Some(mirroring), Some(body)) = (mirroring, stream.body.kept()) {
+        mirroring.send(&body);
     }
+    let Err(stop) = outcome else { return Ok(()) };
     match stop {
-        Stop::Fault(fault, _) => Err(plan.reply(stream, &fault)),
+        Stop::Fault(fault, _) => {
+            plan.count_fault(stream, &fault);
+            Err(plan.reply(stream, &fault))
+        }
         Stop::ClientGone => {
             client_gone(stream);
             Ok(())
@@ -87,6 +82,16 @@ fn client_gone(stream: &mut Stream<'_, '_>) {
 }
 
 impl Plan<'_> {
+    /// Tries until there is an outcome that stands.
+    async fn attempts(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) -> Result<(), Stop> {
+        loop {
+            match self.attempt(stream, timers).await? {
+                Ended::Answered => return Ok(()),
+                Ended::Retry(pause) => self.pause(stream, timers, pause).await?,
+            }
+        }
+    }
+
     /// Waits before a retry.
     async fn pause(&self, stream: &mut Stream<'_, '_>, timers: &Timers, pause: Duration) -> Result<(), Stop> {
         timers.end_try();

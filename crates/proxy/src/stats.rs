@@ -20,8 +20,8 @@ mod value;
 pub use istio::{RequestSeries, TcpSeries};
 pub use sample::{Sample, Value};
 pub use scope::{
-    Cell, ClusterCounts, ClusterStats, HostCounts, HostStats, HttpCounts, HttpStats, ListenerCounts, ListenerStats,
-    ResponseCodes, TcpCounts, TcpStats,
+    Cell, ClusterCounts, ClusterStats, HostCounts, HostStats, HttpCounts, HttpStats, ListenerCounts,
+    ListenerStats, ResponseCodes, TcpCounts, TcpStats,
 };
 pub use value::{BUCKETS, Counter, Distribution, Gauge, Histogram};
 

@@ -19,11 +19,11 @@ use crate::access_log::Logger;
 use crate::istio_stats::IstioReporter;
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
+use crate::shared::Shared;
 use crate::stats::TcpStats;
 use crate::timer::Deadline;
 use crate::upstream::Cluster;
 use crate::upstream::pool::{LeaseError, TcpLease};
-use crate::worker::Shared;
 
 /// A `tcp_proxy` of one filter chain, as one worker runs it.
 #[derive(Debug)]
@@ -68,10 +68,10 @@ impl Proxy {
         if let Some(series) = &series {
             series.opened.inc();
         }
-        if let Some(mut lease) = lease {
-            if self.relay(&mut stream, &mut lease.stream, &received, &sent).await == End::Idle {
-                self.stats.counts.idle_timeout.inc();
-            }
+        if let Some(mut lease) = lease
+            && self.relay(&mut stream, &mut lease.stream, &received, &sent).await == End::Idle
+        {
+            self.stats.counts.idle_timeout.inc();
         }
         record.bytes_received = received.get();
         record.bytes_sent = sent.get();

@@ -52,11 +52,6 @@ impl Deadline {
             timer.as_mut().reset(at);
         }
     }
-
-    /// [`Deadline::poll_due`] as a future. Cancel safe.
-    pub(crate) async fn due(&mut self) {
-        std::future::poll_fn(|cx| self.poll_due(cx)).await;
-    }
 }
 
 impl Drop for Deadline {
@@ -81,15 +76,19 @@ mod tests {
 
     use super::*;
 
+    async fn due(deadline: &mut Deadline) {
+        std::future::poll_fn(|cx| deadline.poll_due(cx)).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_timer_that_was_armed_earlier_does_not_fire_early_for_its_next_owner() {
         let start = Instant::now();
         {
             let mut first = Deadline::new(Some(start + Duration::from_millis(10)));
-            assert!(futures::poll!(std::pin::pin!(first.due())).is_pending());
+            assert!(futures::poll!(std::pin::pin!(due(&mut first))).is_pending());
         }
         let mut second = Deadline::new(Some(start + Duration::from_secs(1)));
-        second.due().await;
+        due(&mut second).await;
         assert!(start.elapsed() >= Duration::from_secs(1));
     }
 
@@ -97,9 +96,9 @@ mod tests {
     async fn an_earlier_moment_wins_over_the_timer_taken_for_a_later_one() {
         let start = Instant::now();
         let mut deadline = Deadline::new(Some(start + Duration::from_secs(60)));
-        assert!(futures::poll!(std::pin::pin!(deadline.due())).is_pending());
+        assert!(futures::poll!(std::pin::pin!(due(&mut deadline))).is_pending());
         deadline.set(Some(start + Duration::from_secs(1)));
-        deadline.due().await;
+        due(&mut deadline).await;
         assert!(start.elapsed() < Duration::from_secs(2));
     }
 }

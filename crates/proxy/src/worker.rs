@@ -3,27 +3,24 @@
 //! Owns the thread, the command channel towards it and the [`Generation`] it serves. Leaves out how a connection is
 //! served (`listener`) and where commands come from (`config`, `admin`). Modelled on Envoy's `WorkerImpl`.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use meltemi_compile::program::{Direction, Name, Program, Reporter};
+use meltemi_compile::program::{Direction, Name, Program};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::access_log::{LogSink, WorkerLogs};
+pub use crate::shared::WorkerContext;
+
 use crate::generation::Generation;
-use crate::istio_stats::{IstioReporter, NodeFacts};
 use crate::listener::Listener;
-use crate::stats::WorkerStats;
+use crate::shared::Shared;
 use crate::upstream::outlier;
-use crate::upstream::shared::HostStates;
 
 /// What the main thread tells a worker. Commands are obeyed in order.
 #[derive(Debug)]
@@ -64,21 +61,6 @@ pub struct ListenerSocket {
     pub listener: Name,
     /// Bound, listening, non-blocking.
     pub socket: std::net::TcpListener,
-}
-
-/// What a worker is made with.
-#[derive(Debug)]
-pub struct WorkerContext {
-    /// 0-based; also in the thread's name, as in Envoy (`wrk:worker_0`).
-    pub id: usize,
-    /// Host and breaker state that all workers share; one per process.
-    pub hosts: Arc<HostStates>,
-    /// The worker's part of the registry (`registry.worker(id)`).
-    pub stats: WorkerStats,
-    /// Where access log lines go.
-    pub logs: LogSink,
-    /// The own node, for Istio's metrics.
-    pub node: Arc<NodeFacts>,
 }
 
 /// A running worker, as the main thread sees it.
@@ -127,57 +109,14 @@ pub fn spawn(context: WorkerContext) -> io::Result<WorkerHandle> {
     Ok(WorkerHandle { commands, connections, thread })
 }
 
-/// What the parts of a worker share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    id: usize,
-    pub(crate) stats: WorkerStats,
-    pub(crate) logs: WorkerLogs,
-    /// Open downstream connections, for whoever waits for their end.
-    pub(crate) connections: Arc<AtomicUsize>,
-    /// What stands in `x-forwarded-for` for clients on this machine.
-    pub(crate) own_address: IpAddr,
-    node: Arc<NodeFacts>,
-    states: Arc<HostStates>,
-    generation: RefCell<Rc<Generation>>,
-    reporters: RefCell<[Option<Rc<IstioReporter>>; 2]>,
-}
-
-impl Shared {
-    fn new(context: WorkerContext, connections: Arc<AtomicUsize>) -> Shared {
-        Shared {
-            id: context.id,
-            stats: context.stats,
-            logs: WorkerLogs::new(context.logs),
-            connections,
-            own_address: own_address(),
-            node: context.node,
-            states: context.hosts,
-            generation: RefCell::default(),
-            reporters: RefCell::default(),
-        }
-    }
-
-    /// What is served now.
-    pub(crate) fn generation(&self) -> Rc<Generation> {
-        self.generation.borrow().clone()
-    }
-
-    /// The reporter of Istio's metrics for one side of calls.
-    pub(crate) fn istio(&self, reporter: Reporter) -> Rc<IstioReporter> {
-        let slot = match reporter {
-            Reporter::Source => 0,
-            Reporter::Destination => 1,
-        };
-        let make = || Rc::new(IstioReporter::new(self.stats.clone(), self.node.clone(), reporter));
-        self.reporters.borrow_mut()[slot].get_or_insert_with(make).clone()
-    }
-}
-
 /// How often idle upstream connections are looked at.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
-async fn run(context: WorkerContext, connections: Arc<AtomicUsize>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+async fn run(
+    context: WorkerContext,
+    connections: Arc<AtomicUsize>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+) {
     let shared = Rc::new(Shared::new(context, connections));
     let logging = shared.clone();
     tokio::task::spawn_local(async move { logging.logs.run().await });
@@ -222,7 +161,7 @@ impl Listeners {
         let next = Rc::new(Generation::next(&old, program, &self.shared.stats, &self.shared.states));
         self.watch_outliers(&old, &next);
         // Clusters first: whoever comes in by a new listener finds them.
-        self.shared.generation.replace(next.clone());
+        self.shared.serve(next.clone());
         let mut sockets: BTreeMap<Name, std::net::TcpListener> =
             sockets.into_iter().map(|entry| (entry.listener, entry.socket)).collect();
         let gone: Vec<Name> =
@@ -237,8 +176,10 @@ impl Listeners {
                 tracing::error!(listener = %name, %error, "cannot serve listener");
             }
         }
+        drop(old);
         if self.shared.id == 0 {
             self.shared.states.forget_unused();
+            next.clusters().for_each(|cluster| cluster.shared.forget_unused());
         }
     }
 
@@ -278,15 +219,4 @@ impl Listeners {
         let in_scope = |listener: &Listener| !inbound_only || listener.direction() == Direction::Inbound;
         self.open.values_mut().filter(|listener| in_scope(listener)).for_each(act);
     }
-}
-
-/// The address of this machine towards others; loopback when it has none. Connecting a datagram socket only asks the
-/// routing table (192.0.2.0/24 is for documentation, RFC 5737); nothing is sent.
-fn own_address() -> IpAddr {
-    let ask = || -> io::Result<IpAddr> {
-        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        Ok(socket.local_addr()?.ip())
-    };
-    ask().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -80,10 +80,21 @@ impl From<Level> for LevelFilter {
     }
 }
 
+/// What our crates log at the level. Libraries log every frame at `debug`, which would bury it, so they are heard
+/// up to `info`, and in full only at `trace`.
+fn filter(level: Level) -> Targets {
+    let ours = LevelFilter::from(level);
+    let others = if level == Level::Trace { ours } else { ours.min(LevelFilter::INFO) };
+    Targets::new().with_default(others).with_target(OUR_TARGETS, ours)
+}
+
+/// What the targets of our crates begin with.
+const OUR_TARGETS: &str = "meltemi";
+
 /// Reads and changes the level while the process runs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    filter: reload::Handle<LevelFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     level: std::sync::Arc<std::sync::Mutex<Level>>,
 }
 
@@ -97,7 +108,7 @@ impl Handle {
     pub fn set_level(&self, level: Level) {
         let mut current = self.level.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // The only error is that the subscriber is gone, and then nothing is logged anyway.
-        let _ = self.filter.reload(LevelFilter::from(level));
+        let _ = self.filter.reload(filter(level));
         *current = level;
     }
 }
@@ -107,7 +118,7 @@ impl Handle {
 /// # Errors
 /// If the process logs already.
 pub fn init(level: Level) -> Result<Handle, TryInitError> {
-    let (filter, reload) = reload::Layer::new(LevelFilter::from(level));
+    let (filter, reload) = reload::Layer::new(filter(level));
     let format = lines::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     tracing_subscriber::registry().with(filter).with(format).try_init()?;
     Ok(Handle { filter: reload, level: std::sync::Arc::new(std::sync::Mutex::new(level)) })
@@ -133,6 +144,9 @@ mod tests {
         handle.set_level(Level::Debug);
         assert_eq!(handle.level(), Level::Debug);
         assert!(tracing::enabled!(tracing::Level::DEBUG));
+        assert!(!tracing::enabled!(target: "h2::codec", tracing::Level::DEBUG));
+        handle.set_level(Level::Trace);
+        assert!(tracing::enabled!(target: "h2::codec", tracing::Level::TRACE));
         assert!(init(Level::Info).is_err());
     }
 }

@@ -253,11 +253,10 @@ impl DestinationRule {
 }
 
 impl Gateway {
-    /// Whether a server speaks HTTP without TLS, the only kind that is supported yet.
-    pub fn serves_plain_http(server: &istio::Server) -> bool {
-        let redirects_only =
-            server.tls.as_ref().is_none_or(|t| t.mode.is_none() && t.credential_name.is_none());
-        Protocol::parse(&server.port.protocol).is_http() && redirects_only
+    /// Whether a server speaks without TLS, the only kind that is supported yet; `httpsRedirect` needs none.
+    pub fn is_plaintext(server: &istio::Server) -> bool {
+        let terminates = server.tls.as_ref().is_some_and(|t| t.mode.is_some() || t.credential_name.is_some());
+        !Protocol::parse(&server.port.protocol).is_tls() && !terminates
     }
 
     /// What the user wrote.

@@ -26,7 +26,7 @@ pub const SOURCE: &str = "files";
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Changes to the objects in force, in the order of their identities. The first batch ends with
-    /// [`Change::Synced`].
+    /// [`Change::Synced`], and so does the first one after [`Change::Lost`].
     pub changes: Vec<Change>,
     /// All findings about the files as they are now, not only the new ones.
     pub diagnostics: Vec<Diagnostic>,

@@ -19,7 +19,8 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         _ => return Err(format!("unknown unit {unit:?}; use us, ms, s, m or h")),
     };
     let number: f64 = number.parse().map_err(|_| format!("{text:?} is no duration, such as 200ms or 10s"))?;
-    let duration = Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|error| error.to_string())?;
+    let duration =
+        Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|error| error.to_string())?;
     if duration > MAX { Err("longer than a day".into()) } else { Ok(duration) }
 }
 

@@ -29,7 +29,10 @@ use crate::duration;
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 4096;
 
-/// Pause after a failed accept, and the time that the kernel's queue gets to empty itself.
+/// Without a connection for so long, nobody counts on us any more.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers every request with who it is and what it received.
@@ -92,7 +95,8 @@ async fn run(args: &EchoArgs) -> anyhow::Result<ExitCode> {
     let listener = TcpListener::bind((args.host, args.port))
         .await
         .with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
-    let echo = Rc::new(Echo::new(identity(args), faults(args), Caller::from_env(&args.calls, args.call_timeout)?));
+    let echo =
+        Rc::new(Echo::new(identity(args), faults(args), Caller::from_env(&args.calls, args.call_timeout)?));
     anstream::println!(
         "{} {} ({}) listens on {}",
         args.service,
@@ -133,11 +137,21 @@ fn identity(args: &EchoArgs) -> Identity {
 }
 
 fn faults(args: &EchoArgs) -> Faults {
-    Faults { delay: args.delay, fail_every: args.fail_every, fail_status: args.fail_status, ..Faults::default() }
+    Faults {
+        delay: args.delay,
+        fail_every: args.fail_every,
+        fail_status: args.fail_status,
+        ..Faults::default()
+    }
 }
 
 /// Accepts for ever.
-async fn accept(listener: &TcpListener, echo: &Rc<Echo>, signal: &DrainSignal, connections: &Rc<Connections>) {
+async fn accept(
+    listener: &TcpListener,
+    echo: &Rc<Echo>,
+    signal: &DrainSignal,
+    connections: &Rc<Connections>,
+) {
     let options = Rc::new(ServerOptions { accept_http_10: true, ..ServerOptions::default() });
     loop {
         connections.fewer_than(CONNECTIONS_MAX).await;
@@ -164,13 +178,11 @@ async fn accept(listener: &TcpListener, echo: &Rc<Echo>, signal: &DrainSignal, c
     }
 }
 
-/// Gives clients time to move to another replica, but no longer than there are connections.
+/// Gives clients time to move to another replica, but no longer than somebody comes.
 async fn leave(drain: &Drain, connections: &Connections, time: Duration) {
     drain.advance(DrainStage::Draining);
-    // Lets connections that wait in the kernel's queue be accepted before the first look.
-    tokio::time::sleep(time.min(ACCEPT_PAUSE)).await;
-    if tokio::time::timeout(time, connections.fewer_than(1)).await.is_err() {
-        tracing::debug!("connections are still open at the end of the drain time");
+    if tokio::time::timeout(time, connections.quiet(QUIET)).await.is_err() {
+        tracing::debug!("clients still come at the end of the drain time");
     }
 }
 
@@ -178,7 +190,7 @@ async fn leave(drain: &Drain, connections: &Connections, time: Duration) {
 #[derive(Default)]
 struct Connections {
     count: Cell<usize>,
-    ended: Notify,
+    changed: Notify,
 }
 
 /// One of them.
@@ -187,12 +199,23 @@ struct Open(Rc<Connections>);
 impl Connections {
     fn open(connections: &Rc<Connections>) -> Open {
         connections.count.set(connections.count.get() + 1);
+        connections.changed.notify_waiters();
         Open(Rc::clone(connections))
     }
 
     async fn fewer_than(&self, limit: usize) {
         while self.count.get() >= limit {
-            self.ended.notified().await;
+            self.changed.notified().await;
+        }
+    }
+
+    /// Completes when for so long there was no connection.
+    async fn quiet(&self, time: Duration) {
+        loop {
+            self.fewer_than(1).await;
+            if tokio::time::timeout(time, self.changed.notified()).await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -200,6 +223,9 @@ impl Connections {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.count.set(self.0.count.get() - 1);
-        self.0.ended.notify_waiters();
+        self.0.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

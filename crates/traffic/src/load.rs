@@ -15,8 +15,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use http::header::{HOST, HeaderName, HeaderValue};
 use http::Method;
+use http::header::{HOST, HeaderName, HeaderValue};
 use indicatif::ProgressBar;
 use meltemi_http::RequestHead;
 use meltemi_runtime::signal::Shutdown;
@@ -103,7 +103,7 @@ pub fn load(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     Ok(if args.fail_on_error && wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn run(args: &LoadArgs) -> anyhow::Result<report::Report> {
+pub(crate) async fn run(args: &LoadArgs) -> anyhow::Result<report::Report> {
     let plan = Rc::new(plan(args)?);
     let tally = Rc::new(RefCell::new(Tally::new()?));
     let pace = Pace::new(args.rate, args.duration)?;
@@ -136,7 +136,8 @@ fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
     request.authority = Some(target.authority.clone());
     request.scheme = args.http2.then(|| "http".into());
     for header in &args.header {
-        let (name, value) = header.split_once(':').with_context(|| format!("--header {header:?} has no colon"))?;
+        let (name, value) =
+            header.split_once(':').with_context(|| format!("--header {header:?} has no colon"))?;
         let name: HeaderName = name.trim().parse().with_context(|| format!("--header {header:?}"))?;
         let value = HeaderValue::from_str(value.trim()).with_context(|| format!("--header {header:?}"))?;
         if name == HOST {

@@ -104,8 +104,8 @@ fn istio_stats() -> Any {
 pub(crate) struct Tcp<'a> {
     pub(crate) shape: &'a ProxyShape,
     pub(crate) options: &'a Options,
-    /// The cluster, or the listener where there are several.
-    pub(crate) stat_prefix: String,
+    /// Name of the listener, which stands for the destination in statistics where that is not one cluster.
+    pub(crate) listener: &'a str,
     pub(crate) destination: tcp_proxy::ClusterSpecifier,
     /// Limits of the destination's policy.
     pub(crate) limits: Option<&'a TcpSettings>,
@@ -113,8 +113,12 @@ pub(crate) struct Tcp<'a> {
 
 impl Tcp<'_> {
     pub(crate) fn filters(self) -> Vec<Filter> {
+        let stat_prefix = match &self.destination {
+            tcp_proxy::ClusterSpecifier::Cluster(name) => name.clone(),
+            tcp_proxy::ClusterSpecifier::WeightedClusters(_) => format!("outbound_{}", self.listener),
+        };
         let proxy = TcpProxy {
-            stat_prefix: self.stat_prefix,
+            stat_prefix,
             access_log: access_logs(self.options.access_log_file.as_deref()),
             cluster_specifier: Some(self.destination),
             idle_timeout: self.limits.and_then(|l| l.idle_timeout).map(duration),

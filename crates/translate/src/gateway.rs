@@ -1,7 +1,7 @@
 //! Listeners and routes of a gateway: the servers of all Gateways that select it, merged by port.
 //!
 //! Source: Istio `pilot/pkg/networking/core/gateway.go`, `pkg/model/gateway.go` (`MergeGateways`).
-//! Left out: TLS and TCP servers, which the snapshot reports as not supported yet.
+//! Left out: TLS servers, which `api` refuses as not supported yet.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,16 +9,18 @@ use std::sync::Arc;
 
 use meltemi_api::istio::Server;
 use meltemi_envoy::config::core::v3::TrafficDirection;
+use meltemi_envoy::config::listener::v3::Filter;
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_envoy::config::route::v3::virtual_host::TlsRequirementType;
-use meltemi_snapshot::{Gateway, Host, ServerHost, VirtualService, labels_match, oldest_first};
+use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
+use meltemi_snapshot::{Gateway, Host, Protocol, ServerHost, VirtualService, labels_match, oldest_first};
 
-use crate::connection_manager::{Http, Routes};
+use crate::connection_manager::{Http, Routes, Tcp};
 use crate::context::{Context, origin};
 use crate::listener::{Built, listener};
 use crate::names;
 use crate::resources::Origins;
-use crate::route::{self, Place};
+use crate::route::{self, Binding, l4};
 use crate::virtual_host::{BuiltHost, route_configuration};
 
 /// The listeners of a gateway and the route configurations that they name.
@@ -31,29 +33,69 @@ pub(crate) fn build(
     let mut listeners = Vec::new();
     let mut routes = Vec::new();
     for ((port, own_bind), servers) in by_port(context) {
-        let Some((gateway, index, _)) = servers.first() else { continue };
-        let name = route_name(port, own_bind);
+        let Some((gateway, index, first)) = servers.first() else { continue };
         let address = own_bind.unwrap_or(&bind);
-        let http = Http {
-            shape: context.shape,
-            options: context.options,
-            stat_prefix: format!("outbound_{}", names::listener(address, port)),
-            routes: Routes::Named(name.clone()),
-            at_edge: true,
+        let filters = if Protocol::parse(&first.port.protocol).is_http() {
+            let name = route_name(port, own_bind);
+            let hosts = virtual_hosts(context, port, &servers);
+            routes.push(route_configuration(&name, hosts, true, origins));
+            vec![http(context, address, port, name)]
+        } else {
+            let Some(destination) = tcp_destination(context, port, &servers) else { continue };
+            opaque(context, address, port, destination)
         };
         listeners.push(Built {
-            listener: listener(address, port, TrafficDirection::Outbound, vec![http.filter()]),
+            listener: listener(address, port, TrafficDirection::Outbound, filters),
             origin: Some(origin(&gateway.object, format!("spec.servers[{index}]"))),
         });
-        routes.push(route_configuration(&name, virtual_hosts(context, port, &servers), true, origins));
     }
     (listeners, routes)
+}
+
+fn http(context: &Context<'_>, address: &str, port: u16, routes: String) -> Filter {
+    let http = Http {
+        shape: context.shape,
+        options: context.options,
+        stat_prefix: format!("outbound_{}", names::listener(address, port)),
+        routes: Routes::Named(routes),
+        at_edge: true,
+    };
+    http.filter()
+}
+
+fn opaque(context: &Context<'_>, address: &str, port: u16, destination: ClusterSpecifier) -> Vec<Filter> {
+    let tcp = Tcp {
+        shape: context.shape,
+        options: context.options,
+        listener: &names::listener(address, port),
+        destination,
+        limits: None,
+    };
+    tcp.filters()
+}
+
+/// The first TCP route of the oldest VirtualService that is bound to one of the servers. A port without one stays
+/// closed.
+fn tcp_destination(context: &Context<'_>, port: u16, servers: &[Entry<'_>]) -> Option<ClusterSpecifier> {
+    servers.iter().find_map(|(gateway, _, server)| {
+        let accepted = accepted_hosts(gateway, server);
+        let bound = context.scope.virtual_services_of(&gateway.name).into_iter();
+        let mut admitted = bound.filter(|v| {
+            v.hosts.iter().any(|host| accepted.iter().any(|a| a.admit(v.namespace(), host).is_some()))
+        });
+        admitted.find_map(|v| l4::tcp(&Binding { context, virtual_service: v, gateway: &gateway.name, port }))
+    })
+}
+
+fn accepted_hosts(gateway: &Gateway, server: &Server) -> Vec<ServerHost> {
+    server.hosts.iter().map(|h| ServerHost::parse(h, &gateway.name.namespace)).collect()
 }
 
 /// A server of a gateway with its position there.
 type Entry<'a> = (&'a Arc<Gateway>, usize, &'a Server);
 
-/// The HTTP servers for this proxy, oldest Gateway first, by port and `bind`.
+/// The servers for this proxy, oldest Gateway first, by port and `bind`. The first of a port decides whether it speaks
+/// HTTP; servers that differ are left out.
 fn by_port<'a>(context: &Context<'a>) -> BTreeMap<(u16, Option<&'a str>), Vec<Entry<'a>>> {
     let mut gateways: Vec<&'a Arc<Gateway>> = context.snapshot.config.gateways.values().collect();
     gateways.retain(|g| labels_match(&g.spec().selector, &context.shape.labels));
@@ -63,8 +105,12 @@ fn by_port<'a>(context: &Context<'a>) -> BTreeMap<(u16, Option<&'a str>), Vec<En
         for (index, server) in gateway.spec().servers.iter().enumerate() {
             let Ok(port) = u16::try_from(server.port.number) else { continue };
             let bind = server.bind.as_deref().filter(|b| !b.is_empty());
-            if Gateway::serves_plain_http(server) {
-                ports.entry((port, bind)).or_default().push((gateway, index, server));
+            let same_port = ports.entry((port, bind)).or_default();
+            let kind = |s: &Server| Protocol::parse(&s.port.protocol).is_http();
+            let agrees =
+                same_port.first().is_none_or(|(_, _, first): &Entry<'_>| kind(first) == kind(server));
+            if Gateway::is_plaintext(server) && agrees {
+                same_port.push((gateway, index, server));
             }
         }
     }
@@ -105,8 +151,7 @@ fn claim<'a>(
     claims: &mut BTreeMap<Host, Claim<'a>>,
 ) {
     let redirects = server.tls.as_ref().is_some_and(|t| t.https_redirect == Some(true));
-    let accepted: Vec<ServerHost> =
-        server.hosts.iter().map(|h| ServerHost::parse(h, &gateway.name.namespace)).collect();
+    let accepted = accepted_hosts(gateway, server);
     for virtual_service in context.scope.virtual_services_of(&gateway.name) {
         for wanted in &virtual_service.hosts {
             for host in accepted.iter().filter_map(|a| a.admit(virtual_service.namespace(), wanted)) {
@@ -134,8 +179,8 @@ fn virtual_host(context: &Context<'_>, port: u16, host: &Host, mut claim: Claim<
     claim.bound.sort_by(|(a, _), (b, _)| oldest_first(&a.object, &b.object));
     let mut routes: Vec<route::Built> = Vec::new();
     for (virtual_service, gateway) in claim.bound {
-        let place = Place { context, virtual_service, gateway: &gateway.name, port };
-        routes.extend(route::of_virtual_service(&place));
+        let binding = Binding { context, virtual_service, gateway: &gateway.name, port };
+        routes.extend(route::of_virtual_service(&binding));
     }
     // What matches everything comes last, so that no VirtualService hides another.
     routes.sort_by_key(|r| route::catches_all(&r.route));

@@ -4,10 +4,13 @@
 
 mod action;
 mod headers;
+pub(crate) mod l4;
 mod request_match;
 mod retry;
 
 pub(crate) use action::destination_cluster;
+
+use std::collections::BTreeMap;
 
 use meltemi_api::istio::{HttpMatchRequest, HttpRoute};
 use meltemi_envoy::config::route::v3::route::Action;
@@ -31,8 +34,8 @@ pub(crate) struct Built {
     pub(crate) origin: Option<Origin>,
 }
 
-/// Where the routes of a VirtualService are to be used.
-pub(crate) struct Place<'a> {
+/// A VirtualService on a port of a gateway or of the mesh: where its routes are to be used.
+pub(crate) struct Binding<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) virtual_service: &'a VirtualService,
     /// The gateway, or the mesh.
@@ -42,21 +45,21 @@ pub(crate) struct Place<'a> {
 }
 
 /// The routes that can match there, in order, up to the first that matches everything.
-pub(crate) fn of_virtual_service(place: &Place<'_>) -> Vec<Built> {
+pub(crate) fn of_virtual_service(binding: &Binding<'_>) -> Vec<Built> {
     let mut routes = Vec::new();
-    for (index, rule) in place.virtual_service.spec().http.iter().enumerate() {
+    for (index, rule) in binding.virtual_service.spec().http.iter().enumerate() {
         let field = format!("spec.http[{index}]");
         let conditions: Vec<(Option<&HttpMatchRequest>, String)> = match rule.matches.as_slice() {
             [] => vec![(None, field)],
             some => some.iter().enumerate().map(|(i, m)| (Some(m), format!("{field}.match[{i}]"))).collect(),
         };
         for (condition, field) in conditions {
-            if !condition.is_none_or(|c| applies(place, c)) {
+            if !condition.is_none_or(|c| binding.admits(&source_of(c))) {
                 continue;
             }
-            let route = of_rule(place, rule, condition);
+            let route = of_rule(binding, rule, condition);
             let ends = catches_all(&route);
-            routes.push(Built { route, origin: Some(origin(&place.virtual_service.object, field)) });
+            routes.push(Built { route, origin: Some(origin(&binding.virtual_service.object, field)) });
             if ends {
                 return routes;
             }
@@ -65,27 +68,47 @@ pub(crate) fn of_virtual_service(place: &Place<'_>) -> Vec<Built> {
     routes
 }
 
-/// Whether a condition can hold at all for this proxy and port.
-fn applies(place: &Place<'_>, condition: &HttpMatchRequest) -> bool {
-    let namespace = place.virtual_service.namespace();
-    let shape = place.context.shape;
-    let gateways = &condition.gateways;
-    (gateways.is_empty() || GatewayName::resolve_all(gateways, namespace).contains(place.gateway))
-        && condition.port.is_none_or(|p| p == u32::from(place.port))
-        && labels_match(&condition.source_labels, &shape.labels)
-        && condition.source_namespace.as_deref().is_none_or(|n| n.is_empty() || n == shape.namespace)
+/// The parts of a condition that are decided here, not by the proxy.
+pub(crate) struct Source<'a> {
+    port: Option<u32>,
+    gateways: &'a [String],
+    labels: &'a BTreeMap<String, String>,
+    namespace: Option<&'a str>,
 }
 
-fn of_rule(place: &Place<'_>, rule: &HttpRoute, condition: Option<&HttpMatchRequest>) -> Route {
-    let object = &place.virtual_service.object;
+impl Binding<'_> {
+    /// Whether a condition can hold at all for this proxy and port.
+    fn admits(&self, source: &Source<'_>) -> bool {
+        let namespace = self.virtual_service.namespace();
+        let shape = self.context.shape;
+        let is_here = source.gateways.is_empty()
+            || GatewayName::resolve_all(source.gateways, namespace).contains(self.gateway);
+        is_here
+            && source.port.is_none_or(|p| p == u32::from(self.port))
+            && labels_match(source.labels, &shape.labels)
+            && source.namespace.is_none_or(|n| n.is_empty() || n == shape.namespace)
+    }
+}
+
+fn source_of(condition: &HttpMatchRequest) -> Source<'_> {
+    Source {
+        port: condition.port,
+        gateways: &condition.gateways,
+        labels: &condition.source_labels,
+        namespace: condition.source_namespace.as_deref(),
+    }
+}
+
+fn of_rule(binding: &Binding<'_>, rule: &HttpRoute, condition: Option<&HttpMatchRequest>) -> Route {
+    let object = &binding.virtual_service.object;
     let mut route = Route {
         name: route_name(rule, condition),
         r#match: Some(condition.map_or_else(request_match::everything, request_match::of)),
         metadata: Some(istio_metadata(fields([("config", text(config_path(object)))]))),
         ..Default::default()
     };
-    action::apply(place, rule, &mut route);
-    route.decorator = Some(Decorator { operation: operation(place, &route), propagate: None });
+    action::apply(binding, rule, &mut route);
+    route.decorator = Some(Decorator { operation: operation(binding, &route), propagate: None });
     route
 }
 
@@ -99,7 +122,7 @@ fn route_name(rule: &HttpRoute, condition: Option<&HttpMatchRequest>) -> String 
 }
 
 /// The name of a span: destination (or VirtualService, when there are several) and path.
-fn operation(place: &Place<'_>, route: &Route) -> String {
+fn operation(binding: &Binding<'_>, route: &Route) -> String {
     let path = match route.r#match.as_ref().and_then(|m| m.path_specifier.as_ref()) {
         Some(PathSpecifier::Prefix(prefix)) => format!("{prefix}*"),
         Some(PathSpecifier::Path(path)) => path.clone(),
@@ -110,7 +133,7 @@ fn operation(place: &Place<'_>, route: &Route) -> String {
         Some(Action::Route(RouteAction {
             cluster_specifier: Some(ClusterSpecifier::Cluster(name)), ..
         })) => name,
-        _ => return format!("{}:{}{path}", place.virtual_service.object.id.name, place.port),
+        _ => return format!("{}:{}{path}", binding.virtual_service.object.id.name, binding.port),
     };
     let mut parts = cluster.split('|').skip(1);
     let port = parts.next().unwrap_or_default();
@@ -135,7 +158,7 @@ pub(crate) fn default_outbound(host: &str, port: u16) -> Route {
         cluster_specifier: Some(ClusterSpecifier::Cluster(outbound_cluster(port, "", host))),
         timeout: Some(UNLIMITED),
         max_grpc_timeout: Some(UNLIMITED),
-        retry_policy: retry::policy(None),
+        retry_policy: Some(retry::mesh_default()),
         ..Default::default()
     };
     default_route(action, format!("{host}:{port}/*"))

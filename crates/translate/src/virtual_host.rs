@@ -15,7 +15,7 @@ use meltemi_snapshot::{
 use crate::context::{Context, origin};
 use crate::names::{HTTP_PROXY_ROUTE, bracketed, domain};
 use crate::resources::{Origin, Origins};
-use crate::route::{self, Built, Place};
+use crate::route::{self, Binding, Built};
 
 /// The largest body of a direct response, Istio's bound.
 const MAX_DIRECT_RESPONSE_BYTES: u32 = 1 << 20;
@@ -193,7 +193,12 @@ impl<'a> Table<'a> {
 
     fn routes_of(&self, virtual_service: &VirtualService, port: u16) -> Vec<Built> {
         let gateway = GatewayName::mesh();
-        route::of_virtual_service(&Place { context: self.context, virtual_service, gateway: &gateway, port })
+        route::of_virtual_service(&Binding {
+            context: self.context,
+            virtual_service,
+            gateway: &gateway,
+            port,
+        })
     }
 
     fn push(&mut self, host: &str, port: u16, domains: Vec<String>, routes: Vec<Built>) {

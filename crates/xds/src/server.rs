@@ -37,7 +37,7 @@ pub struct Client {
 pub struct Refusal(pub String);
 
 /// Where configurations come from, and who hears what became of them. The calls must not block: they run on
-/// the task that serves the client.
+/// the task that serves the client. [`Provider::connect`] alone runs on a thread of its own and may take time.
 pub trait Provider: Send + Sync + 'static {
     /// A client has said who it is. Newer values of the receiver supersede older ones; a client that is busy
     /// skips values.

@@ -35,27 +35,37 @@ pub fn render(diagnostic: &Diagnostic, source: &str, color: bool) -> String {
 
 /// The line with the value underlined, or only where it is.
 fn place<'a>(group: Group<'a>, location: &'a Location, source: &'a str, field: &'a str) -> Group<'a> {
-    let Some(range) = first_line(source, location.span.start..location.span.end) else {
-        let line = usize::try_from(location.span.line).unwrap_or_default();
-        let column = usize::try_from(location.span.column).unwrap_or_default();
-        let file = normalize_untrusted_str(&location.file);
+    let number = |number: u32| usize::try_from(number).unwrap_or_default();
+    let (line, column) = (number(location.span.line), number(location.span.column));
+    let file = normalize_untrusted_str(&location.file);
+    let Some(excerpt) = excerpt(source, location.span.start..location.span.end) else {
         return match line {
             0 => group.element(Origin::path(file)),
             _ => group.element(Origin::path(file).line(line).char_column(column)),
         };
     };
     let label = (!field.is_empty()).then_some(field);
-    let annotation: Annotation<'_> = AnnotationKind::Primary.span(range).label(label);
-    group
-        .element(Snippet::source(source).path(normalize_untrusted_str(&location.file)).annotation(annotation))
+    let annotation: Annotation<'_> = AnnotationKind::Primary.span(excerpt.range).label(label);
+    group.element(Snippet::source(excerpt.line).line_start(line).path(file).annotation(annotation))
 }
 
-/// The part of a range on its first line: a whole mapping underlined would bury what is wrong with it.
-fn first_line(source: &str, range: Range<usize>) -> Option<Range<usize>> {
+/// One line of a source, and the part of it to underline.
+struct Excerpt<'a> {
+    line: &'a str,
+    range: Range<usize>,
+}
+
+/// The line on which a range starts. Of a range of several lines the first is enough: a whole mapping underlined would
+/// bury what is wrong with it. Only this line goes to the renderer, which looks at all it gets.
+fn excerpt(source: &str, range: Range<usize>) -> Option<Excerpt<'_>> {
     if source.is_empty() || range.start > source.len() {
         return None;
     }
-    let text = source.get(range.start..range.end.min(source.len()))?;
-    let line = text.split(['\r', '\n']).next().unwrap_or_default();
-    Some(range.start..range.start + line.len())
+    let before = source.get(..range.start)?;
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let line = source[line_start..].lines().next().unwrap_or_default();
+    // The range may start at the line break itself, as the end of a text does.
+    let start = (range.start - line_start).min(line.len());
+    let end = range.end.saturating_sub(line_start).clamp(start, line.len());
+    line.is_char_boundary(end).then_some(Excerpt { line, range: start..end })
 }

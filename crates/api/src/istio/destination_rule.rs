@@ -13,7 +13,7 @@ wire! {
     /// What happens after routing has chosen a host.
     pub struct DestinationRule {
         /// The service; short names resolve in the object's namespace; may be a wildcard.
-        host: String, "host", required => syntax::destination_host;
+        host: String, "host", required => syntax::host;
         /// Policy for all subsets and ports.
         traffic_policy: Option<TrafficPolicy>, "trafficPolicy";
         /// Named versions of the service.

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span as Marks, Tag};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span as Marks, StrInput, StructureStyle, Tag};
 
 use super::source::Source;
 use super::{Entry, Node, Value, scalar};
@@ -41,33 +41,29 @@ pub(crate) fn read(text: &str) -> Vec<Document> {
         return vec![Document::Broken(Broken { code: &codes::TOO_LARGE, span: Span::default(), message })];
     }
     let source = Source::new(text);
+    let mut parser = Parser::new_from_str_with_options(text, options());
+    let mut builder = Builder::new(&source);
     let mut documents = Vec::new();
-    // A byte order mark is not part of the text, but counts in every position.
-    let mark = text.strip_prefix('\u{feff}').map_or("", |rest| &text[..text.len() - rest.len()]);
-    let (mut start, mut skipped) = (mark.len(), mark.chars().count());
-    let (mut nodes, mut broken_documents) = (0, 0);
-    loop {
-        let mut builder = Builder::new(&source, skipped, nodes);
-        let Err(broken) = builder.read(&text[start..], &mut documents) else { return documents };
-        nodes = builder.nodes;
-        let resume = next_document(text, builder.document.max(start));
+    for _ in 0..=MAX_BROKEN_DOCUMENTS {
+        let Err(broken) = builder.read(&mut parser, &mut documents) else { return documents };
         let fatal = std::ptr::eq(broken.code, &raw const codes::TOO_LARGE);
         documents.push(Document::Broken(broken));
-        match resume {
-            Some(next) if !fatal && broken_documents < MAX_BROKEN_DOCUMENTS => {
-                broken_documents += 1;
-                skipped += text[start..next].chars().count();
-                start = next;
-            }
-            _ => return documents,
+        if fatal || !matches!(parser.proceed_next_document(), Ok(true)) {
+            return documents;
         }
+        builder = Builder { nodes: builder.nodes, ..Builder::new(&source) };
     }
+    documents
 }
 
-/// Byte offset of the first `---` line after the document that starts at `from`.
-fn next_document(text: &str, from: usize) -> Option<usize> {
-    text.get(from..)?.find("\n---").map(|at| from + at + 1)
+/// Comments are no data.
+fn options() -> Options {
+    let mut options = Options::default();
+    options.emit_comments = false;
+    options
 }
+
+type TextParser<'t> = Parser<'t, StrInput<'t>>;
 
 /// A collection that is being read.
 enum Frame {
@@ -75,6 +71,7 @@ enum Frame {
         items: Vec<Node>,
         anchor: usize,
         start: usize,
+        style: StructureStyle,
     },
     Mapping {
         entries: Vec<Entry>,
@@ -83,6 +80,7 @@ enum Frame {
         key: Option<(String, Span)>,
         anchor: usize,
         start: usize,
+        style: StructureStyle,
     },
 }
 
@@ -95,38 +93,25 @@ struct Anchor {
 
 struct Builder<'t> {
     source: &'t Source<'t>,
-    /// Characters before the part of the text that is being read.
-    skipped: usize,
     stack: Vec<Frame>,
     anchors: HashMap<usize, Anchor>,
     duplicates: Vec<Duplicate>,
     nodes: usize,
-    /// Byte offset at which the document that is being read starts.
-    document: usize,
     root: Option<Node>,
 }
 
 impl<'t> Builder<'t> {
-    fn new(source: &'t Source<'t>, skipped: usize, nodes: usize) -> Self {
-        Self {
-            source,
-            skipped,
-            stack: Vec::new(),
-            anchors: HashMap::new(),
-            duplicates: Vec::new(),
-            nodes,
-            document: 0,
-            root: None,
-        }
+    fn new(source: &'t Source<'t>) -> Self {
+        let (stack, anchors, duplicates) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { source, stack, anchors, duplicates, nodes: 0, root: None }
     }
 
     /// Reads documents until the text ends or something cannot be read.
-    fn read(&mut self, text: &str, documents: &mut Vec<Document>) -> Result<(), Broken> {
-        let mut parser = Parser::new_from_str(text);
+    fn read(&mut self, parser: &mut TextParser<'t>, documents: &mut Vec<Document>) -> Result<(), Broken> {
         while let Some(event) = parser.next_event() {
             let (event, marks) = event.map_err(|error| {
-                let at = self.byte(error.marker().index());
-                self.broken(&codes::SYNTAX, self.source.span(at, at), error.info())
+                let at = self.source.byte(*error.marker());
+                self.broken(&codes::SYNTAX, self.source.span(at, at), &error.kind().to_string())
             })?;
             self.on_event(event, marks)?;
             if let Some(root) = self.root.take() {
@@ -137,28 +122,28 @@ impl<'t> Builder<'t> {
     }
 
     fn on_event(&mut self, event: Event<'_>, marks: Marks) -> Result<(), Broken> {
-        let start = self.byte(marks.start.index());
-        let span = self.source.span(start, self.byte(marks.end.index()));
+        let start = self.source.byte(marks.start);
+        let span = self.source.span(start, self.source.byte(marks.end));
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = self.scalar(&text, style, tag.as_deref(), span)?;
                 self.place(Node { span, text: text.into_owned(), value }, anchor)
             }
-            Event::SequenceStart(anchor, _) => {
-                self.open(Frame::Sequence { items: Vec::new(), anchor, start }, span)
+            Event::SequenceStart(style, anchor, _) => {
+                self.open(Frame::Sequence { items: Vec::new(), anchor, start, style }, span)
             }
-            Event::MappingStart(anchor, _) => {
+            Event::MappingStart(style, anchor, _) => {
                 let keys = HashMap::new();
-                self.open(Frame::Mapping { entries: Vec::new(), keys, key: None, anchor, start }, span)
+                self.open(Frame::Mapping { entries: Vec::new(), keys, key: None, anchor, start, style }, span)
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
             Event::Alias(anchor) => self.alias(anchor, span),
-            Event::DocumentStart(_) | Event::DocumentEnd => {
-                self.document = start;
+            Event::DocumentStart(..) => {
                 self.anchors.clear();
                 Ok(())
             }
-            Event::Nothing | Event::StreamStart | Event::StreamEnd => Ok(()),
+            // Stream and document ends, and what the options leave out.
+            _ => Ok(()),
         }
     }
 
@@ -167,12 +152,11 @@ impl<'t> Builder<'t> {
             let plain = style == ScalarStyle::Plain;
             return Ok(if plain { scalar::resolve(text) } else { Value::String });
         };
-        match (tag.is_yaml_core_schema(), tag.suffix.as_str()) {
-            (true, "str") => Ok(Value::String),
-            (true, "int" | "float" | "bool" | "null") => Ok(scalar::resolve(text)),
-            _ if tag.handle.is_empty() && tag.suffix == "!" => Ok(Value::String),
+        match (tag.core_suffix(), tag.suffix()) {
+            (Some("str"), _) | (None, "!") => Ok(Value::String),
+            (Some("int" | "float" | "bool" | "null"), _) => Ok(scalar::resolve(text)),
             _ => {
-                let message = format!("the tag `{}{}` is not supported", tag.handle, tag.suffix);
+                let message = format!("the tag `{}` is not supported", tag.original());
                 Err(self.broken(&codes::SYNTAX, span, &message))
             }
         }
@@ -191,9 +175,11 @@ impl<'t> Builder<'t> {
         let Some(frame) = self.stack.pop() else {
             return Err(self.broken(&codes::SYNTAX, end, "a collection ends that has not begun"));
         };
-        let (start, anchor, value) = match frame {
-            Frame::Sequence { items, anchor, start } => (start, anchor, Value::Sequence(items)),
-            Frame::Mapping { entries, anchor, start, .. } => (start, anchor, Value::Mapping(merge(entries))),
+        let (start, anchor, style, value) = match frame {
+            Frame::Sequence { items, anchor, start, style } => (start, anchor, style, Value::Sequence(items)),
+            Frame::Mapping { entries, anchor, start, style, .. } => {
+                (start, anchor, style, Value::Mapping(merge(entries)))
+            }
         };
         // A block collection is closed by whatever follows it; the last value it holds says where it ends.
         let last = match &value {
@@ -201,8 +187,7 @@ impl<'t> Builder<'t> {
             Value::Mapping(entries) => entries.last().map_or(0, |entry| entry.value.span.end),
             _ => 0,
         };
-        let flow = self.source.starts_with_bracket(start);
-        let end = if flow { end.end } else { last };
+        let end = if style == StructureStyle::Flow { end.end } else { last };
         let span = self.source.span(start, end);
         self.place(Node { span, text: String::new(), value }, anchor)
     }
@@ -250,10 +235,6 @@ impl<'t> Builder<'t> {
             }
         }
         Ok(())
-    }
-
-    fn byte(&self, character: usize) -> usize {
-        self.source.byte(self.skipped + character)
     }
 
     fn broken(&self, code: &'static Code, span: Span, message: &str) -> Broken {

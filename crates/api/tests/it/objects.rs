@@ -147,3 +147,37 @@ fn windows_and_editors_leave_their_marks() {
     let name = objects[0].spans.get("metadata.name").unwrap();
     assert_eq!((&text[name.start..name.end], name.line, name.column), ("a", 6, 9));
 }
+
+#[test]
+fn brackets_may_close_at_the_margin() {
+    let text = "
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: a}
+spec:
+  egress:
+  - hosts: [
+      \"*/*\",
+    ]
+    port: {number: 80}
+  - hosts: [
+    \"./*\"
+  ]
+";
+    let Spec::Sidecar(sidecar) = &sound(text)[0].spec else { panic!("wrong kind") };
+    assert_eq!(sidecar.egress[1].hosts, ["./*"]);
+}
+
+#[test]
+fn an_empty_text_is_as_good_as_none() {
+    let text = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: a}
+spec:
+  hosts: [a.example.com]
+  ports: [{number: 80, name: http, protocol: \"\"}]
+";
+    let Spec::ServiceEntry(entry) = &sound(text)[0].spec else { panic!("wrong kind") };
+    assert_eq!(entry.ports[0].protocol, None);
+}

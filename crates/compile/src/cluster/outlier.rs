@@ -63,14 +63,20 @@ pub(super) fn compile(at: &At<'_>, message: &proto::OutlierDetection) -> Outlier
     if enforcing_failure_percentage.is_some_and(|percent| percent != 0) {
         at.field("enforcing_failure_percentage").reject("not supported yet: only 0");
     }
-    let base_ejection_time = at.positive("base_ejection_time", base_ejection_time).unwrap_or(BASE_EJECTION_TIME);
+    let base_ejection_time =
+        at.positive("base_ejection_time", base_ejection_time).unwrap_or(BASE_EJECTION_TIME);
     OutlierDetection {
         consecutive_5xx: enforced(
             enforcement(at, "enforcing_consecutive_5xx", *enforcing_consecutive_5xx, 100),
             *consecutive_5xx,
         ),
         consecutive_gateway_failure: enforced(
-            enforcement(at, "enforcing_consecutive_gateway_failure", *enforcing_consecutive_gateway_failure, 0),
+            enforcement(
+                at,
+                "enforcing_consecutive_gateway_failure",
+                *enforcing_consecutive_gateway_failure,
+                0,
+            ),
             *consecutive_gateway_failure,
         ),
         interval: at.positive("interval", interval).unwrap_or(INTERVAL),

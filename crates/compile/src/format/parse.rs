@@ -51,7 +51,8 @@ impl Format {
                 rest = after;
                 continue;
             }
-            let (operator, after) = Operator::split(rest).ok_or_else(|| FormatError::Malformed(excerpt(rest)))?;
+            let (operator, after) =
+                Operator::split(rest).ok_or_else(|| FormatError::Malformed(excerpt(rest)))?;
             flush(&mut literal, &mut ops);
             ops.push(operator.op()?);
             rest = after;
@@ -160,13 +161,13 @@ impl<'t> Operator<'t> {
             Some((first, second)) => (first, Some(second)),
             None => (argument, None),
         };
-        let name = |text: &str| match HeaderName::try_from(text) {
-            Ok(HOST) | Err(_) if self.name == "REQ" => {
-                Err(self.error(format!("{text:?} beside another name is not supported yet, or no header name")))
-            }
-            Ok(name) => Ok(name),
-            Err(_) => Err(self.error(format!("{text:?} is not a header name"))),
-        };
+        let name =
+            |text: &str| match HeaderName::try_from(text) {
+                Ok(HOST) | Err(_) if self.name == "REQ" => Err(self
+                    .error(format!("{text:?} beside another name is not supported yet, or no header name"))),
+                Ok(name) => Ok(name),
+                Err(_) => Err(self.error(format!("{text:?} is not a header name"))),
+            };
         Ok(HeaderOp { name: name(first)?, alternative: second.map(name).transpose()?, max_len: self.max_len })
     }
 

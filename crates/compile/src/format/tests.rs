@@ -20,12 +20,7 @@ fn error(text: &str) -> String {
 fn text_and_operators_alternate() {
     assert_eq!(
         ops("a %PROTOCOL%%RESP(x-b)% 100%%\n"),
-        [
-            Op::Literal("a ".into()),
-            Op::Protocol,
-            Op::Resp(header("x-b")),
-            Op::Literal(" 100%\n".into()),
-        ]
+        [Op::Literal("a ".into()), Op::Protocol, Op::Resp(header("x-b")), Op::Literal(" 100%\n".into()),]
     );
     assert_eq!(ops(""), []);
     assert_eq!(Format::parse("50%%").unwrap().literal(), Some("50%"));
@@ -33,11 +28,8 @@ fn text_and_operators_alternate() {
 
 #[test]
 fn headers_have_alternatives_and_lengths() {
-    let expected = HeaderOp {
-        alternative: Some(HeaderName::from_static("x-b")),
-        max_len: Some(10),
-        ..header("x-a")
-    };
+    let expected =
+        HeaderOp { alternative: Some(HeaderName::from_static("x-b")), max_len: Some(10), ..header("x-a") };
     assert_eq!(ops("%REQ(X-A?X-B):10%"), [Op::Req(expected)]);
     assert_eq!(ops("%REQ(:AUTHORITY)%%REQ(host)%"), [Op::ReqAuthority, Op::ReqAuthority]);
     assert_eq!(ops("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"), [Op::ReqOriginalPath]);
@@ -72,11 +64,14 @@ fn the_default_formats_are_understood() {
 #[test]
 fn json_formats_keep_numbers_and_structure() {
     let document: prost_types::Struct = {
-        let log: meltemi_envoy::config::core::v3::SubstitutionFormatString = meltemi_envoy::json::Codec::new()
-            .parse("json_format: {status: '%RESPONSE_CODE%', n: {list: [1, 0.5, true, null, 'a %PROTOCOL%']}}")
-            .unwrap();
+        let log: meltemi_envoy::config::core::v3::SubstitutionFormatString = meltemi_envoy::json::Codec::new(
+        )
+        .parse("json_format: {status: '%RESPONSE_CODE%', n: {list: [1, 0.5, true, null, 'a %PROTOCOL%']}}")
+        .unwrap();
         match log.format.unwrap() {
-            meltemi_envoy::config::core::v3::substitution_format_string::Format::JsonFormat(document) => document,
+            meltemi_envoy::config::core::v3::substitution_format_string::Format::JsonFormat(document) => {
+                document
+            }
             other => panic!("{other:?}"),
         }
     };

@@ -62,7 +62,9 @@ fn header_add(at: &At<'_>, message: &HeaderValueOption) -> Option<HeaderAdd> {
     let name = modifiable(&at_header.field("key"), key)?;
     let value = match (value.is_empty(), std::str::from_utf8(raw_value)) {
         (true, Ok(raw)) => format_value(&at_header.field("raw_value"), raw)?,
-        (true, Err(_)) => return at_header.field("raw_value").none("not supported yet: bytes that are not UTF-8"),
+        (true, Err(_)) => {
+            return at_header.field("raw_value").none("not supported yet: bytes that are not UTF-8");
+        }
         (false, _) if raw_value.is_empty() => format_value(&at_header.field("value"), value)?,
         (false, _) => return at_header.field("raw_value").none("must not be set beside value"),
     };

@@ -10,7 +10,9 @@ use meltemi_envoy::r#type::matcher::v3::{self, RegexMatchAndSubstitute, RegexMat
 use meltemi_envoy::r#type::v3::Int64Range;
 use regex::Regex;
 
-use super::{HeaderMatcher, HeaderSubject, HeaderTest, QueryMatcher, RewritePattern, StringMatcher};
+use super::{
+    HeaderMatcher, HeaderSubject, HeaderTest, QueryMatcher, QueryTest, RewritePattern, StringMatcher,
+};
 use crate::ledger::{At, harmless};
 
 /// Largest compiled size of one regex: room for alternations of hundreds of words, while thousands of
@@ -159,10 +161,10 @@ pub(crate) fn query_matcher(at: &At<'_>, message: &proto::QueryParameterMatcher)
     at.required("name", name);
     let test = match query_parameter_match_specifier {
         Some(QueryParameterMatchSpecifier::StringMatch(matcher)) => {
-            Some(string_matcher(&at.field("string_match"), matcher)?)
+            QueryTest::String(string_matcher(&at.field("string_match"), matcher)?)
         }
-        // Envoy does not look at the bool: naming the parameter asks for its presence.
-        Some(QueryParameterMatchSpecifier::PresentMatch(_)) | None => None,
+        Some(QueryParameterMatchSpecifier::PresentMatch(present)) => QueryTest::Present(*present),
+        None => QueryTest::Present(true),
     };
     Some(QueryMatcher { name: name.as_str().into(), test })
 }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    HeaderMatcher, HeaderSubject, HeaderTest, PathMatcher, QueryMatcher, RequestView, RewritePattern, StringMatcher,
+    HeaderMatcher, HeaderSubject, HeaderTest, PathMatcher, QueryMatcher, QueryTest, RequestView,
+    RewritePattern, StringMatcher,
 };
 
 /// A `:path` without its query and fragment.
@@ -58,17 +59,19 @@ impl StringMatcher {
 }
 
 impl HeaderMatcher {
-    /// Whether a request matches. A header that is missing fails every test but presence, also an inverted
-    /// one, unless it is read as empty.
+    /// Whether a request matches: any one of the header's values passes the test, or with `invert` none does. A
+    /// header that is missing fails every test but presence, also an inverted one, unless it is read as empty.
     pub(crate) fn matches(&self, view: &impl RequestView) -> bool {
-        let value = self.subject.of(view);
-        let matched = match (&self.test, value) {
-            (HeaderTest::Present(present), value) => value.is_some() == *present,
-            (_, None) if !self.missing_as_empty => return false,
-            (HeaderTest::String(matcher), value) => matcher.matches(value.as_deref().unwrap_or_default()),
-            (HeaderTest::Range(start, end), value) => {
-                number(value.as_deref().unwrap_or_default()).is_some_and(|n| (*start..*end).contains(&n))
-            }
+        let test = |value: &[u8]| match &self.test {
+            HeaderTest::Present(present) => *present,
+            HeaderTest::String(matcher) => matcher.matches(value),
+            HeaderTest::Range(start, end) => number(value).is_some_and(|n| (*start..*end).contains(&n)),
+        };
+        let matched = match (self.subject.any_value(view, &test), &self.test) {
+            (Some(matched), _) => matched,
+            (None, _) if self.missing_as_empty => test(b""),
+            (None, HeaderTest::Present(present)) => !present,
+            (None, HeaderTest::String(_) | HeaderTest::Range(..)) => return false,
         };
         matched != self.invert
     }
@@ -79,15 +82,16 @@ fn number(value: &[u8]) -> Option<i64> {
 }
 
 impl HeaderSubject {
-    fn of<'v>(&self, view: &'v impl RequestView) -> Option<Cow<'v, [u8]>> {
-        let pseudo = |text: &'v str| (!text.is_empty()).then_some(Cow::Borrowed(text.as_bytes()));
-        match self {
-            HeaderSubject::Named(name) => view.header(name),
-            HeaderSubject::Method => pseudo(view.method()),
-            HeaderSubject::Authority => pseudo(view.authority()),
-            HeaderSubject::Path => pseudo(view.path()),
-            HeaderSubject::Scheme => pseudo(view.scheme()),
-        }
+    /// Whether any value passes; `None` when there is none.
+    fn any_value(&self, view: &impl RequestView, test: &dyn Fn(&[u8]) -> bool) -> Option<bool> {
+        let pseudo = match self {
+            HeaderSubject::Named(name) => return view.any_header_value(name, test),
+            HeaderSubject::Method => view.method(),
+            HeaderSubject::Authority => view.authority(),
+            HeaderSubject::Path => view.path(),
+            HeaderSubject::Scheme => view.scheme(),
+        };
+        (!pseudo.is_empty()).then(|| test(pseudo.as_bytes()))
     }
 }
 
@@ -95,17 +99,19 @@ impl QueryMatcher {
     /// Whether the query of `path` matches; of a parameter that is there twice, the first counts. Values are
     /// compared as they came, without unescaping.
     pub(crate) fn matches(&self, path: &str) -> bool {
-        let Some((_, query)) = path.split_once('?') else { return false };
-        let query = query.split_once('#').map_or(query, |(query, _)| query);
-        let value = query.split('&').find_map(|pair| match pair.split_once('=') {
-            Some((name, value)) => (name == &*self.name).then_some(value),
-            None => (pair == &*self.name).then_some(""),
-        });
-        match (value, &self.test) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(value), Some(test)) => test.matches(value.as_bytes()),
+        match (self.value(path), &self.test) {
+            (value, QueryTest::Present(present)) => value.is_some() == *present,
+            (value, QueryTest::String(test)) => value.is_some_and(|value| test.matches(value.as_bytes())),
         }
+    }
+
+    fn value<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let (_, query) = path.split_once('?')?;
+        let query = query.split_once('#').map_or(query, |(query, _)| query);
+        query.split('&').find_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (name == &*self.name).then_some(value)
+        })
     }
 }
 

@@ -57,6 +57,11 @@ impl RequestView for Request {
             }
         }
     }
+    fn any_header_value(&self, name: &HeaderName, test: &dyn Fn(&[u8]) -> bool) -> Option<bool> {
+        let mut values = self.headers.get_all(name).iter().peekable();
+        values.peek()?;
+        Some(values.any(|value| test(value.as_bytes())))
+    }
     fn random(&self) -> u64 {
         self.random
     }
@@ -68,14 +73,18 @@ fn header_matches(yaml: &str, request: &Request) -> bool {
 }
 
 #[test]
-fn header_tests_take_the_joined_value() {
+fn header_tests_take_each_value_on_its_own() {
     let request = Request::get("a", "/").with("x-a", "one").with("x-a", "two").with("x-n", "7");
-    assert!(header_matches("{name: x-a, string_match: {exact: 'one,two'}}", &request));
-    assert!(header_matches("{name: X-A, string_match: {prefix: ONE, ignore_case: true}}", &request));
-    assert!(header_matches("{name: x-a, string_match: {contains: 'e,t'}}", &request));
-    assert!(header_matches("{name: x-a, string_match: {suffix: two}}", &request));
-    assert!(header_matches("{name: x-a, string_match: {safe_regex: {regex: 'one.*'}}}", &request));
-    assert!(!header_matches("{name: x-a, string_match: {safe_regex: {regex: 'one'}}}", &request));
+    assert!(header_matches("{name: x-a, string_match: {exact: one}}", &request));
+    assert!(header_matches("{name: x-a, string_match: {exact: two}}", &request));
+    assert!(!header_matches("{name: x-a, string_match: {exact: 'one,two'}}", &request));
+    assert!(!header_matches("{name: x-a, string_match: {exact: two}, invert_match: true}", &request));
+    assert!(header_matches("{name: x-a, string_match: {exact: 'one,two'}, invert_match: true}", &request));
+    assert!(header_matches("{name: X-A, string_match: {prefix: TW, ignore_case: true}}", &request));
+    assert!(header_matches("{name: x-a, string_match: {contains: 'n'}}", &request));
+    assert!(header_matches("{name: x-a, string_match: {suffix: wo}}", &request));
+    assert!(header_matches("{name: x-a, string_match: {safe_regex: {regex: 't.*'}}}", &request));
+    assert!(!header_matches("{name: x-a, string_match: {safe_regex: {regex: 'on'}}}", &request));
     assert!(header_matches("{name: x-n, range_match: {start: 7, end: 8}}", &request));
     assert!(!header_matches("{name: x-n, range_match: {start: 6, end: 7}}", &request));
     assert!(header_matches("{name: ':method', string_match: {exact: GET}}", &request));
@@ -92,6 +101,11 @@ fn a_missing_header_matches_only_absence_or_as_empty() {
     ));
     assert!(header_matches("{name: x, present_match: false}", &request));
     assert!(header_matches("{name: x, present_match: true, invert_match: true}", &request));
+    assert!(header_matches("{name: x, present_match: true, treat_missing_header_as_empty: true}", &request));
+    assert!(!header_matches(
+        "{name: x, present_match: false, treat_missing_header_as_empty: true}",
+        &request
+    ));
     assert!(!header_matches("{name: x}", &request));
 }
 
@@ -106,6 +120,8 @@ fn query_parameters_match_by_first_value() {
     assert!(matches("{name: a, present_match: true}", "/x?a"));
     assert!(!matches("{name: a}", "/x?ab=1"));
     assert!(!matches("{name: a}", "/a"));
+    assert!(matches("{name: a, present_match: false}", "/a?b"));
+    assert!(!matches("{name: a, present_match: false}", "/a?a=1"));
 }
 
 #[test]

@@ -12,7 +12,8 @@ use super::domains::Domains;
 use super::forward::mirrors;
 use super::retry_policy::retry_policy;
 use super::{
-    Mirror, Redirect, RedirectPath, RequireTls, RetryPolicy, Route, RouteAction, RouteEdits, RouteTable, VirtualHost, entry,
+    Mirror, Redirect, RedirectPath, RequireTls, RetryPolicy, Route, RouteAction, RouteEdits, RouteTable,
+    VirtualHost, entry,
 };
 use crate::header_edit::{Fields, header_edits};
 use crate::ledger::{At, harmless, refuse};
@@ -139,7 +140,10 @@ fn virtual_host(at: &At<'_>, message: &proto::VirtualHost, above: &Inherited) ->
     let inherited = Inherited {
         max_direct_response_body_bytes: above.max_direct_response_body_bytes,
         mirrors: if own_mirrors.is_empty() { above.mirrors.clone() } else { own_mirrors },
-        retry: retry.as_ref().and_then(|policy| retry_policy(&at.field("retry_policy"), policy)).map(Arc::new),
+        retry: retry
+            .as_ref()
+            .and_then(|policy| retry_policy(&at.field("retry_policy"), policy))
+            .map(Arc::new),
     };
     let require_tls = match at.choice("require_tls", *require_tls)? {
         TlsRequirementType::None => RequireTls::None,
@@ -153,7 +157,12 @@ fn virtual_host(at: &At<'_>, message: &proto::VirtualHost, above: &Inherited) ->
         tls_redirect: (require_tls != RequireTls::None).then(|| Arc::new(tls_redirect())),
         edits: RouteEdits {
             request: header_edits(at, &Fields::REQUEST, request_headers_to_add, request_headers_to_remove),
-            response: header_edits(at, &Fields::RESPONSE, response_headers_to_add, response_headers_to_remove),
+            response: header_edits(
+                at,
+                &Fields::RESPONSE,
+                response_headers_to_add,
+                response_headers_to_remove,
+            ),
         },
         retry: inherited.retry,
         include_request_attempt_count: *include_request_attempt_count,

@@ -161,10 +161,8 @@ fn direct_response(
         None => &[],
     };
     if body.len() > max_body_bytes {
-        at.field("body").reject(format_args!(
-            "response body size is {} bytes; maximum is {max_body_bytes}",
-            body.len()
-        ));
+        at.field("body")
+            .reject(format_args!("response body size is {} bytes; maximum is {max_body_bytes}", body.len()));
     }
     let code = u16::try_from(*status).ok().filter(|code| (200..600).contains(code));
     let Some(status) = code.and_then(|code| StatusCode::from_u16(code).ok()) else {

@@ -33,6 +33,13 @@ impl RouteTable {
     }
 }
 
+impl Found {
+    /// Whether this is the redirect of `require_tls`, whose answer takes no header changes of any level.
+    pub fn is_tls_redirect(&self) -> bool {
+        self.virtual_host.tls_redirect.as_ref().is_some_and(|redirect| Arc::ptr_eq(redirect, &self.route))
+    }
+}
+
 impl VirtualHost {
     fn tls_redirect(&self, view: &impl RequestView) -> Option<&Arc<Route>> {
         let redirect = self.tls_redirect.as_ref()?;

@@ -7,7 +7,8 @@ use http::{HeaderName, StatusCode};
 use meltemi_envoy::config::core::v3::RoutingPriority;
 use meltemi_envoy::config::route::v3 as proto;
 use meltemi_envoy::config::route::v3::route_action::{
-    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy,
+    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
+    RequestMirrorPolicy,
 };
 use meltemi_envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use meltemi_envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as EntryRewrite;
@@ -71,14 +72,20 @@ pub(super) fn forward(at: &At<'_>, message: &proto::RouteAction, above: &Inherit
     let host_rewrite = host_rewrite(at, host_rewrite_specifier.as_ref());
     Some(Forward {
         cluster: cluster_choice(at, cluster_specifier.as_ref())?,
-        cluster_not_found: match at.choice("cluster_not_found_response_code", *cluster_not_found_response_code)? {
+        cluster_not_found: match at
+            .choice("cluster_not_found_response_code", *cluster_not_found_response_code)?
+        {
             ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
             ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
         },
-        timeout: at.timeout("timeout", timeout, Some(ROUTE_TIMEOUT)),
+        // Read in any case, so that a bad value is refused.
+        timeout: at
+            .timeout("timeout", timeout, Some(ROUTE_TIMEOUT))
+            .filter(|_| max_stream_duration.is_none()),
         idle_timeout: at.duration("idle_timeout", idle_timeout),
         max_grpc_timeout: grpc_timeout(at, max_grpc_timeout, max_stream_duration.as_ref()),
+        uses_stream_duration: max_stream_duration.is_some(),
         retry: own_retry.map(Arc::new).or_else(|| above.retry.clone()),
         prefix_rewrite: (!prefix_rewrite.is_empty()).then(|| prefix_rewrite.as_str().into()),
         regex_rewrite: regex_rewrite.flatten(),
@@ -99,7 +106,8 @@ fn grpc_timeout(
     let old = at.duration("max_grpc_timeout", max_grpc_timeout);
     let Some(message) = max_stream_duration else { return old };
     let at = at.field("max_stream_duration");
-    let MaxStreamDuration { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset } = message;
+    let MaxStreamDuration { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset } =
+        message;
     refuse!(at; grpc_timeout_header_offset);
     if at.timeout("max_stream_duration", max_stream_duration, None).is_some() {
         at.field("max_stream_duration").reject("not supported yet: only 0");
@@ -109,9 +117,9 @@ fn grpc_timeout(
 
 fn host_rewrite(at: &At<'_>, specifier: Option<&HostRewriteSpecifier>) -> Option<HostRewrite> {
     match specifier {
-        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
-            Some(at.header_value("host_rewrite_literal", host).map_or(HostRewrite::None, HostRewrite::Literal))
-        }
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => Some(
+            at.header_value("host_rewrite_literal", host).map_or(HostRewrite::None, HostRewrite::Literal),
+        ),
         Some(HostRewriteSpecifier::AutoHostRewrite(true)) => Some(HostRewrite::Auto),
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) if !name.is_empty() => {
             at.header_name("host_rewrite_header", name).map(HostRewrite::Header)
@@ -123,9 +131,8 @@ fn host_rewrite(at: &At<'_>, specifier: Option<&HostRewriteSpecifier>) -> Option
             at.refuse("host_rewrite", text);
             Some(HostRewrite::None)
         }
-        Some(HostRewriteSpecifier::AutoHostRewrite(false) | HostRewriteSpecifier::HostRewriteHeader(_)) | None => {
-            Some(HostRewrite::None)
-        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(false) | HostRewriteSpecifier::HostRewriteHeader(_))
+        | None => Some(HostRewrite::None),
     }
 }
 
@@ -181,7 +188,8 @@ fn cluster_header(at: &At<'_>, name: &str) -> Option<ClusterChoice> {
 }
 
 fn weighted_clusters(at: &At<'_>, message: &proto::WeightedCluster) -> Option<ClusterChoice> {
-    let proto::WeightedCluster { clusters, total_weight, runtime_key_prefix, random_value_specifier } = message;
+    let proto::WeightedCluster { clusters, total_weight, runtime_key_prefix, random_value_specifier } =
+        message;
     refuse!(at; random_value_specifier);
     harmless!(RuntimeKey; runtime_key_prefix);
     // Envoy 1.40 adds up the weights itself and takes any value here.

@@ -8,7 +8,7 @@ use super::*;
 use crate::format::Op;
 use crate::header_edit::AppendAction;
 use crate::matcher::tests::Request;
-use crate::{Rejection, route_table};
+use crate::{Rejection, direct_response_location, route_table};
 
 fn compile(yaml: &str) -> Result<RouteTable, Vec<Rejection>> {
     route_table(&Codec::new().parse::<RouteConfiguration>(yaml).unwrap())
@@ -150,7 +150,10 @@ fn redirects_change_only_what_they_name() {
 #[test]
 fn redirects_of_the_path_keep_or_strip_the_query() {
     let at = |redirect: &str, path: &str| {
-        location(&table(&format!("{{match: {{prefix: /a}}, redirect: {redirect}}}")), &Request::get("h", path))
+        location(
+            &table(&format!("{{match: {{prefix: /a}}, redirect: {redirect}}}")),
+            &Request::get("h", path),
+        )
     };
     assert_eq!(at("{path_redirect: /y}", "/a?q"), "http://h/y?q");
     assert_eq!(at("{path_redirect: /y, strip_query: true}", "/a?q"), "http://h/y");
@@ -172,10 +175,15 @@ fn require_tls_redirects_before_any_route() {
     let all = compile(&yaml("ALL")).unwrap();
     let plain = Request::get("a.com:80", "/x?q").with("x-forwarded-proto", "http");
     assert_eq!(location(&all, &plain), "https://a.com:80/x?q");
+    assert!(all.find(&plain).unwrap().is_tls_redirect());
     let secure = Request::get("a.com", "/").with("x-forwarded-proto", "https");
     assert_eq!(cluster_of(&all, &secure).as_deref(), Some("c"));
+    assert!(!all.find(&secure).unwrap().is_tls_redirect());
     let external = compile(&yaml("EXTERNAL_ONLY")).unwrap();
-    assert_eq!(cluster_of(&external, &Request::get("a", "/").with("x-envoy-internal", "true")).as_deref(), Some("c"));
+    assert_eq!(
+        cluster_of(&external, &Request::get("a", "/").with("x-envoy-internal", "true")).as_deref(),
+        Some("c")
+    );
     assert_eq!(location(&external, &Request::get("a", "/")), "https://a/");
 }
 
@@ -189,18 +197,21 @@ fn virtual_hosts_are_found_by_domain() {
     .unwrap();
     assert_eq!(cluster_of(&table, &Request::get("X.A.com", "/")).as_deref(), Some("a"));
     assert_eq!(cluster_of(&table, &Request::get("b.com", "/only")).as_deref(), Some("b"));
-    assert!(table.find(&Request::get("b.com", "/")).is_none(), "there is no way back to another virtual host");
+    assert!(
+        table.find(&Request::get("b.com", "/")).is_none(),
+        "there is no way back to another virtual host"
+    );
 }
 
 #[test]
 fn path_parameters_are_ignored_on_request() {
     let yaml = "{name: v, domains: ['*'], routes: [{match: {path: /a}, route: {cluster: c}}]}";
-    let ignoring = compile(&format!(
-        "ignore_path_parameters_in_path_matching: true\nvirtual_hosts: [{yaml}]"
-    ))
-    .unwrap();
+    let ignoring =
+        compile(&format!("ignore_path_parameters_in_path_matching: true\nvirtual_hosts: [{yaml}]")).unwrap();
     assert!(ignoring.find(&Request::get("h", "/a;v=1?q")).is_some());
-    assert!(compile(&format!("virtual_hosts: [{yaml}]")).unwrap().find(&Request::get("h", "/a;v=1")).is_none());
+    assert!(
+        compile(&format!("virtual_hosts: [{yaml}]")).unwrap().find(&Request::get("h", "/a;v=1")).is_none()
+    );
 }
 
 #[test]
@@ -234,6 +245,8 @@ fn retry_policies_are_inherited_from_the_virtual_host() {
              retry_on: 'connect-failure, refused-stream,unavailable,retriable-status-codes', num_retries: 2,
              retry_host_predicate: [{name: p, typed_config: {
                '@type': type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}],
+             retry_priority: {name: q, typed_config: {update_frequency: 2,
+               '@type': type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig}},
              host_selection_retry_max_attempts: 5, retriable_status_codes: [503, 500, 503],
              per_try_timeout: 2s, retry_back_off: {base_interval: 0.1s}}}},
            {match: {prefix: /}, route: {cluster: c}}]}]",
@@ -244,6 +257,7 @@ fn retry_policies_are_inherited_from_the_virtual_host() {
     assert_eq!(own.retriable_status_codes, [500, 503]);
     assert!(own.avoid_previous_hosts);
     assert_eq!((own.num_retries, own.host_selection_attempts), (2, 5));
+    assert_eq!(own.previous_priorities, Some(2));
     assert_eq!((own.back_off_base, own.back_off_max), (Duration::from_millis(100), Duration::from_secs(1)));
     assert_eq!(own.per_try_timeout, Some(Duration::from_secs(2)));
     assert!(own.retries_response(503, None) && !own.retries_response(502, None));
@@ -268,7 +282,10 @@ virtual_hosts: [{name: v, domains: ['*'], routes: [
         mirrors("/own"),
         [Mirror { cluster: "m1".into(), fraction_ppm: 250_000, appends_shadow: false }]
     );
-    assert_eq!(mirrors("/"), [Mirror { cluster: "m0".into(), fraction_ppm: 1_000_000, appends_shadow: true }]);
+    assert_eq!(
+        mirrors("/"),
+        [Mirror { cluster: "m0".into(), fraction_ppm: 1_000_000, appends_shadow: true }]
+    );
 }
 
 #[test]
@@ -307,6 +324,18 @@ fn direct_responses_carry_status_and_body() {
 }
 
 #[test]
+fn direct_responses_of_201_and_3xx_say_where() {
+    let table = table("{match: {prefix: /}, direct_response: {status: 201}}");
+    let request = Request::get("a.com:81", "/x?q");
+    let route = table.find(&request).unwrap().route;
+    let location =
+        |status: u16| direct_response_location(StatusCode::from_u16(status).unwrap(), &request, &route);
+    assert_eq!(location(201).as_deref(), Some("http://a.com:81/x?q"));
+    assert_eq!(location(304).as_deref(), Some("http://a.com:81/x?q"));
+    assert_eq!(location(200), None);
+}
+
+#[test]
 fn what_is_wrong_in_a_route_is_told_by_its_path() {
     let one = |route: &str| {
         let all = rejections(route);
@@ -318,10 +347,12 @@ fn what_is_wrong_in_a_route_is_told_by_its_path() {
     assert!(one("{match: {}, route: {cluster: c}}").starts_with("match: a path specifier"));
     assert!(one("{match: {prefix: /}, route: {}}").starts_with("route: a cluster specifier"));
     assert!(
-        one("{match: {safe_regex: {regex: '('}}, route: {cluster: c}}").starts_with("match.safe_regex.regex: ")
+        one("{match: {safe_regex: {regex: '('}}, route: {cluster: c}}")
+            .starts_with("match.safe_regex.regex: ")
     );
     assert!(
-        one("{match: {path_separated_prefix: /a/}, route: {cluster: c}}").starts_with("match.path_separated_prefix")
+        one("{match: {path_separated_prefix: /a/}, route: {cluster: c}}")
+            .starts_with("match.path_separated_prefix")
     );
     assert_eq!(
         one("{match: {prefix: /}, route: {cluster: c, hash_policy: [{header: {header_name: a}}]}}"),
@@ -345,7 +376,8 @@ fn what_is_wrong_in_a_route_is_told_by_its_path() {
             .starts_with("route.retry_policy.retry_on: unknown condition \"no-such\"")
     );
     assert!(
-        one("{match: {prefix: /}, route: {cluster: c, timeout: -1s}}").starts_with("route.timeout: must not be negative")
+        one("{match: {prefix: /}, route: {cluster: c, timeout: -1s}}")
+            .starts_with("route.timeout: must not be negative")
     );
 }
 

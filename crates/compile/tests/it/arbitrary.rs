@@ -7,8 +7,8 @@ use meltemi_envoy::config::listener::v3::{Filter, FilterChain, Listener, filter}
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
-use prost::{Message, Name};
 use proptest::prelude::*;
+use prost::{Message, Name};
 
 use crate::yaml::message;
 
@@ -34,8 +34,7 @@ fn compile_all(bytes: &[u8]) {
 /// A listener with one filter.
 fn around(config: Any) -> Listener {
     let filter = Filter { name: "f".into(), config_type: Some(filter::ConfigType::TypedConfig(config)) };
-    let base: Listener =
-        message("{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 0}}}");
+    let base: Listener = message("{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 0}}}");
     Listener { filter_chains: vec![FilterChain { filters: vec![filter], ..Default::default() }], ..base }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use meltemi_compile::program::{
-    CircuitBreaker, Cluster, ClusterService, Discovery, DnsFamily, DnsTargets, Endpoints, Http2Options, LbPolicy,
-    UpstreamHttp,
+    CircuitBreaker, Cluster, ClusterService, Discovery, DnsFamily, DnsTargets, Endpoints, Http2Options,
+    LbPolicy, UpstreamHttp,
 };
 use meltemi_compile::{Rejection, cluster, endpoints};
 use meltemi_envoy::config::cluster::v3::Cluster as ClusterMessage;
@@ -53,7 +53,10 @@ const NAMED: &str = "{endpoint: {address: {socket_address: {address: example.com
 #[test]
 fn an_istio_cluster_is_understood() {
     let (cluster, endpoints) = compile(FULL).unwrap();
-    assert_eq!(cluster.discovery, Discovery::Eds("outbound|9080|v1|reviews.default.svc.cluster.local".into()));
+    assert_eq!(
+        cluster.discovery,
+        Discovery::Eds("outbound|9080|v1|reviews.default.svc.cluster.local".into())
+    );
     assert_eq!(endpoints, None);
     assert_eq!(cluster.initial_fetch_timeout, None);
     assert_eq!(cluster.connect_timeout, Duration::from_secs(10));
@@ -124,7 +127,10 @@ fn static_endpoints_come_with_the_cluster() {
 #[test]
 fn dns_clusters_name_what_to_resolve() {
     let yaml = |kind: &str, members: &str| {
-        format!("name: c\ntype: {kind}\ndns_refresh_rate: 60s\nrespect_dns_ttl: true\ndns_lookup_family: V4_ONLY\n{}", assignment(members))
+        format!(
+            "name: c\ntype: {kind}\ndns_refresh_rate: 60s\nrespect_dns_ttl: true\ndns_lookup_family: V4_ONLY\n{}",
+            assignment(members)
+        )
     };
     let targets = |targets: &[(&str, u16, u32)]| DnsTargets {
         targets: targets.iter().map(|(name, port, weight)| ((*name).into(), *port, *weight)).collect(),
@@ -134,7 +140,10 @@ fn dns_clusters_name_what_to_resolve() {
     };
     let weighted = NAMED.replacen('{', "{load_balancing_weight: 3, ", 1);
     let (strict, endpoints) = compile(&yaml("STRICT_DNS", &format!("{weighted}, {ONE}"))).unwrap();
-    assert_eq!(strict.discovery, Discovery::StrictDns(targets(&[("example.com", 80, 3), ("127.0.0.1", 80, 1)])));
+    assert_eq!(
+        strict.discovery,
+        Discovery::StrictDns(targets(&[("example.com", 80, 3), ("127.0.0.1", 80, 1)]))
+    );
     assert_eq!(endpoints, None);
     let (logical, _) = compile(&yaml("LOGICAL_DNS", NAMED)).unwrap();
     assert_eq!(logical.discovery, Discovery::LogicalDns(targets(&[("example.com", 80, 1)])));
@@ -146,8 +155,13 @@ fn dns_clusters_name_what_to_resolve() {
 #[test]
 fn original_dst_provides_its_own_balancer() {
     let (cluster, endpoints) = compile("{name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}").unwrap();
-    assert_eq!((cluster.discovery, cluster.lb, endpoints), (Discovery::OriginalDst, LbPolicy::ClusterProvided, None));
-    assert!(reason(compile("{name: c, type: ORIGINAL_DST}")).starts_with("lb_policy: must be CLUSTER_PROVIDED"));
+    assert_eq!(
+        (cluster.discovery, cluster.lb, endpoints),
+        (Discovery::OriginalDst, LbPolicy::ClusterProvided, None)
+    );
+    assert!(
+        reason(compile("{name: c, type: ORIGINAL_DST}")).starts_with("lb_policy: must be CLUSTER_PROVIDED")
+    );
     assert!(reason(compile("{name: c, lb_policy: CLUSTER_PROVIDED}")).starts_with("lb_policy"));
 }
 
@@ -173,11 +187,16 @@ fn balancing_policies_come_by_field_or_by_type() {
         typed("least_request.v3.LeastRequest", ", choice_count: 3"),
         Ok(LbPolicy::LeastRequest { choice_count: 3 })
     );
-    assert!(reason(typed("round_robin.v3.RoundRobin", ", slow_start_config: {slow_start_window: 1s}"))
-        .ends_with("typed_config.slow_start_config: not supported yet"));
+    assert!(
+        reason(typed("round_robin.v3.RoundRobin", ", slow_start_config: {slow_start_window: 1s}"))
+            .ends_with("typed_config.slow_start_config: not supported yet")
+    );
     assert_eq!(reason(lb("lb_policy: RING_HASH")), "lb_policy: not supported yet");
     assert_eq!(reason(lb("lb_policy: MAGLEV")), "lb_policy: not supported yet");
-    assert!(reason(lb("lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 1}")).contains("choice_count"));
+    assert!(
+        reason(lb("lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 1}"))
+            .contains("choice_count")
+    );
 }
 
 #[test]
@@ -200,14 +219,20 @@ fn upstream_protocols_come_by_type_or_by_the_old_fields() {
         Ok(UpstreamHttp::UseDownstream(Http2Options::default()))
     );
     assert!(reason(typed("auto_config: {}")).contains("auto_config: not supported yet"));
-    assert!(reason(typed("explicit_http_config: {http3_protocol_options: {}}")).contains("http3_protocol_options"));
+    assert!(
+        reason(typed("explicit_http_config: {http3_protocol_options: {}}"))
+            .contains("http3_protocol_options")
+    );
     assert!(reason(http("typed_extension_protocol_options: {x: {'@type': type.googleapis.com/udpa.type.v1.TypedStruct, type_url: a/b.C}}"))
         .ends_with("extension \"x\" of type \"b.C\" is not supported"));
 }
 
 #[test]
 fn detection_by_success_rate_is_refused_unless_it_is_off() {
-    assert!(reason(compile("{name: c, outlier_detection: {}}")).starts_with("outlier_detection.enforcing_success_rate"));
+    assert!(
+        reason(compile("{name: c, outlier_detection: {}}"))
+            .starts_with("outlier_detection.enforcing_success_rate")
+    );
     let (cluster, _) = compile("{name: c, outlier_detection: {enforcing_success_rate: 0}}").unwrap();
     let outlier = cluster.outlier.unwrap();
     assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_failure), (Some(5), None));
@@ -280,6 +305,7 @@ endpoints:
         "policy.drop_overloads: not supported yet"
     );
     assert!(
-        reason(assignment("{cluster_name: c, endpoints: [{priority: 200}]}")).starts_with("endpoints[0].priority")
+        reason(assignment("{cluster_name: c, endpoints: [{priority: 200}]}"))
+            .starts_with("endpoints[0].priority")
     );
 }

@@ -1,6 +1,6 @@
 //! Listeners: chains, filters, defaults, refusals.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use meltemi_compile::format::Op;
@@ -169,11 +169,15 @@ fn refused_settings_are_named_by_path() {
         "forward_client_cert_details: not supported yet: ALWAYS_FORWARD_ONLY"
     );
     assert_eq!(
-        one("access_log: [{name: a, filter: {not_health_check_filter: {}}, typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog}}]"),
+        one(
+            "access_log: [{name: a, filter: {not_health_check_filter: {}}, typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog}}]"
+        ),
         "access_log[0].filter: not supported yet"
     );
     assert_eq!(
-        one("access_log: [{name: a, typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /x, log_format: {text_format: '%NO%'}}}]"),
+        one(
+            "access_log: [{name: a, typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /x, log_format: {text_format: '%NO%'}}}]"
+        ),
         "access_log[0].typed_config.log_format.text_format: unknown or not supported operator %NO%"
     );
 }
@@ -196,7 +200,10 @@ fn filters_of_unknown_type_are_refused_by_name_unless_optional() {
     let disabled = wasm.replacen("name: w", "name: w\n        disabled: true", 1);
     assert_eq!(manager(&filters(&disabled).unwrap()).filters.len(), 3);
     let changed = HTTP.replace("{disable_host_header_fallback: true}", "{metrics: []}");
-    assert!(reason(compile(&changed)).ends_with("http_filters[3].typed_config.value[\"metrics\"]: not supported yet"));
+    assert!(
+        reason(compile(&changed))
+            .ends_with("http_filters[3].typed_config.value[\"metrics\"]: not supported yet")
+    );
 }
 
 #[test]
@@ -204,11 +211,16 @@ fn the_router_ends_the_filters() {
     let router = r#"{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}"#;
     let cors = r#"{name: c, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}"#;
     let with = |filters: &str| {
-        compile(&with_manager("").replace(&format!("http_filters: [{router}]"), &format!("http_filters: [{filters}]")))
+        compile(
+            &with_manager("")
+                .replace(&format!("http_filters: [{router}]"), &format!("http_filters: [{filters}]")),
+        )
     };
     assert!(reason(with("")).ends_with("the last filter must be the router"));
     assert!(reason(with(cors)).ends_with("the last filter must be the router"));
-    assert!(reason(with(&format!("{router}, {router}"))).contains("http_filters[0]: the router must be the last"));
+    assert!(
+        reason(with(&format!("{router}, {router}"))).contains("http_filters[0]: the router must be the last")
+    );
 }
 
 /// A listener whose chains answer as TCP proxies to the cluster of their name.
@@ -221,7 +233,8 @@ fn chains(chains: &[(&str, &str)], default: Option<&str>) -> String {
         )
     };
     let listed: Vec<_> = chains.iter().map(|(name, matches)| chain(name, matches)).collect();
-    let default = default.map(|name| format!("default_filter_chain: {}", chain(name, "{}"))).unwrap_or_default();
+    let default =
+        default.map(|name| format!("default_filter_chain: {}", chain(name, "{}"))).unwrap_or_default();
     format!(
         "address: {{socket_address: {{address: 127.0.0.1, port_value: 1}}}}\nfilter_chains: [{}]\n{default}",
         listed.join(", ")
@@ -230,9 +243,9 @@ fn chains(chains: &[(&str, &str)], default: Option<&str>) -> String {
 
 fn facts() -> ConnectionFacts<'static> {
     ConnectionFacts {
-        destination: "10.0.0.1:80".parse().unwrap(),
-        source: "192.168.0.1:1000".parse().unwrap(),
-        direct_source: "192.168.0.1".parse().unwrap(),
+        destination: SocketAddr::from(([10, 0, 0, 1], 80)),
+        source: SocketAddr::from(([192, 168, 0, 1], 1000)),
+        direct_source: IpAddr::from([192, 168, 0, 1]),
         server_name: "",
         transport_protocol: "raw_buffer",
         application_protocols: &[],
@@ -277,7 +290,11 @@ fn chains_are_chosen_by_the_criteria_in_envoys_order() {
         "port and sni"
     );
     assert_eq!(chosen(&|f| f.destination = "10.0.0.1:80".parse().unwrap()), "net8");
-    assert_eq!(chosen(&|f| f.destination = "10.0.1.1:80".parse().unwrap()), "default", "there is no way back");
+    assert_eq!(
+        chosen(&|f| f.destination = "10.0.1.1:80".parse().unwrap()),
+        "default",
+        "there is no way back"
+    );
     assert_eq!(
         chosen(&|f| {
             f.destination = "10.0.1.1:80".parse().unwrap();
@@ -308,7 +325,10 @@ fn without_a_default_a_connection_may_find_no_chain() {
 
 #[test]
 fn chains_that_ask_for_the_same_are_rejected() {
-    assert!(reason(compile(&chains(&[("a", "{}"), ("b", "{}")], None))).starts_with("filter_chains[1].filter_chain_match"));
+    assert!(
+        reason(compile(&chains(&[("a", "{}"), ("b", "{}")], None)))
+            .starts_with("filter_chains[1].filter_chain_match")
+    );
     let overlapping = chains(
         &[("a", "{server_names: [x, y]}"), ("b", "{server_names: [y, z]}"), ("c", "{server_names: [z1]}")],
         None,
@@ -320,20 +340,26 @@ fn chains_that_ask_for_the_same_are_rejected() {
 #[test]
 fn tcp_proxies_have_one_cluster_or_weights() {
     let tcp = |settings: &str| {
-        compile(&chains(&[("a", "{}")], None).replace("cluster: c", settings)).map(|listener| {
-            match &listener.chains[0].filter {
-                NetworkFilter::Tcp(tcp) => (tcp.clusters.clone(), tcp.idle_timeout, tcp.max_connect_attempts),
-                other => panic!("{other:?}"),
-            }
+        compile(&chains(&[("a", "{}")], None).replace("cluster: c", settings)).map(|listener| match &listener
+            .chains[0]
+            .filter
+        {
+            NetworkFilter::Tcp(tcp) => (tcp.clusters.clone(), tcp.idle_timeout, tcp.max_connect_attempts),
+            other => panic!("{other:?}"),
         })
     };
     assert_eq!(tcp("cluster: c"), Ok((vec![("c".into(), 1)], Some(Duration::from_secs(3600)), 1)));
     assert_eq!(
-        tcp("weighted_clusters: {clusters: [{name: a, weight: 9}, {name: b, weight: 1}]}, idle_timeout: 0s, max_connect_attempts: 3"),
+        tcp(
+            "weighted_clusters: {clusters: [{name: a, weight: 9}, {name: b, weight: 1}]}, idle_timeout: 0s, max_connect_attempts: 3"
+        ),
         Ok((vec![("a".into(), 9), ("b".into(), 1)], None, 3))
     );
     assert!(reason(tcp("weighted_clusters: {clusters: [{name: a}]}")).contains("clusters[0].weight"));
-    assert!(reason(tcp("cluster: c, tunneling_config: {hostname: h}")).contains("tunneling_config: not supported yet"));
+    assert!(
+        reason(tcp("cluster: c, tunneling_config: {hostname: h}"))
+            .contains("tunneling_config: not supported yet")
+    );
 }
 
 #[test]
@@ -376,7 +402,8 @@ fn a_listener_needs_an_address_and_chains() {
         reasons(compile("{name: l}")),
         ["address: must be set", "filter_chains: no filter chains specified"]
     );
-    let pipe = with_manager("").replace("{socket_address: {address: 127.0.0.1, port_value: 1}}", "{pipe: {path: /x}}");
+    let pipe = with_manager("")
+        .replace("{socket_address: {address: 127.0.0.1, port_value: 1}}", "{pipe: {path: /x}}");
     assert_eq!(reason(compile(&pipe)), "address.pipe: not supported yet");
     let nameless = with_manager("").replace("name: l\n", "");
     assert_eq!(&*compile(&nameless).unwrap().name, "127.0.0.1:1");

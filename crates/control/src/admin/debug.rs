@@ -20,7 +20,7 @@ fn sync_status(proxy: &ProxyStatus) -> Value {
     status.insert("proxy".into(), json!(proxy.name()));
     status.insert("proxy_type".into(), json!(node.id.split('~').next()));
     status.insert("proxy_version".into(), json!(node.user_agent_name));
-    status.insert("cluster_id".into(), json!(metadata(proxy, "CLUSTER_ID")));
+    status.extend(metadata(proxy, "CLUSTER_ID").map(|id| ("cluster_id".to_owned(), json!(id))));
     for (type_url, name) in [
         (type_url::CLUSTER, "cluster"),
         (type_url::LISTENER, "listener"),

@@ -29,6 +29,7 @@ fn a_refusal_is_said_once_until_the_proxy_takes_an_update() {
         type_url: meltemi_envoy::type_url::ROUTE.into(),
         generation: "meltemi/2".into(),
         reason: reason.into(),
+        blamed: Vec::new(),
     };
     let accepted = Report::Accepted { node: "n".into(), type_url: meltemi_envoy::type_url::ROUTE.into() };
     assert_eq!(ledger.text(&accepted), "");

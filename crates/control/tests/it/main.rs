@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, FromArgMatches};
 use meltemi_control::{ControlPlane, ControlPlaneArgs};
 use meltemi_envoy::config::core::v3::Node;
-use meltemi_envoy::config::route::v3::RouteConfiguration;
+use meltemi_envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use meltemi_envoy::type_url;
 use meltemi_runtime::task::{self, Task};
 use meltemi_xds::Mode;
@@ -182,12 +182,22 @@ impl Proxy {
     }
 }
 
-/// The timeout of the route to `reviews`, in seconds.
-fn timeout(update: &Update) -> i64 {
+/// The virtual host of `reviews` and its place.
+fn reviews(update: &Update) -> (usize, VirtualHost) {
     let body = &update.changed.first().expect("a route configuration").body;
     let routes: RouteConfiguration = body.unpack().expect("a route configuration");
-    let host = routes.virtual_hosts.iter().find(|host| host.domains.iter().any(|d| d == "reviews"));
-    let route = &host.expect("a virtual host").routes[0];
+    let mut hosts = routes.virtual_hosts.into_iter().enumerate();
+    hosts.find(|(_, host)| host.domains.iter().any(|domain| domain == "reviews")).expect("a virtual host")
+}
+
+/// Where a proxy would say that the route to `reviews` is.
+fn route_path(update: &Update) -> String {
+    format!("virtual_hosts[{}].routes[0].route", reviews(update).0)
+}
+
+/// The timeout of the route to `reviews`, in seconds.
+fn timeout(update: &Update) -> i64 {
+    let route = &reviews(update).1.routes[0];
     match &route.action {
         Some(meltemi_envoy::config::route::v3::route::Action::Route(action)) => {
             action.timeout.as_ref().expect("a timeout").seconds
@@ -252,9 +262,12 @@ async fn a_refusal_is_told_and_delays_nobody() {
     let mut control_plane = Running::start(directory.path(), &[]).await;
     let mut refusing = Proxy::start(control_plane.xds, NODE, Mode::Delta).await;
     let first = refusing.routes().await;
-    refusing.nack(&first, "virtual_hosts[0]: cannot do that").await;
+    refusing.nack(&first, &format!("http_proxy: {}: cannot do that", route_path(&first))).await;
     let told = control_plane.prints("refused").await;
     assert!(told.contains(NODE) && told.contains("RDS") && told.contains("cannot do that"), "{told}");
+    let origin = told.lines().nth(1).expect("where it comes from");
+    assert!(origin.contains("VirtualService default/reviews spec.http[0]"), "{told}");
+    assert!(origin.contains("virtual-service.yaml:"), "{told}");
 
     let mut taking = Proxy::start(control_plane.xds, &NODE.replace("client", "other"), Mode::Delta).await;
     let update = taking.routes().await;

@@ -28,6 +28,7 @@ async fn shop_splits_routes_by_user_redirects_and_rewrites() {
     let report = mesh.load(200, Duration::from_secs(5)).expect("load runs").report().await.expect("a report");
     assert_eq!(report.failed(), 0, "{report:?}");
     let (v1, v2) = (report.versions_with("recommendation@v1"), report.versions_with("recommendation@v2"));
+    assert!(report.completed() >= 900, "{report:?}");
     assert_eq!(v1 + v2, report.completed(), "{report:?}");
     assert!(within_3_sigma(v2, v1 + v2, 0.1), "{report:?}");
 
@@ -140,9 +141,9 @@ async fn two_shops_run_side_by_side() {
 async fn a_failing_readiness_probe_takes_a_replica_out() {
     let mesh = Mesh::shop(&[]).await.expect("the shop is up");
     let output = mesh.up.output();
-    let line = output.lines().find(|line| line.contains("healthz?fail=1")).expect("up prints how to fail a probe");
+    let line = output.lines().find(|line| line.contains("healthz?fail=true")).expect("up prints how to fail a probe");
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("a URL");
-    let request = http::Request::post("/healthz?fail=1").header("host", address).body(bytes::Bytes::new());
+    let request = http::Request::post("/healthz?fail=true").header("host", address).body(bytes::Bytes::new());
     let address = address.parse().expect("an address");
     let answer = client::http1(address, request.expect("a request")).await.expect("the program answers");
     assert!(answer.status().is_success(), "{answer:?}");
@@ -162,6 +163,7 @@ async fn shop_on_envoy(mode: &str) {
     let report = mesh.load(100, Duration::from_secs(5)).expect("load runs").report().await.expect("a report");
     assert_eq!(report.failed(), 0, "{report:?}");
     let (v1, v2) = (report.versions_with("recommendation@v1"), report.versions_with("recommendation@v2"));
+    assert!(report.completed() >= 400, "{report:?}");
     assert!(within_3_sigma(v2, v1 + v2, 0.1), "{report:?}");
     let versions = mesh.versions(Some("jason")).await.expect("200");
     assert!(versions.contains("recommendation@v3"), "{versions}");

@@ -63,6 +63,7 @@ async fn counts(running: &Running, requests: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for _ in 0..requests {
         let request = Request::get("/").header("host", "x").body(Full::new(Bytes::new())).expect("a request");
+        sender.ready().await.expect("the connection stays");
         let response = sender.send_request(request).await.expect("an answer");
         assert_eq!(response.status(), 200);
         let backend = response.headers()["x-backend"].to_str().expect("text").to_owned();
@@ -104,8 +105,10 @@ async fn sigterm_under_load_fails_no_request() {
     let mut running = proxy("{cluster: a}", &cluster("a", "ROUND_ROBIN", &[&a]), dir.path()).await;
     let url = format!("http://{}/", running.listeners["main"]);
     let load = Load::start(&url, 200, Duration::from_secs(3), &["--header", "x-delay-ms: 20"]).expect("load runs");
+    let mut seen = 0;
     let loaded = meltemi_e2e::process::until("the load has begun", Duration::from_secs(10), async || {
-        (a.take().len() > 5).then_some(())
+        seen += a.take().len();
+        (seen > 20).then_some(())
     });
     loaded.await.expect("load arrives");
     running.process.signal(Signal::TERM);

@@ -38,8 +38,6 @@ pub fn encode_request(out: &mut BytesMut, head: &RequestHead, end: bool) -> Body
     put_fields(out, &head.headers, upgrade, true);
     if upgrade {
         put(out, &["connection: upgrade\r\n"]);
-    } else if head.headers.contains(&header::TE) {
-        put(out, &["connection: TE\r\n"]);
     }
     let body = request_framing(out, head, end, upgrade);
     put(out, &["\r\n"]);
@@ -54,13 +52,23 @@ pub fn encode_response(
     end: bool,
     close: bool,
 ) -> BodyLength {
-    put(out, &["HTTP/1.1 ", head.status.as_str(), " ", head.status.canonical_reason().unwrap_or(""), "\r\n"]);
+    put(
+        out,
+        &[
+            "HTTP/1.1 ",
+            head.status.as_str(),
+            " ",
+            head.status.canonical_reason().unwrap_or("Unknown"),
+            "\r\n",
+        ],
+    );
     let tunnel = is_tunnel(head, answering);
     let upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
     // A length on 1xx, 204 or an accepted CONNECT has no meaning (RFC 9110, 8.6).
     let length_allowed = !is_lengthless(head.status) && !tunnel;
     put_fields(out, &head.headers, upgrade, length_allowed);
-    let body = if tunnel { BodyLength::Tunnel } else { response_framing(out, head, answering, end) };
+    let (body, framing) =
+        if tunnel { (BodyLength::Tunnel, "") } else { response_framing(head, answering, end) };
     let close = close || body == BodyLength::UntilClose;
     if upgrade {
         put(out, &["connection: upgrade\r\n"]);
@@ -69,7 +77,7 @@ pub fn encode_response(
     } else if answering.http_10 && answering.keep_alive {
         put(out, &["connection: keep-alive\r\n"]);
     }
-    put(out, &["\r\n"]);
+    put(out, &[framing, "\r\n"]);
     body
 }
 
@@ -100,24 +108,23 @@ fn request_framing(out: &mut BytesMut, head: &RequestHead, end: bool, upgrade: b
     BodyLength::Chunked
 }
 
-/// As Envoy's `StreamEncoderImpl::encodeHeadersBase` decides.
-fn response_framing(out: &mut BytesMut, head: &ResponseHead, answering: &Answering, end: bool) -> BodyLength {
+/// As Envoy's `StreamEncoderImpl::encodeHeadersBase` decides; with the field line that says so, if one is missing.
+fn response_framing(head: &ResponseHead, answering: &Answering, end: bool) -> (BodyLength, &'static str) {
     let to_head = answering.method == Method::HEAD;
     if is_lengthless(head.status) || head.status == StatusCode::NOT_MODIFIED {
-        return BodyLength::Empty;
+        return (BodyLength::Empty, "");
     }
     if let Some(length) = content_length(&head.headers) {
-        return if to_head || length == 0 { BodyLength::Empty } else { BodyLength::Fixed(length) };
+        return (if to_head || length == 0 { BodyLength::Empty } else { BodyLength::Fixed(length) }, "");
     }
     if end && !to_head {
-        put(out, &["content-length: 0\r\n"]);
-        return BodyLength::Empty;
+        return (BodyLength::Empty, "content-length: 0\r\n");
     }
     if answering.http_10 {
-        return if to_head { BodyLength::Empty } else { BodyLength::UntilClose };
+        return (if to_head { BodyLength::Empty } else { BodyLength::UntilClose }, "");
     }
-    put(out, &["transfer-encoding: chunked\r\n"]);
-    if to_head { BodyLength::Empty } else { BodyLength::Chunked }
+    let body = if to_head { BodyLength::Empty } else { BodyLength::Chunked };
+    (body, "transfer-encoding: chunked\r\n")
 }
 
 fn is_tunnel(head: &ResponseHead, answering: &Answering) -> bool {

@@ -3,8 +3,9 @@
 //! Owns the rules of RFC 9112 sections 2 to 6 on top of `httparse`, which checks the characters. Names, values and
 //! targets share the memory of the buffer they came in.
 //!
-//! Strict as Envoy's codec: a bare LF, folded lines, space before a colon, `content-length` twice or together with
-//! `transfer-encoding` are errors.
+//! Answers are Envoy's, compared on the wire with 1.40. Differs: where Envoy's parser forgives (a bare LF, a folded line, a
+//! CR inside a value, two spaces in the request line, a second `host`), two parsers on one path may read two different
+//! messages, so these are 400 here.
 
 use std::mem::MaybeUninit;
 
@@ -26,13 +27,28 @@ const CODEC_ERROR: ProtocolError = bad("http1.codec_error");
 const INVALID_URL: ProtocolError = bad("http1.invalid_url");
 const LENGTH_AND_CHUNKED: ProtocolError = bad("http1.content_length_and_chunked_not_allowed");
 const BODY_DISALLOWED: ProtocolError = bad("http1.body_disallowed");
-const MISSING_HOST: ProtocolError = bad("missing_host_header");
+const INVALID_CHARACTERS: ProtocolError = bad("http1.invalid_characters");
+const INVALID_SCHEME: ProtocolError = bad("http1.invalid_scheme");
+const LENGTH_NOT_ALLOWED: ProtocolError = bad("http1.content_length_not_allowed");
+const CODING_NOT_ALLOWED: ProtocolError = bad("http1.transfer_encoding_not_allowed");
 const TRANSFER_ENCODING: ProtocolError =
     ProtocolError { status: StatusCode::NOT_IMPLEMENTED, detail: "http1.invalid_transfer_encoding" };
 const HEADERS_TOO_LARGE: ProtocolError =
     ProtocolError { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail: "http1.headers_too_large" };
 const TOO_MANY_HEADERS: ProtocolError =
     ProtocolError { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail: "http1.too_many_headers" };
+
+/// Any version but 1.1, unless 1.0 is accepted.
+pub(crate) const LOW_VERSION: ProtocolError =
+    ProtocolError { status: StatusCode::UPGRADE_REQUIRED, detail: "low_version" };
+
+/// The methods that Envoy's parser takes, and `QUERY`. In the order of their frequency where that matters.
+#[rustfmt::skip]
+const METHODS: [&str; 35] = [
+    "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "ACL", "BIND", "CHECKOUT", "COPY",
+    "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "MSEARCH", "NOTIFY", "PROPFIND", "PROPPATCH",
+    "PURGE", "QUERY", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE",
+];
 
 /// A parsed request head with what the connection needs to know about it.
 #[derive(Debug)]
@@ -81,7 +97,8 @@ impl HeadScan {
 }
 
 /// Parses a request head off the front of `buffer`. `None`: more bytes are needed. Empty lines before the head are
-/// skipped.
+/// skipped. A request without `host` is not refused here: [`RequestHead::authority`] is `None`, and whoever answers says
+/// 400, with the request in its log.
 pub fn parse_request(
     buffer: &mut BytesMut,
     scan: &mut HeadScan,
@@ -98,8 +115,8 @@ pub fn parse_request(
     };
     with_fields(limits.max_headers, |fields| {
         let mut request = httparse::Request::new(&mut []);
-        let status = request.parse_with_uninit_headers(&head, fields).map_err(malformed)?;
-        complete(status)?;
+        let status = request.parse_with_uninit_headers(&head, fields);
+        complete(status.map_err(|error| malformed_request(error, &head))?)?;
         request_message(&head, &request).map(Some)
     })
 }
@@ -137,9 +154,21 @@ fn complete(status: httparse::Status<usize>) -> Result<(), ProtocolError> {
     if status.is_complete() { Ok(()) } else { Err(CODEC_ERROR) }
 }
 
+/// A request line without a version is HTTP/0.9.
+fn malformed_request(error: httparse::Error, head: &[u8]) -> ProtocolError {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let is_http_09 = line.iter().filter(|byte| **byte == b' ').count() == 1;
+    match error {
+        httparse::Error::Version => LOW_VERSION,
+        _ if is_http_09 && !starts_wrong(line) => LOW_VERSION,
+        error => malformed(error),
+    }
+}
+
 fn malformed(error: httparse::Error) -> ProtocolError {
     match error {
         httparse::Error::TooManyHeaders => TOO_MANY_HEADERS,
+        httparse::Error::HeaderValue => INVALID_CHARACTERS,
         _ => CODEC_ERROR,
     }
 }
@@ -179,7 +208,8 @@ fn request_message(
     parsed: &httparse::Request<'_, '_>,
 ) -> Result<RequestMessage, ProtocolError> {
     let version = version(parsed.version)?;
-    let method = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes()).map_err(|_| CODEC_ERROR)?;
+    let method = parsed.method.filter(|method| METHODS.contains(method)).ok_or(CODEC_ERROR)?;
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| CODEC_ERROR)?;
     let target = shared_text(head, parsed.path.unwrap_or_default().as_bytes())?;
     let mut message =
         RequestMessage { head: request_target(method, target)?, body: BodyLength::Empty, keep_alive: false };
@@ -200,9 +230,6 @@ fn request_message(
         message.head.headers.append(name, value);
     }
     message.head.authority = message.head.authority.take().or(host);
-    if message.head.authority.is_none() && version == Version::Http11 {
-        return Err(MISSING_HOST);
-    }
     message.keep_alive = framing.keep_alive(version);
     message.body = framing.request_body(&message.head)?;
     if framing.upgrade {
@@ -264,10 +291,13 @@ fn request_target(method: Method, target: Text) -> Result<RequestHead, ProtocolE
     if target.starts_with('/') || (target == "*" && method == Method::OPTIONS) {
         return Ok(RequestHead::new(method, target));
     }
-    let scheme_end = target.find("://").ok_or(INVALID_URL)?;
+    if target == "*" {
+        return Err(INVALID_URL);
+    }
+    let scheme_end = target.find("://").ok_or(CODEC_ERROR)?;
     let scheme = target.slice(..scheme_end).to_ascii_lowercase();
     if scheme != "http" && scheme != "https" {
-        return Err(INVALID_URL);
+        return Err(INVALID_SCHEME);
     }
     let rest = target.slice(scheme_end + 3..);
     let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -344,6 +374,9 @@ impl Framing {
         if tunnel {
             return Ok(BodyLength::Tunnel);
         }
+        if status.is_informational() || status == StatusCode::NO_CONTENT {
+            self.check_lengthless()?;
+        }
         let bodiless = *method == Method::HEAD
             || status.is_informational()
             || status == StatusCode::NO_CONTENT
@@ -355,6 +388,16 @@ impl Framing {
             (false, Some(length)) => BodyLength::Fixed(length),
             (false, None) => BodyLength::UntilClose,
         })
+    }
+}
+
+impl Framing {
+    /// 1xx and 204 have no length; a length of 0 does no harm.
+    fn check_lengthless(&self) -> Result<(), ProtocolError> {
+        if self.transfer_encoding {
+            return Err(CODING_NOT_ALLOWED);
+        }
+        if self.content_length.is_some_and(|length| length > 0) { Err(LENGTH_NOT_ALLOWED) } else { Ok(()) }
     }
 }
 

@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 use super::{Context, End, Service};
 use crate::h1::connection::Connection;
 use crate::h1::encode::{Answering, encode_response};
-use crate::h1::parse::{RequestMessage, parse_request, tokens};
+use crate::h1::parse::{LOW_VERSION, RequestMessage, parse_request, tokens};
 use crate::h1::{BodyLength, Limits};
 use crate::{
     DrainSignal, Exchange, Headers, ProtocolError, RecvBody, Responder, ResponseHead, SendError, Version,
@@ -22,8 +22,6 @@ use crate::{
 
 const HEADER_TIMEOUT: ProtocolError =
     ProtocolError { status: StatusCode::REQUEST_TIMEOUT, detail: "request_header_timeout" };
-const LOW_VERSION: ProtocolError =
-    ProtocolError { status: StatusCode::UPGRADE_REQUIRED, detail: "low_version" };
 
 /// The response side of one exchange.
 pub(crate) struct Turn {

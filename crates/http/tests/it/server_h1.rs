@@ -107,8 +107,8 @@ fn http_10_is_refused_unless_accepted() {
         server.send("GET / HTTP/1.0\r\n\r\n").await;
         server
             .expect_end(concat!(
-                "HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\n",
-                "server: test\r\nconnection: close\r\n\r\n"
+                "HTTP/1.1 426 Upgrade Required\r\ncontent-length: 16\r\ncontent-type: text/plain\r\n",
+                "server: test\r\nconnection: close\r\n\r\nUpgrade Required"
             ))
             .await;
         let accepting = ServerOptions { accept_http_10: true, ..ServerOptions::default() };
@@ -181,7 +181,7 @@ fn a_response_that_overtakes_its_request_ends_the_connection() {
         let mut server = Server::start(ServerOptions::default());
         server.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nab").await;
         let end = server
-            .expect_end("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .expect_end("HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
             .await;
         assert_eq!(end, End::ClosedByUs);
     });

@@ -1,7 +1,7 @@
 //! What the control plane is told about the processes of this machine: a `WorkloadEntry` per replica with its
-//! readiness, and a `Sidecar` per Deployment with the listeners of section "explicit proxying".
+//! readiness, and a `Sidecar` per Deployment with the listeners of an explicit proxy.
 //!
-//! One JSON document per line group, which is YAML. Source: Istio `WorkloadEntry` (condition `Healthy`) and `Sidecar`
+//! Each document is JSON, which is YAML. Source: Istio `WorkloadEntry` (condition `Healthy`) and `Sidecar`
 //! (`defaultEndpoint: 0.0.0.0:PORT` is the instance's own address).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use crate::plan::{InboundPort, OutboundPort, Plan, Replica, Workload, instance_n
 /// `pod-template-hash` does.
 const DEPLOYMENT_LABEL: &str = "meltemi.dev/deployment";
 
-/// The file's text. `ready` names the instances that get traffic; `leaving` those that get none any more.
+/// The file's text. `ready` names the instances that get traffic.
 pub(crate) fn documents(plan: &Plan, ready: &BTreeSet<String>) -> String {
     let mut text = String::new();
     for workload in &plan.workloads {
@@ -69,10 +69,12 @@ fn sidecar(workload: &Workload) -> Value {
     if !ingress.is_empty() {
         spec["ingress"] = Value::Array(ingress);
     }
+    // A name that no manifest has by accident: the user may have Sidecars of their own.
+    let name = format!("meltemi-up-{}", workload.id.name);
     json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "Sidecar",
-        "metadata": { "name": workload.id.name.as_ref(), "namespace": workload.id.namespace.as_ref() },
+        "metadata": { "name": name, "namespace": workload.id.namespace.as_ref() },
         "spec": spec,
     })
 }

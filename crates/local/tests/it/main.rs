@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Some("reaper") => pretenders::reaper(&arguments[1..]),
         Some("control-plane") => pretenders::control_plane(&arguments),
         Some("proxy") => pretenders::proxy(&arguments),
+        Some("program") if arguments.last().is_some_and(|word| word == "crash") => ExitCode::FAILURE,
         Some("program") => pretenders::program(),
         // `cargo test -- --list` and filters; a filter picks by part of the name.
         Some("--list") => up::list(),

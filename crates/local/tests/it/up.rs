@@ -23,6 +23,10 @@ const TESTS: &[Test] = &[
         "a_mesh_starts_follows_its_manifests_and_stops_clean",
         a_mesh_starts_follows_its_manifests_and_stops_clean,
     ),
+    (
+        "a_pod_template_that_does_not_work_stops_at_its_first_replica",
+        a_pod_template_that_does_not_work_stops_at_its_first_replica,
+    ),
     ("readiness_reaches_the_control_plane", readiness_reaches_the_control_plane),
     ("whatever_crashes_comes_back", whatever_crashes_comes_back),
     ("nothing_is_left_after_sigkill", nothing_is_left_after_sigkill),
@@ -251,6 +255,30 @@ fn a_mesh_starts_follows_its_manifests_and_stops_clean() {
     assert_eq!(up.end().code(), Some(0));
     let log = fs::read_to_string(up.path("state/logs/shop-0/app.log")).unwrap();
     assert!(log.starts_with("shop-0 answers\n"), "{log}");
+}
+
+fn a_pod_template_that_does_not_work_stops_at_its_first_replica() {
+    let mut up = Up::start(2);
+    let before = Up::pid_of(&up.until("running", ""), "shop-1");
+    let manifests = up.path("manifests/shop.yaml");
+    let text = fs::read_to_string(&manifests).unwrap();
+    fs::write(&manifests, text.replace("program, ''", "program, crash")).unwrap();
+    up.until("restarting", "shop-0");
+    // Several crashes later the other replica still works as it did.
+    for _ in 0..3 {
+        up.until("ended", "shop-0/app");
+    }
+    assert!(is_alive(before));
+    up.until_healthy(1);
+
+    fs::write(&manifests, text.replace("program, ''", "program, fixed")).unwrap();
+    up.until("ready", "shop-0");
+    up.until("restarting", "shop-1");
+    up.until("ready", "shop-1");
+    up.until_healthy(2);
+    assert!(!is_alive(before));
+    up.signal(Signal::TERM);
+    assert_eq!(up.end().code(), Some(0));
 }
 
 fn readiness_reaches_the_control_plane() {

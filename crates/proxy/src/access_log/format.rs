@@ -226,7 +226,11 @@ fn write_flags(record: &RequestRecord, long: bool, out: &mut Vec<u8>) -> bool {
     if record.flags.is_empty() {
         return false;
     }
-    if long { record.flags.write_long(out) } else { record.flags.write_short(out) }
+    if long {
+        record.flags.write_long(out)
+    } else {
+        record.flags.write_short(out)
+    }
     true
 }
 
@@ -243,8 +247,10 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 
 fn hostname() -> Option<&'static str> {
     static NAME: OnceLock<Option<String>> = OnceLock::new();
-    NAME.get_or_init(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned()))
-        .as_deref()
+    NAME.get_or_init(|| {
+        std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned())
+    })
+    .as_deref()
 }
 
 /// The default time format is on every line, and only its milliseconds change within a second.

@@ -37,7 +37,8 @@ fn head() -> RequestHead {
     let mut head = RequestHead::new(Method::GET, "/rewritten?a=1");
     head.authority = Some(Text::from_static("shop.example"));
     head.headers.append(HeaderName::from_static("user-agent"), HeaderValue::from_static("curl/7.88.1"));
-    head.headers.append(HeaderName::from_static("x-envoy-original-path"), HeaderValue::from_static("/as-it-came"));
+    head.headers
+        .append(HeaderName::from_static("x-envoy-original-path"), HeaderValue::from_static("/as-it-came"));
     head
 }
 
@@ -99,7 +100,8 @@ fn a_line_reads_as_envoys() {
 
 #[test]
 fn durations_count_from_their_own_start() {
-    let ops = vec![Op::ResponseDuration, literal("/"), Op::ResponseTxDuration, literal("/"), Op::RequestDuration];
+    let ops =
+        vec![Op::ResponseDuration, literal("/"), Op::ResponseTxDuration, literal("/"), Op::RequestDuration];
     assert_eq!(rendered(ops, Missing::Dash), "7/5/-");
 }
 
@@ -118,7 +120,10 @@ fn a_header_has_an_alternative_and_a_maximal_length() {
 
 #[test]
 fn a_time_format_is_followed() {
-    assert_eq!(rendered(vec![Op::StartTime("%Y/%m/%d %H:%M:%S".into())], Missing::Dash), "2023/11/14 22:13:20");
+    assert_eq!(
+        rendered(vec![Op::StartTime("%Y/%m/%d %H:%M:%S".into())], Missing::Dash),
+        "2023/11/14 22:13:20"
+    );
 }
 
 #[test]
@@ -147,7 +152,7 @@ fn lines_reach_the_file_before_the_writer_ends() {
     let path = folder.path().join("access.log");
     let policy = FlushPolicy { min_bytes: 16, ..FlushPolicy::default() };
     let (writer, sink) = LogWriter::spawn(policy).expect("thread");
-    let logs = WorkerLogs::new(sink.clone());
+    let logs = WorkerLogs::new(sink);
     let format = LogFormat::Text(Format { ops: vec![Op::ResponseCode, literal("\n")] });
     let log = Arc::new(AccessLog { path: path.to_str().expect("text").into(), format });
     let logger = logs.logger(&log);
@@ -156,8 +161,7 @@ fn lines_reach_the_file_before_the_writer_ends() {
         logger.log(&record.view(None, None, None));
     }
     logs.flush();
-    drop((logs, logger, sink));
-    writer.join();
+    writer.finish();
     assert_eq!(std::fs::read_to_string(&path).expect("file"), "503\n".repeat(1000));
 }
 
@@ -165,8 +169,7 @@ fn lines_reach_the_file_before_the_writer_ends() {
 fn a_file_that_cannot_be_opened_loses_lines_and_says_so() {
     let (writer, sink) = LogWriter::spawn(FlushPolicy::default()).expect("thread");
     sink.write(&"/nonexistent/folder/access.log".into(), b"line\n".to_vec());
-    let dropped = sink.clone();
-    drop(sink);
+    let dropped = sink;
     let probe = std::thread::spawn(move || {
         let deadline = Instant::now() + Duration::from_secs(10);
         while dropped.dropped() == 0 && Instant::now() < deadline {
@@ -175,5 +178,5 @@ fn a_file_that_cannot_be_opened_loses_lines_and_says_so() {
         dropped.dropped()
     });
     assert_eq!(probe.join().expect("probe"), 1);
-    writer.join();
+    writer.finish();
 }

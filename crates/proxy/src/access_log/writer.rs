@@ -19,6 +19,7 @@ const MAX_QUEUED_CHUNKS: usize = 256;
 enum Message {
     Write { path: Arc<str>, bytes: Vec<u8> },
     Reopen,
+    End,
 }
 
 /// The handle by which workers hand over chunks. Clone one per worker.
@@ -29,9 +30,10 @@ pub struct LogSink {
     policy: FlushPolicy,
 }
 
-/// The writer thread. It ends once every [`LogSink`] is gone.
+/// The writer thread.
 #[derive(Debug)]
 pub struct LogWriter {
+    queue: SyncSender<Message>,
     thread: JoinHandle<()>,
 }
 
@@ -43,14 +45,16 @@ impl LogWriter {
     pub fn spawn(policy: FlushPolicy) -> std::io::Result<(LogWriter, LogSink)> {
         let (queue, messages) = sync_channel(MAX_QUEUED_CHUNKS);
         let dropped = Arc::<AtomicU64>::default();
-        let sink = LogSink { queue, dropped: Arc::clone(&dropped), policy };
+        let sink = LogSink { queue: queue.clone(), dropped: Arc::clone(&dropped), policy };
         let run = move || Writer { files: BTreeMap::new(), dropped }.run(&messages);
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(run)?;
-        Ok((LogWriter { thread }, sink))
+        Ok((LogWriter { queue, thread }, sink))
     }
 
-    /// Waits until everything is written. Drop all sinks first.
-    pub fn join(self) {
+    /// Waits until everything is written that was handed over so far; what comes later is lost.
+    pub fn finish(self) {
+        // It fails only when the thread is gone, which joining tells.
+        let _ = self.queue.send(Message::End);
         if self.thread.join().is_err() {
             tracing::error!("the access log writer panicked");
         }
@@ -97,6 +101,7 @@ impl Writer {
             match message {
                 Message::Write { path, bytes } => self.write(&path, &bytes),
                 Message::Reopen => self.files.clear(),
+                Message::End => return,
             }
         }
     }
@@ -124,8 +129,23 @@ impl Writer {
     }
 }
 
+/// Whether lines could be written there.
+///
+/// # Errors
+/// If the file can be neither opened nor made.
+pub(crate) fn check(path: &str) -> std::io::Result<()> {
+    match path {
+        "/dev/stdout" | "/dev/stderr" => Ok(()),
+        _ => open_to_append(path).map(drop),
+    }
+}
+
+fn open_to_append(path: &str) -> std::io::Result<File> {
+    File::options().append(true).create(true).open(path)
+}
+
 fn open(path: &str) -> Option<File> {
-    match File::options().append(true).create(true).open(path) {
+    match open_to_append(path) {
         Ok(file) => Some(file),
         Err(error) => {
             tracing::warn!(%path, %error, "access log: cannot open");

@@ -157,7 +157,8 @@ impl HostStatus {
     }
 
     fn json(&self) -> Json {
-        let mut health = json!({"eds_health_status": if self.host.healthy { "HEALTHY" } else { "UNHEALTHY" }});
+        let mut health =
+            json!({"eds_health_status": if self.host.healthy { "HEALTHY" } else { "UNHEALTHY" }});
         if self.ejected {
             health["failed_outlier_check"] = true.into();
         }
@@ -180,7 +181,10 @@ impl HostStatus {
     fn locality(&self) -> Json {
         let names = ["region", "zone", "sub_zone"].into_iter();
         let parts = names.zip(self.host.locality.split('/')).filter(|(_, part)| !part.is_empty());
-        parts.map(|(name, part)| (name.to_owned(), Json::from(part))).collect::<serde_json::Map<_, _>>().into()
+        parts
+            .map(|(name, part)| (name.to_owned(), Json::from(part)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     }
 }
 

@@ -143,7 +143,10 @@ fn listeners(store: &Store, wanted: &dyn Fn(&str) -> bool) -> dump::ListenersCon
     use dump::listeners_config_dump::{DynamicListener, DynamicListenerState, StaticListener};
     let fixed = chosen(store.listeners(), true, wanted).filter_map(|(_, entry)| {
         let loaded = entry.latest()?;
-        Some(StaticListener { listener: Some(loaded.message.clone()), last_updated: timestamp(loaded.updated) })
+        Some(StaticListener {
+            listener: Some(loaded.message.clone()),
+            last_updated: timestamp(loaded.updated),
+        })
     });
     let state = |loaded: &Loaded<_>| DynamicListenerState {
         version_info: loaded.version.clone(),

@@ -74,7 +74,10 @@ pub(super) fn quit(admin: &Admin, _: &Params) -> Reply {
 /// There is one level for all; it is listed under each of the names that tools look for.
 pub(super) fn logging(admin: &Admin, params: &Params) -> Reply {
     let Some(logging) = &admin.logging else {
-        return Reply::error(StatusCode::SERVICE_UNAVAILABLE, "the log level belongs to the parent program\n");
+        return Reply::error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the log level belongs to the parent program\n",
+        );
     };
     if let Some((name, _)) = params.iter().find(|(name, _)| name != "level") {
         let text = format!("error: no logger of its own for '{name}'\n\nusage: /logging?level=<level>\n");

@@ -68,7 +68,11 @@ fn command_line(admin: &Admin) -> CommandLineOptions {
         reject_unknown_dynamic_fields: args.reject_unknown_dynamic_fields,
         ignore_unknown_dynamic_fields: args.ignore_unknown_dynamic_fields,
         skip_deprecated_logs: args.skip_deprecated_logs,
-        admin_address_path: args.admin_address_path.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
+        admin_address_path: args
+            .admin_address_path
+            .as_deref()
+            .map(|p| p.display().to_string())
+            .unwrap_or_default(),
         log_level: level.to_string(),
         component_log_level: args.component_log_level.clone(),
         log_format: args.log_format.clone(),

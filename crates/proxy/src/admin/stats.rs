@@ -84,7 +84,7 @@ fn process(admin: &Admin) -> Vec<Sample> {
     let gauge = |name: &str, n| Sample::plain(name, Value::Gauge(n));
     let state = admin.lifecycle.state();
     let resident = info::resident_bytes().unwrap_or(0);
-    let (connections, accepted) = admin.registry.downstream_connections();
+    let (connections, accepted) = admin.registry.downstream_connections(|_| true);
     let mut samples = vec![
         gauge("server.state", state as u64),
         gauge("server.live", u64::from(state == State::Live)),
@@ -138,7 +138,8 @@ fn subscription(prefix: &str, counts: &TypeCounts, samples: &mut Vec<Sample>) {
     add("update_attempt", Value::Counter(counts.attempts));
     add("update_success", Value::Counter(counts.successes));
     add("update_rejected", Value::Counter(counts.rejections));
-    let millis = counts.updated.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |at| at.as_millis());
+    let millis =
+        counts.updated.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |at| at.as_millis());
     add("update_time", Value::Gauge(u64::try_from(millis).unwrap_or(u64::MAX)));
     let mut version = DefaultHasher::new();
     counts.version.hash(&mut version);

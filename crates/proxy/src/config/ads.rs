@@ -8,11 +8,11 @@ use std::time::Duration;
 use meltemi_compile::Rejection;
 use meltemi_compile::program::{Cluster, Discovery, UpstreamHttp};
 use meltemi_envoy::config::bootstrap::v3::bootstrap::DynamicResources;
+use meltemi_envoy::config::core::v3::Node;
 use meltemi_envoy::config::core::v3::{
     ApiConfigSource, ConfigSource, api_config_source::ApiType, config_source::ConfigSourceSpecifier,
     grpc_service::TargetSpecifier,
 };
-use meltemi_envoy::config::core::v3::Node;
 use meltemi_xds::Mode;
 use meltemi_xds::client::{Command, Event, Options};
 use tokio::sync::mpsc;
@@ -51,8 +51,13 @@ impl AdsOptions {
         node: Node,
         cluster: impl Fn(&str) -> Option<&'c ClusterEntry>,
     ) -> Result<Option<AdsOptions>, Vec<Rejection>> {
-        let DynamicResources { lds_config, lds_resources_locator, cds_config, cds_resources_locator, ads_config } =
-            resources;
+        let DynamicResources {
+            lds_config,
+            lds_resources_locator,
+            cds_config,
+            cds_resources_locator,
+            ads_config,
+        } = resources;
         let mut problems = Problems::default();
         problems.refuse_locator("lds_resources_locator", lds_resources_locator);
         problems.refuse_locator("cds_resources_locator", cds_resources_locator);

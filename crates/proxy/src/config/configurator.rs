@@ -93,11 +93,8 @@ impl Configurator {
         let Setup { store, workers, ads, lifecycle, registry, hosts, drain_time } = setup;
         let mut sockets = Sockets::new(workers.len());
         let listeners = locked(&store).latest_listeners();
-        let refused = listeners.iter().filter_map(|listener| {
-            let reason = sockets.bind(listener).err()?;
-            Some(Rejection::new(&*listener.name, "address", reason))
-        });
-        let refused: Vec<Rejection> = refused.collect();
+        let refused: Vec<Rejection> =
+            listeners.iter().filter_map(|listener| sockets.prepare(listener).err()).collect();
         if !refused.is_empty() {
             return Err(refused);
         }
@@ -198,7 +195,7 @@ impl Configurator {
         let rejections = {
             let mut store = locked(&self.store);
             let sockets = &mut self.sockets;
-            let rejections = store.apply(update, now, &mut |listener| sockets.bind(listener));
+            let rejections = store.apply(update, now, &mut |listener| sockets.prepare(listener));
             store.settle(now);
             sockets.retain(|name| store.listeners().contains_key(name));
             rejections
@@ -207,7 +204,12 @@ impl Configurator {
         self.push().await;
         let (type_url, nonce) = (update.type_url.clone(), update.nonce.clone());
         if rejections.is_empty() {
-            tracing::debug!(type_url, version = update.version, changed = update.changed.len(), "configuration taken");
+            tracing::debug!(
+                type_url,
+                version = update.version,
+                changed = update.changed.len(),
+                "configuration taken"
+            );
             self.send(Xds::Ack { type_url, nonce }).await;
         } else {
             let reason = nack_reason(&update.type_url, &rejections);

@@ -44,9 +44,9 @@ impl Resolvers {
         self.tasks.retain(|key, _| wanted.contains_key(key));
         for (key, (targets, first_only)) in wanted {
             let answers = &self.answers;
-            self.tasks
-                .entry(key)
-                .or_insert_with_key(|key| task::spawn("dns", follow(key.clone(), targets, first_only, answers.clone())));
+            self.tasks.entry(key).or_insert_with_key(|key| {
+                task::spawn("dns", follow(key.clone(), targets, first_only, answers.clone()))
+            });
         }
     }
 }

@@ -48,6 +48,15 @@ fn rds_source(filter: &Filter) -> Option<Option<ConfigSource>> {
     }
 }
 
+/// The files that a listener logs to.
+pub(super) fn log_paths(listener: &Listener) -> impl Iterator<Item = &str> {
+    let of_chains = listener.chains.iter().flat_map(|chain| match &chain.filter {
+        NetworkFilter::Http(manager) => &manager.access_log,
+        NetworkFilter::Tcp(proxy) => &proxy.access_log,
+    });
+    listener.access_log.iter().chain(of_chains).map(|log| &*log.path)
+}
+
 /// The names of route configurations that a listener gets by RDS.
 pub(super) fn route_names(listener: &Listener) -> impl Iterator<Item = &Name> {
     listener.chains.iter().filter_map(|chain| match &chain.filter {

@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use meltemi_compile::Rejection;
 use meltemi_compile::program::{Listener, Name, Program};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::references;
+use crate::access_log;
 use crate::worker::ListenerSocket;
 
 /// Connections that the kernel holds for a worker that is busy; the kernel caps it at `net.core.somaxconn`.
@@ -37,13 +40,27 @@ impl Sockets {
         Sockets { workers, bound: BTreeMap::new() }
     }
 
-    /// Binds the address of a listener unless it has it already.
-    pub(super) fn bind(&mut self, listener: &Listener) -> Result<(), String> {
+    /// Binds the address of a listener unless it has it already, and sees that its logs can be written.
+    pub(super) fn prepare(&mut self, listener: &Listener) -> Result<(), Rejection> {
+        for path in references::log_paths(listener) {
+            access_log::check(path).map_err(|error| {
+                Rejection::new(
+                    &*listener.name,
+                    "access_log",
+                    format!("unable to open file '{path}': {error}"),
+                )
+            })?;
+        }
+        self.bind(listener).map_err(|reason| Rejection::new(&*listener.name, "address", reason))
+    }
+
+    fn bind(&mut self, listener: &Listener) -> Result<(), String> {
         if self.bound.get(&listener.name).is_some_and(|bound| bound.requested == listener.address) {
             return Ok(());
         }
-        let bound =
-            self.open(listener.address).map_err(|error| format!("cannot bind '{}': {error}", listener.address))?;
+        let bound = self
+            .open(listener.address)
+            .map_err(|error| format!("cannot bind '{}': {error}", listener.address))?;
         self.bound.insert(listener.name.clone(), bound);
         Ok(())
     }
@@ -67,7 +84,9 @@ impl Sockets {
     pub(super) fn hand_out(&mut self, program: &Program) -> Vec<Vec<ListenerSocket>> {
         let mut shares: Vec<Vec<ListenerSocket>> = (0..self.workers).map(|_| Vec::new()).collect();
         for (name, listener) in &program.listeners {
-            let Some(bound) = self.bound.get_mut(name).filter(|b| b.requested == listener.address) else { continue };
+            let Some(bound) = self.bound.get_mut(name).filter(|b| b.requested == listener.address) else {
+                continue;
+            };
             for (share, socket) in shares.iter_mut().zip(bound.waiting.drain(..)) {
                 share.push(ListenerSocket { listener: name.clone(), socket });
             }
@@ -124,7 +143,8 @@ mod tests {
     #[test]
     fn every_worker_gets_a_socket_on_the_same_port() {
         let bound = Sockets::new(3).open("127.0.0.1:0".parse().expect("address")).expect("bind");
-        let ports: Vec<_> = bound.waiting.iter().map(|socket| socket.local_addr().expect("address")).collect();
+        let ports: Vec<_> =
+            bound.waiting.iter().map(|socket| socket.local_addr().expect("address")).collect();
         assert_eq!(ports, vec![bound.local; 3]);
     }
 }

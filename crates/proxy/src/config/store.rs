@@ -66,8 +66,8 @@ pub struct Store {
     dirty: bool,
 }
 
-/// Binds the sockets of a listener that is new or changed, ahead of its use; the reason when that fails.
-pub(super) type Bind<'a> = dyn FnMut(&Listener) -> Result<(), String> + 'a;
+/// Makes sure that a listener can be served, ahead of its use: binds its sockets, tries its logs.
+pub(super) type Prepare<'a> = dyn FnMut(&Listener) -> Result<(), Rejection> + 'a;
 
 impl Store {
     /// Takes the bootstrap's static resources.
@@ -85,7 +85,13 @@ impl Store {
                 Ok(entry) => {
                     let name = entry.cluster.name.clone();
                     let wait = references::cluster_timeout(message);
-                    rejections.extend(insert_static(&mut self.clusters, name, Any::pack(message), entry, wait));
+                    rejections.extend(insert_static(
+                        &mut self.clusters,
+                        name,
+                        Any::pack(message),
+                        entry,
+                        wait,
+                    ));
                 }
                 Err(refused) => rejections.extend(refused),
             }
@@ -98,7 +104,13 @@ impl Store {
                     if let Some(reason) = self.address_conflict(&listener) {
                         rejections.push(Rejection::new(&*name, "address", reason));
                     }
-                    rejections.extend(insert_static(&mut self.listeners, name, Any::pack(message), listener, wait));
+                    rejections.extend(insert_static(
+                        &mut self.listeners,
+                        name,
+                        Any::pack(message),
+                        listener,
+                        wait,
+                    ));
                 }
                 Err(refused) => rejections.extend(refused),
             }
@@ -113,7 +125,12 @@ impl Store {
     }
 
     /// Takes an update of one type. The result is what was refused, empty for an ACK.
-    pub(super) fn apply(&mut self, update: &Update, now: Instant, bind: &mut Bind<'_>) -> Vec<Rejection> {
+    pub(super) fn apply(
+        &mut self,
+        update: &Update,
+        now: Instant,
+        prepare: &mut Prepare<'_>,
+    ) -> Vec<Rejection> {
         let Some(kind) = type_url::PUSH_ORDER.into_iter().find(|kind| *kind == update.type_url) else {
             return vec![Rejection::new(&*update.type_url, "", "a type that was not asked for")];
         };
@@ -124,7 +141,7 @@ impl Store {
             let taken = match kind {
                 type_url::CLUSTER => self.take_cluster(resource, now),
                 type_url::ENDPOINT => self.take_endpoints(resource),
-                type_url::LISTENER => self.take_listener(resource, now, bind),
+                type_url::LISTENER => self.take_listener(resource, now, prepare),
                 type_url::ROUTE => self.take_routes(resource),
                 _ => Err(vec![Rejection::new(&*resource.name, "", "secrets are not supported yet")]),
             };
@@ -178,7 +195,11 @@ impl Store {
         let entry = compile_cluster(&message)?;
         let name = entry.cluster.name.clone();
         if self.clusters.is_static(&name) {
-            return Err(vec![Rejection::new(&*name, "name", "the bootstrap has a static cluster of this name")]);
+            return Err(vec![Rejection::new(
+                &*name,
+                "name",
+                "the bootstrap has a static cluster of this name",
+            )]);
         }
         let wait = references::cluster_timeout(&message);
         Ok(Taken::of(self.clusters.insert(name, loaded(resource, entry, deadline(now, wait)))))
@@ -205,7 +226,7 @@ impl Store {
         &mut self,
         resource: &Resource,
         now: Instant,
-        bind: &mut Bind<'_>,
+        prepare: &mut Prepare<'_>,
     ) -> Result<Taken, Vec<Rejection>> {
         if self.listeners.touch(&resource.name, &resource.body, &resource.version) {
             return Ok(Taken::Same);
@@ -220,7 +241,7 @@ impl Store {
         if let Some(reason) = self.address_conflict(&listener) {
             return Err(refuse("address", reason));
         }
-        bind(&listener).map_err(|reason| refuse("address", reason))?;
+        prepare(&listener).map_err(|rejection| vec![rejection])?;
         let wait = references::listener_timeout(&message);
         Ok(Taken::of(self.listeners.insert(name, loaded(resource, listener, deadline(now, wait)))))
     }
@@ -256,7 +277,7 @@ impl Store {
     }
 
     /// Puts in force what is ready, forgets what nothing refers to any more.
-    pub(super) fn settle(&mut self, now: Instant) {
+    pub(crate) fn settle(&mut self, now: Instant) {
         let Store { listeners, clusters, endpoints, routes, resolved, dirty, .. } = self;
         *dirty |= endpoints.settle(now, |_| true);
         *dirty |= clusters.settle(now, |loaded| {
@@ -270,8 +291,9 @@ impl Store {
             }
         });
         *dirty |= routes.settle(now, |_| true);
-        *dirty |= listeners
-            .settle(now, |loaded| references::route_names(&loaded.value).all(|name| routes.active(name).is_some()));
+        *dirty |= listeners.settle(now, |loaded| {
+            references::route_names(&loaded.value).all(|name| routes.active(name).is_some())
+        });
         self.forget_unused();
     }
 
@@ -286,7 +308,8 @@ impl Store {
 
     /// Names to ask EDS for.
     pub(super) fn service_names(&self) -> BTreeSet<String> {
-        let clusters = self.clusters.entries.values().flat_map(Entry::both).map(|loaded| &loaded.value.cluster);
+        let clusters =
+            self.clusters.entries.values().flat_map(Entry::both).map(|loaded| &loaded.value.cluster);
         clusters
             .filter_map(|cluster| match &cluster.discovery {
                 Discovery::Eds(service) => Some(service.to_string()),
@@ -298,12 +321,16 @@ impl Store {
     /// Names to ask RDS for.
     pub(super) fn route_names(&self) -> BTreeSet<String> {
         let listeners = self.listeners.entries.values().flat_map(Entry::both);
-        listeners.flat_map(|loaded| references::route_names(&loaded.value)).map(|name| name.to_string()).collect()
+        listeners
+            .flat_map(|loaded| references::route_names(&loaded.value))
+            .map(|name| name.to_string())
+            .collect()
     }
 
     /// Names to resolve; true for the clusters that use only the first address.
     pub(super) fn dns_targets(&self) -> BTreeMap<DnsKey, (DnsTargets, bool)> {
-        let clusters = self.clusters.entries.values().flat_map(Entry::both).map(|loaded| &loaded.value.cluster);
+        let clusters =
+            self.clusters.entries.values().flat_map(Entry::both).map(|loaded| &loaded.value.cluster);
         clusters
             .filter_map(|cluster| {
                 let targets = match &cluster.discovery {
@@ -319,7 +346,8 @@ impl Store {
     /// Hosts of a DNS cluster. `None`: the names did not resolve; what was known stays.
     pub(super) fn resolve(&mut self, key: DnsKey, endpoints: Option<Endpoints>) {
         let Some(endpoints) = endpoints else {
-            let none = || Arc::new(Endpoints { overprovisioning_factor_percent: 140, ..Endpoints::default() });
+            let none =
+                || Arc::new(Endpoints { overprovisioning_factor_percent: 140, ..Endpoints::default() });
             self.resolved.entry(key).or_insert_with(none);
             return;
         };
@@ -349,9 +377,13 @@ impl Store {
             program.clusters.insert(name.clone(), Arc::clone(cluster));
             program.endpoints.extend(endpoints.map(|endpoints| (name.clone(), Arc::clone(endpoints))));
         }
-        program.routes.extend(active(&self.routes).map(|(name, table)| (name.clone(), Arc::clone(&table.value))));
+        program
+            .routes
+            .extend(active(&self.routes).map(|(name, table)| (name.clone(), Arc::clone(&table.value))));
         let listeners = active(&self.listeners);
-        program.listeners.extend(listeners.map(|(name, listener)| (name.clone(), Arc::clone(&listener.value))));
+        program
+            .listeners
+            .extend(listeners.map(|(name, listener)| (name.clone(), Arc::clone(&listener.value))));
         program
     }
 

@@ -126,7 +126,8 @@ impl<T> Table<T> {
     pub(super) fn settle(&mut self, now: Instant, is_ready: impl Fn(&Loaded<T>) -> bool) -> bool {
         let mut changed = false;
         for entry in self.entries.values_mut() {
-            let due = |loaded: &mut Loaded<T>| loaded.deadline.is_some_and(|at| at <= now) || is_ready(loaded);
+            let due =
+                |loaded: &mut Loaded<T>| loaded.deadline.is_some_and(|at| at <= now) || is_ready(loaded);
             if let Some(ready) = entry.warming.take_if(due) {
                 entry.active = Some(ready);
                 changed = true;

@@ -27,7 +27,9 @@ pub(crate) fn normalise(path: &str, settings: &HttpConnectionManager) -> PathVer
     if let Some(text) = unescaped.as_deref() {
         match settings.escaped_slashes {
             EscapedSlashes::Reject => return PathVerdict::Reject(format!("{text}{query}")),
-            EscapedSlashes::UnescapeAndRedirect | EscapedSlashes::UnescapeAndForward | EscapedSlashes::Keep => {
+            EscapedSlashes::UnescapeAndRedirect
+            | EscapedSlashes::UnescapeAndForward
+            | EscapedSlashes::Keep => {
                 bare = text;
             }
         }

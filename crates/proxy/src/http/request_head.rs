@@ -9,18 +9,10 @@ use http::header::{self, HeaderName, HeaderValue};
 use meltemi_compile::program::{HttpConnectionManager, StripPort};
 use meltemi_http::{Headers, RequestHead, Text, Version, is_hop_by_hop};
 
-use super::names;
 use crate::random;
 use crate::record::ConnectionInfo;
-
-/// What a request said of itself before its head was changed.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RequestTraits {
-    /// `content-type: application/grpc…`.
-    pub(crate) is_grpc: bool,
-    /// The protocol of an `upgrade`, lower case; `connect` for CONNECT.
-    pub(crate) upgrade: Option<Box<str>>,
-}
+use crate::stream::response_head::append_via;
+use crate::stream::{RequestTraits, names, split_port};
 
 /// Fields that only trusted clients may set: taken out of every request.
 fn is_reserved(name: &str, is_edge: bool) -> bool {
@@ -132,7 +124,9 @@ fn remove_nominated(headers: &mut Headers) {
         .filter(|name| !is_hop_by_hop(name) && *name != names::X_FORWARDED_FOR)
         .filter(|name| *name != names::X_FORWARDED_HOST && *name != names::X_FORWARDED_PROTO)
         .collect();
-    nominated.iter().for_each(|name| drop(headers.remove(name)));
+    for name in nominated {
+        headers.remove(&name);
+    }
 }
 
 /// `x-forwarded-for`: appends the peer where it may, and finds out who the client is.
@@ -152,7 +146,11 @@ fn forward_for(
     let client = hops.and_then(|hops| forwarded_address(headers, hops));
     if !forwarding.skip_xff_append {
         // Envoy names itself for clients on its own machine.
-        append_value(headers, &names::X_FORWARDED_FOR, if peer.ip().is_loopback() { own_address } else { peer.ip() });
+        append_value(
+            headers,
+            &names::X_FORWARDED_FOR,
+            if peer.ip().is_loopback() { own_address } else { peer.ip() },
+        );
     }
     client.map_or(peer, |ip| SocketAddr::new(ip, 0))
 }
@@ -195,18 +193,6 @@ fn forward_proto(head: &mut RequestHead, settings: &HttpConnectionManager) {
     }
 }
 
-/// Adds ourselves to `via`.
-pub(crate) fn append_via(headers: &mut Headers, via: &HeaderValue) {
-    let value = match headers.get(&header::VIA) {
-        Some(old) => {
-            let joined = [old.as_bytes(), b", ", via.as_bytes()].concat();
-            HeaderValue::try_from(joined).unwrap_or_else(|_| via.clone())
-        }
-        None => via.clone(),
-    };
-    headers.set(header::VIA, value);
-}
-
 fn request_id(headers: &mut Headers, settings: &HttpConnectionManager) {
     let forwarding = &settings.forwarding;
     if !forwarding.generate_request_id {
@@ -237,16 +223,4 @@ fn strip_authority(head: &mut RequestHead, settings: &HttpConnectionManager, con
         Some(port) if !strips => Text::from(format!("{host}:{port}")),
         _ => Text::from(host),
     });
-}
-
-/// Splits `host:port`; an IPv6 literal needs its brackets.
-pub(crate) fn split_port(authority: &str) -> (&str, Option<u16>) {
-    let Some((host, port)) = authority.rsplit_once(':') else { return (authority, None) };
-    if host.contains(':') && !host.ends_with(']') {
-        return (authority, None);
-    }
-    match port.parse() {
-        Ok(port) => (host, Some(port)),
-        Err(_) => (authority, None),
-    }
 }

@@ -42,8 +42,8 @@ impl NodeFacts {
             .collect();
         let label = |keys: &[&str]| keys.iter().find_map(|key| labels.get(key).cloned());
         let workload = text("WORKLOAD_NAME");
-        let canonical_service =
-            label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]).or_else(|| workload.clone());
+        let canonical_service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
+            .or_else(|| workload.clone());
         let canonical_revision =
             label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"])
                 .or_else(|| workload.as_ref().map(|_| "latest".to_owned()));
@@ -218,10 +218,13 @@ impl Labels {
 
     /// Ends with `connection_security_policy`, which the client side does not know.
     fn end(mut self, reporter: Reporter) -> String {
-        self.add("connection_security_policy", match reporter {
-            Reporter::Source => UNKNOWN,
-            Reporter::Destination => "none",
-        });
+        self.add(
+            "connection_security_policy",
+            match reporter {
+                Reporter::Source => UNKNOWN,
+                Reporter::Destination => "none",
+            },
+        );
         self.0
     }
 }

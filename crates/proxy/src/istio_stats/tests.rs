@@ -175,6 +175,13 @@ fn a_connection_is_opened_in_one_series_and_closed_with_its_flags() {
     record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
     reporter.tcp(&record).closed.inc();
     let page = registry.istio_metrics("0");
-    let open = value(&page, "istio_tcp_connections_opened_total", &["response_flags=\"-\"", "request_protocol=\"tcp\""]);
-    assert_eq!((open, value(&page, "istio_tcp_connections_closed_total", &["response_flags=\"UF\""])), (Some(1), Some(1)));
+    let open = value(
+        &page,
+        "istio_tcp_connections_opened_total",
+        &["response_flags=\"-\"", "request_protocol=\"tcp\""],
+    );
+    assert_eq!(
+        (open, value(&page, "istio_tcp_connections_closed_total", &["response_flags=\"UF\""])),
+        (Some(1), Some(1))
+    );
 }

@@ -1,15 +1,23 @@
 //! Response flags: a set of bits with Envoy's short and long names.
 //!
-//! Source: `CoreResponseFlag` and its strings in Envoy's `stream_info`, in the order in which Envoy prints them.
+//! Source: `CoreResponseFlag` and its strings in Envoy's `stream_info`, which prints flags in the order in which they
+//! were set.
 
-/// Why a request did not simply succeed; several can hold at once.
+/// Why a request did not simply succeed; several can hold at once. Equal when the same flags are set in the same order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct ResponseFlags(u32);
+pub struct ResponseFlags {
+    bits: u32,
+    /// One more than the bit of each flag, five bits a flag, the first one lowest.
+    order: u32,
+}
+
+/// How many flags remember their order; a request gets two or three at most, further ones are printed last.
+const MAX_ORDERED: u32 = 6;
 
 macro_rules! flags {
     ($($bit:literal $name:ident $short:literal $long:literal $doc:literal;)*) => {
         impl ResponseFlags {
-            $(#[doc = $doc] pub const $name: ResponseFlags = ResponseFlags(1 << $bit);)*
+            $(#[doc = $doc] pub const $name: ResponseFlags = ResponseFlags { bits: 1 << $bit, order: $bit + 1 };)*
             const NAMES: &'static [(u32, &'static str, &'static str)] = &[$((1 << $bit, $short, $long),)*];
         }
     };
@@ -50,26 +58,40 @@ flags! {
 
 impl ResponseFlags {
     /// No flag.
-    pub const NONE: ResponseFlags = ResponseFlags(0);
+    pub const NONE: ResponseFlags = ResponseFlags { bits: 0, order: 0 };
 
     /// Whether no flag is set.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.bits == 0
     }
 
     /// Whether all flags of `other` are set.
     pub fn contains(self, other: ResponseFlags) -> bool {
-        self.0 & other.0 == other.0
+        self.bits & other.bits == other.bits
     }
 
     /// Sets the flags of `other` too.
     pub fn insert(&mut self, other: ResponseFlags) {
-        self.0 |= other.0;
+        for bit in other.in_order() {
+            let count = self.bits.count_ones();
+            if self.bits & 1 << bit == 0 && count < MAX_ORDERED {
+                self.order |= (bit + 1) << (5 * count);
+            }
+            self.bits |= 1 << bit;
+        }
+    }
+
+    /// The bits that are set, in the order in which they were.
+    fn in_order(self) -> impl Iterator<Item = u32> {
+        let ordered = (0..MAX_ORDERED).map_while(move |i| (self.order >> (5 * i) & 31).checked_sub(1));
+        let known = ordered.clone().fold(0, |known, bit| known | 1_u32 << bit);
+        let rest = (0..32).filter(move |bit| self.bits & !known & 1 << bit != 0);
+        ordered.chain(rest)
     }
 
     /// The set as bits, for keys of maps.
     pub fn bits(self) -> u32 {
-        self.0
+        self.bits
     }
 
     /// Writes the short names with commas between them, `-` for none.
@@ -88,7 +110,7 @@ impl ResponseFlags {
             return;
         }
         let mut first = true;
-        for names in Self::NAMES.iter().filter(|names| self.0 & names.0 != 0) {
+        for names in self.in_order().filter_map(|bit| Self::NAMES.iter().find(|names| names.0 == 1 << bit)) {
             if !first {
                 out.push(b',');
             }
@@ -101,8 +123,9 @@ impl ResponseFlags {
 impl std::ops::BitOr for ResponseFlags {
     type Output = ResponseFlags;
 
-    fn bitor(self, other: ResponseFlags) -> ResponseFlags {
-        ResponseFlags(self.0 | other.0)
+    fn bitor(mut self, other: ResponseFlags) -> ResponseFlags {
+        self.insert(other);
+        self
     }
 }
 
@@ -115,10 +138,19 @@ mod tests {
         let mut out = Vec::new();
         ResponseFlags::NONE.write_short(&mut out);
         out.push(b' ');
-        let both = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED | ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+        let both = ResponseFlags::UPSTREAM_CONNECTION_FAILURE | ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
         both.write_short(&mut out);
         out.push(b' ');
         both.write_long(&mut out);
         assert_eq!(out, b"- UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
+    }
+
+    #[test]
+    fn the_order_is_that_of_setting() {
+        let mut flags = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+        flags.insert(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT | ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        let mut out = Vec::new();
+        flags.write_short(&mut out);
+        assert_eq!(out, b"URX,UT");
     }
 }

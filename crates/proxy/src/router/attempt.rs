@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use super::fault::Fault;
 use super::plan::{Plan, passes_trailers};
-use super::request_body::UploadError;
 use super::retry::Decision;
 use super::timers::Timers;
+use super::upload::{UploadError, upload};
 use super::{Stop, guard};
-use crate::http::{Stream, names};
 use crate::record::ResponseFlags;
 use crate::relay::{self, Relayed};
+use crate::stream::{Stream, names};
 use crate::upstream::shared::{Permit, Resource};
 use crate::upstream::{ActiveRequest, Host, outlier};
 
@@ -44,7 +44,11 @@ enum Event<T> {
 
 impl Plan<'_> {
     /// Tries once.
-    pub(super) async fn attempt(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) -> Result<Ended, Stop> {
+    pub(super) async fn attempt(
+        &mut self,
+        stream: &mut Stream<'_, '_>,
+        timers: &Timers,
+    ) -> Result<Ended, Stop> {
         if self.host.is_some() {
             self.begin_retry(stream, timers);
         }
@@ -62,14 +66,15 @@ impl Plan<'_> {
 
     async fn exchange(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) -> Result<Ended, Stop> {
         let host = self.pick(stream)?;
-        let _active = self.admit(&host)?;
+        let _active = self.admit(stream, &host)?;
         let leased = host.pool.lease(stream.request.version, self.priority);
         let leased = guard(leased, &mut stream.respond, timers).await?;
         let mut lease = leased.map_err(|error| self.lease_fault(stream, error.into()))?;
         stream.record.upstream_local = lease.local_address();
         stream.record.upstream_protocol = Some(lease.version());
         let trailers = passes_trailers(stream.request.version, lease.version());
-        if self.is_upgrade && (lease.version() == Version::Http2 || stream.request.version == Version::Http2) {
+        if self.is_upgrade && (lease.version() == Version::Http2 || stream.request.version == Version::Http2)
+        {
             return Err(Stop::Fault(Fault::UpgradeRefused, false));
         }
 
@@ -78,20 +83,22 @@ impl Plan<'_> {
         let body = stream.body;
         let ends = body.is_empty() && !self.is_upgrade;
         send.head(head, ends).await.map_err(|error| Stop::Fault(error.into(), true))?;
-        let mut upload: Upload<'_> = None;
+        let mut rising: Upload<'_> = None;
         timers.begin_try(self.per_try_timeout.filter(|_| ends), self.per_try_idle);
         if self.is_upgrade {
             send.flush().await.map_err(|error| Stop::Fault(error.into(), true))?;
         } else if !ends {
-            upload = Some(Box::pin(body.upload(&mut send, timers, trailers)));
+            rising = Some(Box::pin(upload(body, &mut send, timers, trailers)));
         }
 
-        let mut head = self.await_head(stream, timers, &mut recv, &mut upload).await?;
+        let mut head = self.await_head(stream, timers, &mut recv, &mut rising).await?;
         timers.end_try();
         if let Some(pause) = self.observe(stream, &host, &head) {
             return Ok(Ended::Retry(pause));
         }
-        body.stop_keeping();
+        if !self.is_mirrored {
+            body.stop_keeping();
+        }
         self.finish_response(stream, &mut head, timers);
         let is_accepted = self.is_upgrade && accepts_upgrade(stream, &head);
         stream.finish_head(&mut head, is_accepted);
@@ -99,19 +106,19 @@ impl Plan<'_> {
             true => stream.respond.upgrade(head).await,
             false => stream.respond.head(head, recv.is_end()).await,
         };
-        let mut upload: Upload<'_> = match is_accepted {
+        let mut rising: Upload<'_> = match is_accepted {
             // From here on both directions carry raw bytes.
             true => {
-                drop(upload);
-                Some(Box::pin(body.upload(&mut send, timers, false)))
+                drop(rising);
+                Some(Box::pin(upload(body, &mut send, timers, false)))
             }
-            false => upload,
+            false => rising,
         };
         let relayed = match begun {
-            Ok(()) => self.relay(stream, timers, &mut recv, &mut upload, trailers).await,
+            Ok(()) => self.relay(stream, timers, &mut recv, &mut rising, trailers).await,
             Err(_) => Err(Stop::ClientGone),
         };
-        drop(upload);
+        drop(rising);
         self.finish(stream, relayed, &host);
         if !send.is_finished() {
             send.reset(Reason::CANCEL);
@@ -141,17 +148,18 @@ impl Plan<'_> {
     }
 
     /// `max_requests` of the circuit breaker.
-    fn admit(&mut self, host: &Rc<Host>) -> Result<ActiveRequest, Stop> {
+    fn admit(&self, stream: &mut Stream<'_, '_>, host: &Rc<Host>) -> Result<ActiveRequest, Stop> {
         let limit = self.cluster.config.circuit_breakers[self.priority].max_requests;
         match Permit::take(&self.cluster.shared, self.priority, Resource::Requests, limit) {
             Some(permit) => Ok(ActiveRequest::new(host.clone(), permit)),
             None => {
                 self.cluster.stats.counts.upstream_rq_pending_overflow.inc();
-                Err(Stop::Fault(Fault::Overflow, false))
+                Err(self.lease_fault(stream, Fault::Overflow))
             }
         }
     }
 
+    /// No connection. A breaker's refusal says nothing about the host.
     fn lease_fault(&self, stream: &mut Stream<'_, '_>, fault: Fault) -> Stop {
         if fault == Fault::Overflow {
             stream.record.host = None;
@@ -269,7 +277,9 @@ impl Plan<'_> {
             match event.await {
                 Event::Main(Ok(relayed)) => return Ok(relayed),
                 Event::Main(Err(relay::RelayError::Upstream(error))) => return Err(broken(error)),
-                Event::Main(Err(relay::RelayError::Client)) | Event::ClientGone => return Err(Stop::ClientGone),
+                Event::Main(Err(relay::RelayError::Client)) | Event::ClientGone => {
+                    return Err(Stop::ClientGone);
+                }
                 Event::Uploaded(done) => {
                     *upload = None;
                     note_upload(timers, done)?;

@@ -10,8 +10,8 @@ use http::{HeaderValue, StatusCode};
 use meltemi_compile::retry::Reset;
 use meltemi_http::{ClientError, Reason};
 
-use crate::http::{LocalReply, names};
 use crate::record::ResponseFlags;
+use crate::stream::{LocalReply, names};
 use crate::upstream::pool::LeaseError;
 
 /// What went wrong.
@@ -49,8 +49,6 @@ pub(crate) enum Fault {
     RequestTimeout,
     /// `max_stream_duration`; says whether the request was complete.
     MaxDuration(bool),
-    /// The body is too large to be sent again, and no attempt is under way.
-    ReplayTooLarge,
 }
 
 /// What follows from a fault.
@@ -89,9 +87,12 @@ impl Fault {
                 Consequence::answer(*status, F::NO_CLUSTER_FOUND, "cluster_not_found", "")
             }
             Fault::UpgradeRefused => Consequence::answer(S::FORBIDDEN, F::NONE, "upgrade_failed", ""),
-            Fault::NoHealthyUpstream => {
-                Consequence::answer(down, F::NO_HEALTHY_UPSTREAM, "no_healthy_upstream", "no healthy upstream")
-            }
+            Fault::NoHealthyUpstream => Consequence::answer(
+                down,
+                F::NO_HEALTHY_UPSTREAM,
+                "no_healthy_upstream",
+                "no healthy upstream",
+            ),
             Fault::Overflow => Consequence::reset(down, F::UPSTREAM_OVERFLOW, "overflow"),
             Fault::ConnectFailed(_) => {
                 Consequence::reset(down, F::UPSTREAM_CONNECTION_FAILURE, "remote connection failure")
@@ -131,11 +132,6 @@ impl Fault {
             Fault::MaxDuration(complete) => {
                 let body = "downstream duration timeout";
                 Consequence::answer(timeout_status(*complete), F::NONE, "max_duration_timeout", body)
-            }
-            Fault::ReplayTooLarge => {
-                let body = "exceeded request buffer limit while retrying upstream";
-                let details = "request_payload_exceeded_retry_buffer_limit";
-                Consequence::answer(S::INSUFFICIENT_STORAGE, F::NONE, details, body)
             }
         }
     }
@@ -185,8 +181,7 @@ impl Fault {
             | Fault::UpgradeRefused
             | Fault::StreamIdle(_)
             | Fault::RequestTimeout
-            | Fault::MaxDuration(_)
-            | Fault::ReplayTooLarge => None,
+            | Fault::MaxDuration(_) => None,
             _ => Some(self.consequence().status),
         }
     }
@@ -222,8 +217,7 @@ impl Fault {
             | Fault::RouteTimeout
             | Fault::StreamIdle(_)
             | Fault::RequestTimeout
-            | Fault::MaxDuration(_)
-            | Fault::ReplayTooLarge => None,
+            | Fault::MaxDuration(_) => None,
         }
     }
 }

@@ -10,11 +10,12 @@ use meltemi_compile::route::{ClusterChoice, Forward, Found, HostRewrite, RetryPo
 use meltemi_http::{RequestHead, ResponseHead, Text, Version};
 use tokio::time::Instant;
 
-use super::edits;
 use super::fault::Fault;
+use super::mirror::Mirroring;
 use super::retry::Retry;
 use super::timers::Timers;
-use crate::http::{Levels, LocalReply, Stream, names};
+use crate::stream::edits::{self, Levels};
+use crate::stream::{LocalReply, Stream, names};
 use crate::upstream::{Cluster, Host};
 
 /// The decision for one request, and the state of its attempts.
@@ -31,6 +32,7 @@ pub(super) struct Plan<'p> {
     pub(super) per_try_timeout: Option<Duration>,
     pub(super) per_try_idle: Option<Duration>,
     pub(super) is_upgrade: bool,
+    pub(super) is_mirrored: bool,
     timeout: Option<Duration>,
 }
 
@@ -44,7 +46,8 @@ impl<'p> Plan<'p> {
         let (cluster, entry) = choose_cluster(stream, forward)?;
         stream.record.cluster = Some(cluster.stats.clone());
         let is_upgrade = stream.traits.upgrade.is_some();
-        if stream.traits.upgrade.as_ref().is_some_and(|kind| !stream.manager.settings.upgrades.contains(kind)) {
+        if stream.traits.upgrade.as_ref().is_some_and(|kind| !stream.manager.settings.upgrades.contains(kind))
+        {
             return Err(Fault::UpgradeRefused);
         }
         let policy = forward.retry.as_ref().or(found.virtual_host.retry.as_ref());
@@ -60,6 +63,7 @@ impl<'p> Plan<'p> {
             per_try_timeout: None,
             per_try_idle: None,
             is_upgrade,
+            is_mirrored: false,
             timeout,
         };
         plan.per_try(policy);
@@ -69,7 +73,8 @@ impl<'p> Plan<'p> {
     fn per_try(&mut self, policy: Option<&Arc<RetryPolicy>>) {
         let Some(policy) = policy else { return };
         // An attempt that may take as long as the whole request has no limit of its own.
-        self.per_try_timeout = policy.per_try_timeout.filter(|limit| self.timeout.is_none_or(|whole| *limit < whole));
+        self.per_try_timeout =
+            policy.per_try_timeout.filter(|limit| self.timeout.is_none_or(|whole| *limit < whole));
         self.per_try_idle = policy.per_try_idle_timeout;
     }
 
@@ -88,6 +93,14 @@ impl<'p> Plan<'p> {
             stream.body.keep();
         }
         self.timers(stream)
+    }
+
+    /// The copies that other clusters get; their body is kept until they are sent.
+    pub(super) fn mirroring(&mut self, stream: &Stream<'_, '_>) -> Option<Mirroring> {
+        let mirroring = Mirroring::new(stream, self.forward, self.timeout)?;
+        stream.body.keep();
+        self.is_mirrored = true;
+        Some(mirroring)
     }
 
     fn timers(&self, stream: &Stream<'_, '_>) -> Timers {
@@ -137,9 +150,13 @@ impl<'p> Plan<'p> {
     }
 
     fn set_authority(&self, head: &mut RequestHead, text: &str) {
-        let old = head.authority.replace(Text::from(text));
-        let Some(old) = old.filter(|_| self.forward.append_x_forwarded_host) else { return };
-        append_forwarded_host(head, &old);
+        let Some(old) = head.authority.replace(Text::from(text)) else { return };
+        if let Ok(original) = HeaderValue::from_str(&old) {
+            head.headers.set(names::X_ENVOY_ORIGINAL_HOST.clone(), original);
+        }
+        if self.forward.append_x_forwarded_host {
+            append_forwarded_host(head, &old);
+        }
     }
 
     fn rewrite_path(&self, head: &mut RequestHead) {
@@ -168,7 +185,12 @@ impl<'p> Plan<'p> {
     }
 
     /// What the router adds to an upstream's response.
-    pub(super) fn finish_response(&self, stream: &mut Stream<'_, '_>, head: &mut ResponseHead, timers: &Timers) {
+    pub(super) fn finish_response(
+        &self,
+        stream: &mut Stream<'_, '_>,
+        head: &mut ResponseHead,
+        timers: &Timers,
+    ) {
         if self.found.virtual_host.include_attempt_count_in_response {
             let count = HeaderValue::from(stream.record.attempts);
             head.headers.set(names::X_ENVOY_ATTEMPT_COUNT.clone(), count);
@@ -196,29 +218,41 @@ fn choose_cluster<'p>(
         return Err(Fault::NoCluster(forward.cluster_not_found));
     };
     let entry = match (&forward.cluster, picked.entry) {
-        (ClusterChoice::Weighted(entries, _), Some(entry)) => entries.iter().find(|e| std::ptr::eq(*e, entry)),
+        (ClusterChoice::Weighted(entries, _), Some(entry)) => {
+            entries.iter().find(|e| std::ptr::eq(*e, entry))
+        }
         _ => None,
     };
     Ok((cluster.clone(), entry))
 }
 
-/// The timeout of the whole exchange.
-fn global_timeout(_stream: &Stream<'_, '_>, forward: &Forward) -> Option<Duration> {
-    forward.timeout
+/// The timeout of the whole exchange. With `max_grpc_timeout`, gRPC requests say themselves how long they wait.
+fn global_timeout(stream: &mut Stream<'_, '_>, forward: &Forward) -> Option<Duration> {
+    let limit = forward.max_grpc_timeout.filter(|_| stream.traits.is_grpc && !forward.uses_stream_duration);
+    let Some(limit) = limit else { return forward.timeout };
+    let limit = Some(limit).filter(|limit| !limit.is_zero());
+    let whole = match (asked_timeout(stream), limit) {
+        (Some(asked), Some(limit)) => Some(asked.min(limit)),
+        (asked, limit) => asked.or(limit),
+    };
+    if let Some(whole) = whole {
+        let text = format!("{}m", whole.as_millis().min(99_999_999));
+        if let Ok(value) = HeaderValue::try_from(text) {
+            stream.request.headers.set(names::GRPC_TIMEOUT.clone(), value);
+        }
+    }
+    whole
 }
 
-/// `grpc-timeout`, as far as the route honours it.
+/// `grpc_timeout_header_max`: how long the stream may live, as far as the client says.
 fn max_duration(stream: &Stream<'_, '_>, forward: &Forward) -> Option<Duration> {
-    let limit = forward.max_grpc_timeout?;
-    if !stream.traits.is_grpc {
-        return None;
-    }
-    let asked = stream.request.headers.get(&names::GRPC_TIMEOUT).and_then(grpc_timeout);
-    match asked {
-        Some(asked) if limit.is_zero() => Some(asked),
-        Some(asked) => Some(asked.min(limit)),
-        None => None,
-    }
+    let limit = forward.max_grpc_timeout.filter(|_| stream.traits.is_grpc && forward.uses_stream_duration)?;
+    let asked = asked_timeout(stream)?;
+    Some(if limit.is_zero() { asked } else { asked.min(limit) })
+}
+
+fn asked_timeout(stream: &Stream<'_, '_>) -> Option<Duration> {
+    stream.request.headers.get(&names::GRPC_TIMEOUT).and_then(grpc_timeout)
 }
 
 /// Up to 8 digits and a unit (gRPC over HTTP/2, "Timeout").

@@ -12,9 +12,9 @@ use meltemi_compile::route::{RetryOn, RetryPolicy};
 use meltemi_http::ResponseHead;
 use smallvec::SmallVec;
 
-use crate::http::names;
 use crate::random;
 use crate::record::ResponseFlags;
+use crate::stream::names;
 use crate::upstream::Cluster;
 use crate::upstream::shared::{Permit, Resource};
 
@@ -66,16 +66,13 @@ impl Retry {
         }
     }
 
-    pub(super) fn per_try_timeout(&self) -> Option<Duration> {
-        self.policy.per_try_timeout
-    }
-
-    pub(super) fn per_try_idle_timeout(&self) -> Option<Duration> {
-        self.policy.per_try_idle_timeout
-    }
-
     /// After a response head.
-    pub(super) fn after_response(&mut self, head: &ResponseHead, cluster: &Cluster, priority: usize) -> Decision {
+    pub(super) fn after_response(
+        &mut self,
+        head: &ResponseHead,
+        cluster: &Cluster,
+        priority: usize,
+    ) -> Decision {
         let wanted = self.wants(head);
         self.decide(wanted, cluster, priority)
     }

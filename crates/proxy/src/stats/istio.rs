@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::value::{Counter, Distribution, Histogram};
 
-/// Small numbers for the workloads behind endpoints, so that a worker can compare them cheaply.
+/// Small numbers for the workloads behind endpoints, so that a worker can compare them cheaply. Grows with the
+/// workloads (not their replicas) that the control plane ever named; clients have no influence.
 #[derive(Debug, Default)]
 pub(super) struct WorkloadIds(Mutex<HashMap<Box<str>, u32>>);
 

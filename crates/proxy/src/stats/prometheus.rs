@@ -53,15 +53,21 @@ impl Registry {
         let requests = scopes.istio.request_totals();
         if !requests.is_empty() {
             page.family("istio_requests_total", "counter");
-            requests.iter().for_each(|(labels, total)| page.value("istio_requests_total", labels, total.requests));
+            requests
+                .iter()
+                .for_each(|(labels, total)| page.value("istio_requests_total", labels, total.requests));
             page.family("istio_request_duration_milliseconds", "histogram");
             for (labels, total) in &requests {
                 page.histogram("istio_request_duration_milliseconds", labels, &total.duration_ms);
             }
             page.family("istio_request_bytes", "histogram");
-            requests.iter().for_each(|(labels, t)| page.histogram("istio_request_bytes", labels, &t.request_bytes));
+            requests
+                .iter()
+                .for_each(|(labels, t)| page.histogram("istio_request_bytes", labels, &t.request_bytes));
             page.family("istio_response_bytes", "histogram");
-            requests.iter().for_each(|(labels, t)| page.histogram("istio_response_bytes", labels, &t.response_bytes));
+            requests
+                .iter()
+                .for_each(|(labels, t)| page.histogram("istio_response_bytes", labels, &t.response_bytes));
         }
         let tcp = scopes.istio.tcp_totals();
         let names = [
@@ -102,7 +108,9 @@ impl Page {
         for (bucket, n) in distribution.buckets.iter().enumerate() {
             count += n;
             match BUCKETS.get(bucket) {
-                Some(bound) => self.put(format_args!("{name}_bucket{{{labels}{separator}le=\"{bound}\"}} {count}")),
+                Some(bound) => {
+                    self.put(format_args!("{name}_bucket{{{labels}{separator}le=\"{bound}\"}} {count}"))
+                }
                 None => self.put(format_args!("{name}_bucket{{{labels}{separator}le=\"+Inf\"}} {count}")),
             }
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use meltemi_compile::program::Name;
+
 use super::scope::{Cell, ResponseCodes};
 use super::value::Distribution;
 use super::{Parts, Registry, Scopes};
@@ -97,7 +99,13 @@ impl Naming<'_> {
         self.tagged(field, field, None, cell)
     }
 
-    fn tagged(&self, field: &str, metric: &str, tag: Option<(&'static str, String)>, cell: Cell<'_>) -> Sample {
+    fn tagged(
+        &self,
+        field: &str,
+        metric: &str,
+        tag: Option<(&'static str, String)>,
+        cell: Cell<'_>,
+    ) -> Sample {
         let labels = tag.into_iter().chain([(self.tag, self.instance.to_owned())]).collect();
         Sample {
             name: format!("{}.{}.{field}", self.kind, self.instance),
@@ -141,7 +149,8 @@ impl Registry {
             stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
         });
         each(http, |stats| {
-            let naming = Naming { kind: "http", tag: "envoy_http_conn_manager_prefix", instance: &stats.prefix };
+            let naming =
+                Naming { kind: "http", tag: "envoy_http_conn_manager_prefix", instance: &stats.prefix };
             stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
             naming.codes("downstream_rq", &stats.codes, false, &mut sums);
         });
@@ -152,12 +161,14 @@ impl Registry {
         sums.0.into_values().collect()
     }
 
-    /// Connections open on all listeners, and connections accepted so far.
-    pub fn downstream_connections(&self) -> (u64, u64) {
+    /// Connections open on the listeners of these names, and connections that they accepted so far.
+    pub fn downstream_connections(&self, counts: impl Fn(&Name) -> bool) -> (u64, u64) {
         let (mut active, mut total) = (0, 0);
         each(&self.scopes().listeners, |stats| {
-            active += stats.counts.downstream_cx_active.get();
-            total += stats.counts.downstream_cx_total.get();
+            if counts(&stats.name) {
+                active += stats.counts.downstream_cx_active.get();
+                total += stats.counts.downstream_cx_total.get();
+            }
         });
         (active, total)
     }

@@ -67,8 +67,10 @@ impl Balancer {
     /// Works out anew who is eligible, after hosts or their health changed. Whose turn it is stays where the
     /// weights are equal, so that updates do not favour the first host.
     pub(crate) fn refresh<H: Candidate>(&mut self, hosts: &[H], levels: &[Vec<usize>]) {
-        let healthy: Vec<Vec<usize>> =
-            levels.iter().map(|level| level.iter().copied().filter(|&i| hosts[i].is_healthy()).collect()).collect();
+        let healthy: Vec<Vec<usize>> = levels
+            .iter()
+            .map(|level| level.iter().copied().filter(|&i| hosts[i].is_healthy()).collect())
+            .collect();
         let spread = Spread::new(self, levels, &healthy);
         let old = std::mem::take(&mut self.priorities);
         let mut old = old.into_iter().map(|p| p.turn);
@@ -184,7 +186,9 @@ impl Spread {
         let availability: Vec<u32> = levels
             .iter()
             .zip(healthy)
-            .map(|(all, healthy)| available_percent(healthy.len(), all.len(), balancer.overprovisioning_percent))
+            .map(|(all, healthy)| {
+                available_percent(healthy.len(), all.len(), balancer.overprovisioning_percent)
+            })
             .collect();
         let total = availability.iter().sum::<u32>().min(100);
         let panic = levels

@@ -44,7 +44,11 @@ pub(crate) struct Pool {
     pub(crate) host_stats: Arc<HostStats>,
     pub(crate) shared: Arc<ClusterState>,
     /// HTTP/1 connections between requests, the last used at the end.
-    idle: RefCell<Vec<H1Connection>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "connections wander between requests and this stack; a pointer moves cheaper"
+    )]
+    idle: RefCell<Vec<Box<H1Connection>>>,
     /// Connections that are open or being dialled.
     open: Cell<usize>,
     /// Requests that wait for an HTTP/1 connection because no further one may be made. At most
@@ -53,16 +57,19 @@ pub(crate) struct Pool {
     /// HTTP/2 connections.
     multiplexed: RefCell<Vec<Rc<Multiplexed>>>,
     /// Requests that wait for the HTTP/2 dial that is under way; `None` when there is none.
-    dialling: RefCell<Option<Vec<oneshot::Sender<Result<(), LeaseError>>>>>,
+    dialling: RefCell<Option<Vec<Dialled>>>,
     /// The host is gone: nothing is kept for later.
     closed: Cell<bool>,
 }
 
+/// Tells a request that waits for a dial how it went.
+type Dialled = oneshot::Sender<Result<(), LeaseError>>;
+
 /// What a waiting request gets.
 #[derive(Debug)]
 enum Grant {
-    Connection(H1Connection),
-    Dial(Permit),
+    Connection(Box<H1Connection>),
+    Dial(Option<Permit>),
 }
 
 /// One open connection, as breakers and statistics count it.
@@ -97,7 +104,7 @@ pub(crate) enum Lease {
 /// An HTTP/1 connection in use.
 #[derive(Debug)]
 pub(crate) struct H1Lease {
-    connection: Option<H1Connection>,
+    connection: Option<Box<H1Connection>>,
 }
 
 /// A stream on an HTTP/2 connection.
@@ -110,9 +117,12 @@ impl Lease {
     /// The exchange; once per lease.
     pub(crate) fn exchange(&mut self) -> ClientExchange<'_> {
         match self {
-            Lease::H1(lease) => {
-                lease.connection.as_mut().expect("invariant: a lease holds its connection until dropped").h1.exchange()
-            }
+            Lease::H1(lease) => lease
+                .connection
+                .as_mut()
+                .expect("invariant: a lease holds its connection until dropped")
+                .h1
+                .exchange(),
             Lease::H2(lease) => lease.exchange.take().expect("invariant: a stream is used once"),
         }
     }
@@ -158,9 +168,14 @@ impl Pool {
     }
 
     /// A connection for a request that came with `version`. Cancel safe.
-    pub(crate) async fn lease(self: &Rc<Pool>, version: Version, priority: usize) -> Result<Lease, LeaseError> {
+    pub(crate) async fn lease(
+        self: &Rc<Pool>,
+        version: Version,
+        priority: usize,
+    ) -> Result<Lease, LeaseError> {
         match (self.cluster.http, version) {
-            (UpstreamHttp::Http1, _) | (UpstreamHttp::UseDownstream(_), Version::Http10 | Version::Http11) => {
+            (UpstreamHttp::Http1, _)
+            | (UpstreamHttp::UseDownstream(_), Version::Http10 | Version::Http11) => {
                 self.lease_h1(priority).await
             }
             (UpstreamHttp::Http2(options) | UpstreamHttp::UseDownstream(options), _) => {
@@ -178,14 +193,14 @@ impl Pool {
             Ok(permit) => self.dial_h1(permit).await?,
             Err(Saturated) => match self.wait().await? {
                 Grant::Connection(connection) => connection,
-                Grant::Dial(permit) => self.dial_h1(Some(permit)).await?,
+                Grant::Dial(permit) => self.dial_h1(permit).await?,
             },
         };
         Ok(Lease::H1(H1Lease { connection: Some(connection) }))
     }
 
     /// The connection used last, unless the peer closed it in the meantime.
-    fn take_idle(&self) -> Option<H1Connection> {
+    fn take_idle(&self) -> Option<Box<H1Connection>> {
         let mut cx = Context::from_waker(Waker::noop());
         loop {
             let mut connection = self.idle.borrow_mut().pop()?;
@@ -228,17 +243,12 @@ impl Pool {
         receiver.await.map_err(|_| LeaseError::Overflow)
     }
 
-    async fn dial_h1(self: &Rc<Pool>, permit: Option<Permit>) -> Result<H1Connection, LeaseError> {
+    async fn dial_h1(self: &Rc<Pool>, permit: Option<Permit>) -> Result<Box<H1Connection>, LeaseError> {
         let counted = Counted::new(self, permit);
         let (stream, local) = self.connect().await?;
         self.stats.counts.upstream_cx_http1_total.inc();
-        Ok(H1Connection {
-            h1: H1::new(Io::Tcp(stream), H1Options::default()),
-            local,
-            requests: 0,
-            idle_since: Instant::now(),
-            counted,
-        })
+        let h1 = H1::new(Io::Tcp(stream), H1Options::default());
+        Ok(Box::new(H1Connection { h1, local, requests: 0, idle_since: Instant::now(), counted }))
     }
 
     async fn connect(&self) -> Result<(TcpStream, Option<SocketAddr>), LeaseError> {
@@ -271,7 +281,7 @@ impl Pool {
     }
 
     /// A connection comes back after a request: to whoever waits, to the stack, or to its end.
-    fn give_back(&self, mut connection: H1Connection) {
+    fn give_back(&self, mut connection: Box<H1Connection>) {
         connection.requests += 1;
         let full = self.cluster.max_requests_per_connection.is_some_and(|max| connection.requests >= max);
         if full {
@@ -362,7 +372,11 @@ impl Pool {
         Some(receiver)
     }
 
-    async fn dial_h2(self: &Rc<Pool>, options: Http2Options, permit: Option<Permit>) -> Result<(), LeaseError> {
+    async fn dial_h2(
+        self: &Rc<Pool>,
+        options: Http2Options,
+        permit: Option<Permit>,
+    ) -> Result<(), LeaseError> {
         let counted = Counted::new(self, permit);
         let (stream, local) = self.connect().await?;
         let refused = |_| LeaseError::ConnectFailed("http2 handshake failed".into());
@@ -375,7 +389,12 @@ impl Pool {
             drop(counted);
         });
         let last_used = Cell::new(Instant::now());
-        self.multiplexed.borrow_mut().push(Rc::new(Multiplexed { h2, local, requests: Cell::new(0), last_used }));
+        self.multiplexed.borrow_mut().push(Rc::new(Multiplexed {
+            h2,
+            local,
+            requests: Cell::new(0),
+            last_used,
+        }));
         Ok(())
     }
 
@@ -478,7 +497,7 @@ impl Drop for Counted {
         pool.stats.counts.upstream_cx_destroy.inc();
         pool.host_stats.counts.cx_active.dec();
         // Who waits for a connection may open one in place of this.
-        let Some(mut permit) = self.permit.take() else { return };
+        let mut permit = self.permit.take();
         while let Some(waiter) = pool.next_waiter() {
             match waiter.send(Grant::Dial(permit)) {
                 Ok(()) => return,

@@ -16,7 +16,7 @@ pub(super) fn check(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) {
     for gateway in gateways {
         for (index, server) in gateway.spec().servers.iter().enumerate() {
             let field = format!("spec.servers[{index}].port.protocol");
-            if !Gateway::serves_plain_http(server) {
+            if !Gateway::is_plaintext(server) {
                 let message =
                     format!("gateway servers with protocol {} are not supported yet", server.port.protocol);
                 let diagnostic = Diagnostic::new(&codes::UNSUPPORTED_VALUE, message);

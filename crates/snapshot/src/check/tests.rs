@@ -109,7 +109,6 @@ spec:
             "MEL0204 VirtualService a spec.gateways[1]",
             "MEL0209 VirtualService a spec.http[0].route[0].destination",
             "MEL0211 Gateway front spec.servers[1].port.protocol",
-            "MEL0304 Gateway front spec.servers[1].port.protocol",
         ]
     );
     let http_only =

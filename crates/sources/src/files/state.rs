@@ -28,7 +28,9 @@ pub(super) struct State {
     files: BTreeMap<Arc<str>, File>,
     in_force: BTreeMap<ObjectId, Arc<Object>>,
     diagnostics: Vec<Diagnostic>,
+    /// Whether the last batch left the reader with a complete picture.
     synced: bool,
+    lost: bool,
 }
 
 impl State {
@@ -52,8 +54,25 @@ impl State {
             changes.push(Change::Synced(SOURCE.into()));
         }
         self.synced = true;
+        self.lost = false;
         self.diagnostics.clone_from(&diagnostics);
         news.then(|| Batch { changes, diagnostics, sources: self.sources() })
+    }
+
+    /// Tells that the files cannot be looked at; what is in force stays. The next update is a first one again.
+    pub(super) fn lose(&mut self, reason: String) -> Option<Batch> {
+        let news = !std::mem::replace(&mut self.lost, true);
+        self.synced = false;
+        news.then(|| Batch {
+            changes: vec![Change::Lost(SOURCE.into(), reason)],
+            diagnostics: self.diagnostics.clone(),
+            sources: self.sources(),
+        })
+    }
+
+    /// Whether the last thing told was that the files are out of sight.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Which version of each object is in force, and which documents are shadowed by another file.

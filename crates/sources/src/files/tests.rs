@@ -163,6 +163,19 @@ fn a_file_may_appear_later_and_its_neighbours_do_not_matter() {
 }
 
 #[test]
+fn a_directory_that_goes_takes_nothing_with_it() {
+    let mut watched = Watched::start();
+    let (here, away) = (watched.directory.path().to_owned(), watched.directory.path().with_extension("away"));
+    fs::rename(&here, &away).unwrap();
+    assert_eq!(told(&watched.next()), ["lost"]);
+    write(&away, "a.yaml", &service("a", "80"));
+    fs::rename(&away, &here).unwrap();
+    assert_eq!(told(&watched.next()), ["-Service default/b", "synced"]);
+    watched.write("a.yaml", &service("a", "81"));
+    assert_eq!(told(&watched.next()), ["+Service default/a"]);
+}
+
+#[test]
 fn of_two_definitions_the_first_file_counts() {
     let mut watched = Watched::start();
     watched.write("b.yaml", &service("a", "99"));

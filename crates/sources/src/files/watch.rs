@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Instant;
 
@@ -20,9 +22,15 @@ use crate::limits::{POLL, QUEUE_BATCHES, SETTLE, SETTLE_AT_MOST};
 #[derive(Debug)]
 #[must_use = "dropping a Watch ends it"]
 pub struct Watch {
-    /// Dropping the sender wakes and ends the thread.
-    _alive: SyncSender<()>,
-    _watcher: Option<RecommendedWatcher>,
+    ended: Arc<AtomicBool>,
+    wake: SyncSender<()>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        wake(&self.wake);
+    }
 }
 
 /// Reads files and directories, and again whenever one changes. The first batch comes at once and has everything; the
@@ -35,22 +43,36 @@ pub struct Watch {
 /// When the thread cannot be started.
 pub fn watch(paths: Vec<PathBuf>) -> io::Result<(mpsc::Receiver<Batch>, Watch)> {
     let (wake, woken) = sync_channel(1);
-    let watcher = start_watcher(&paths, wake.clone());
-    let polls = watcher.is_none();
+    let ended = Arc::new(AtomicBool::new(false));
     let (feed, batches) = mpsc::channel(QUEUE_BATCHES);
-    let follower = Follower { paths, woken, feed, polls, state: State::default() };
+    let follower = Follower {
+        directories: paths.iter().filter(|path| path.is_dir()).cloned().collect(),
+        paths,
+        watcher: None,
+        wake: wake.clone(),
+        woken,
+        ended: Arc::clone(&ended),
+        feed,
+        state: State::default(),
+    };
     thread::Builder::new().name("file-source".to_owned()).spawn(move || follower.run())?;
-    Ok((batches, Watch { _alive: wake, _watcher: watcher }))
+    Ok((batches, Watch { ended, wake }))
+}
+
+/// Asks for a look. A full channel means that one is due already, a closed one that nobody looks any more.
+fn wake(channel: &SyncSender<()>) {
+    if let Err(TrySendError::Full(()) | TrySendError::Disconnected(())) = channel.try_send(()) {}
 }
 
 /// Asks the system to tell of changes; `None` when it cannot, and looking from time to time has to do.
-fn start_watcher(paths: &[PathBuf], wake: SyncSender<()>) -> Option<RecommendedWatcher> {
+fn start_watcher(paths: &[PathBuf], channel: SyncSender<()>) -> Option<RecommendedWatcher> {
     let roots: Vec<_> =
         paths.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())).collect();
     let result = notify::recommended_watcher(move |event: notify::Result<Event>| {
         let matters = event.as_ref().map_or(true, |event| is_change(event, &roots));
-        // A full channel means that a look is due already; a closed one that the watch has ended.
-        if matters && let Err(TrySendError::Full(()) | TrySendError::Disconnected(())) = wake.try_send(()) {}
+        if matters {
+            wake(&channel);
+        }
     });
     let watched = result.and_then(|mut watcher| {
         for (path, mode) in places(paths) {
@@ -106,42 +128,60 @@ fn places(paths: &[PathBuf]) -> BTreeSet<(PathBuf, RecursiveMode)> {
 /// The thread's state.
 struct Follower {
     paths: Vec<PathBuf>,
+    /// The paths that are directories. When one goes, its files have not been deleted one by one; they are out of sight.
+    directories: Vec<PathBuf>,
+    /// Tells of changes; without it, looking from time to time has to do.
+    watcher: Option<RecommendedWatcher>,
+    wake: SyncSender<()>,
     woken: Receiver<()>,
+    ended: Arc<AtomicBool>,
     feed: mpsc::Sender<Batch>,
-    polls: bool,
     state: State,
 }
 
 impl Follower {
     fn run(mut self) {
+        self.watcher = start_watcher(&self.paths, self.wake.clone());
         loop {
-            let batch = self.state.update(scan::read(&self.paths));
+            let batch = self.look();
             if let Some(batch) = batch
                 && self.feed.blocking_send(batch).is_err()
             {
                 return;
             }
-            if !self.wait() || self.feed.is_closed() {
+            self.wait();
+            if self.ended.load(Ordering::Acquire) || self.feed.is_closed() {
                 return;
             }
         }
     }
 
-    /// Waits for the next settled change; `false` when the watch has ended.
-    fn wait(&self) -> bool {
-        if self.polls {
-            return !matches!(self.woken.recv_timeout(POLL), Err(RecvTimeoutError::Disconnected));
+    fn look(&mut self) -> Option<Batch> {
+        if let Some(gone) = self.directories.iter().find(|path| !path.is_dir()) {
+            // The system watches a directory, not its name: one that comes back is found by looking.
+            self.watcher = None;
+            return self.state.lose(format!("the directory {} is gone", gone.display()));
+        }
+        if self.state.is_lost() {
+            self.watcher = start_watcher(&self.paths, self.wake.clone());
+        }
+        self.state.update(scan::read(&self.paths))
+    }
+
+    /// Waits for the next settled change.
+    fn wait(&self) {
+        // The thread holds a sender itself, so the channel does not close; a timeout is the only error.
+        if self.watcher.is_none() {
+            let _ = self.woken.recv_timeout(POLL);
+            return;
         }
         if self.woken.recv().is_err() {
-            return false;
+            return;
         }
         let deadline = Instant::now() + SETTLE_AT_MOST;
-        loop {
-            let patience = SETTLE.min(deadline.saturating_duration_since(Instant::now()));
-            match self.woken.recv_timeout(patience) {
-                Ok(()) if Instant::now() < deadline => {}
-                Ok(()) | Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => return false,
+        while Instant::now() < deadline && !self.ended.load(Ordering::Acquire) {
+            if self.woken.recv_timeout(SETTLE).is_err() {
+                return;
             }
         }
     }

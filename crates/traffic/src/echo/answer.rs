@@ -58,7 +58,6 @@ pub(crate) fn headers(request: &RequestHead) -> BTreeMap<String, String> {
     headers
 }
 
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue, Method};

@@ -72,7 +72,18 @@ impl Caller {
         Caller::new(urls, proxy.as_deref(), &no_proxy, timeout)
     }
 
-    fn new(urls: &[String], proxy: Option<&str>, no_proxy: &str, timeout: Duration) -> anyhow::Result<Caller> {
+    /// Without any proxy.
+    #[cfg(test)]
+    pub(super) fn direct(urls: &[String], timeout: Duration) -> anyhow::Result<Caller> {
+        Caller::new(urls, None, "", timeout)
+    }
+
+    fn new(
+        urls: &[String],
+        proxy: Option<&str>,
+        no_proxy: &str,
+        timeout: Duration,
+    ) -> anyhow::Result<Caller> {
         let proxy = proxy.map(proxy_target).transpose()?;
         let calls = urls.iter().map(|url| Call::new(url, proxy.as_ref(), no_proxy));
         let calls = calls.collect::<anyhow::Result<_>>()?;
@@ -106,7 +117,11 @@ impl Caller {
     }
 
     /// Takes an idle connection or dials. A connection that turns out to be closed already is replaced once.
-    async fn fetch(&self, via: &(String, u16), request: RequestHead) -> anyhow::Result<(ResponseHead, BytesMut)> {
+    async fn fetch(
+        &self,
+        via: &(String, u16),
+        request: RequestHead,
+    ) -> anyhow::Result<(ResponseHead, BytesMut)> {
         if let Some(mut reused) = self.take_idle(via) {
             match exchange(&mut reused, request.clone()).await {
                 Err(Failure::Http(ClientError::ClosedBeforeResponse)) => {}
@@ -229,7 +244,8 @@ mod tests {
     fn a_proxy_gets_the_whole_url_unless_the_host_is_exempt() {
         let url = "http://recommendation:8080/v1/product-recommendation".to_owned();
         let timeout = Duration::from_secs(1);
-        let caller = |no_proxy| Caller::new(std::slice::from_ref(&url), Some("127.1.2.3:15002"), no_proxy, timeout);
+        let caller =
+            |no_proxy| Caller::new(std::slice::from_ref(&url), Some("127.1.2.3:15002"), no_proxy, timeout);
         let through = &caller("other, mendation").unwrap().calls[0];
         assert_eq!(through.via, ("127.1.2.3".to_owned(), 15002));
         assert_eq!(through.request.path, "http://recommendation:8080/v1/product-recommendation");
@@ -244,15 +260,13 @@ mod tests {
 
     #[test]
     fn the_first_failed_call_decides_the_status() {
-        let called = |status| Called {
-            url: String::new(),
-            status,
-            answer: None,
-            error: None,
-            versions: None,
-        };
+        let called =
+            |status| Called { url: String::new(), status, answer: None, error: None, versions: None };
         assert_eq!(status_after(&[called(Some(200)), called(Some(204))]), None);
-        assert_eq!(status_after(&[called(Some(200)), called(Some(503))]), Some(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(
+            status_after(&[called(Some(200)), called(Some(503))]),
+            Some(StatusCode::SERVICE_UNAVAILABLE)
+        );
         assert_eq!(status_after(&[called(None)]), Some(StatusCode::BAD_GATEWAY));
     }
 }

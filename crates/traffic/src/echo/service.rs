@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use meltemi_http::server::Service;
-use meltemi_http::{BodyError, Exchange, Frame, RequestHead, ResponseHead, SendError};
+use meltemi_http::{BodyError, Exchange, Frame, RequestHead, ResponseHead, SendError, Version};
 
 use super::answer::{Answer, Called, headers};
 use super::call::{Caller, status_after};
@@ -101,12 +101,18 @@ impl Echo {
     }
 
     async fn reply(&self, request: &RequestHead, body_bytes: u64) -> Reply {
+        if request.authority.is_none() && request.version != Version::Http10 {
+            return text(StatusCode::BAD_REQUEST, "the request names no host\n".into());
+        }
         let path = request.path.split('?').next().unwrap_or_default();
         if path == "/healthz" {
             return self.health(request);
         }
         if !self.identity.routes.is_empty() && !self.identity.routes.iter().any(|route| route == path) {
-            return text(StatusCode::NOT_FOUND, format!("{} does not answer {path}\n", self.identity.service));
+            return text(
+                StatusCode::NOT_FOUND,
+                format!("{} does not answer {path}\n", self.identity.service),
+            );
         }
         let faults = match self.faults.of(request) {
             Ok(faults) => faults,

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use anyhow::Context;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ pub(super) struct Pace {
     rate: f64,
     next: Cell<u64>,
     stopped: Cell<bool>,
-    timer: AsyncFd<OwnedFd>,
+    timer: Timer,
     /// Workers ahead of their slot, in the order of the slots.
     waiting: RefCell<VecDeque<(Instant, oneshot::Sender<()>)>>,
 }
@@ -33,15 +33,13 @@ pub(super) struct Pace {
 impl Pace {
     /// A schedule that starts now.
     pub(super) fn new(rate: f64, duration: Duration) -> anyhow::Result<Rc<Pace>> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).context("creating a timer")?;
         Ok(Rc::new(Pace {
             started: Instant::now(),
             duration,
             rate,
             next: Cell::new(0),
             stopped: Cell::new(false),
-            timer: AsyncFd::new(timer).context("watching a timer")?,
+            timer: Timer::new()?,
             waiting: RefCell::default(),
         }))
     }
@@ -70,15 +68,7 @@ impl Pace {
 
     /// Wakes the workers at their times. Runs until it is dropped.
     pub(super) async fn run(self: Rc<Pace>) {
-        loop {
-            let Ok(mut fired) = self.timer.readable().await else { return };
-            let mut expirations = [0; 8];
-            // Spurious readiness gives an error, and the timer is armed as before.
-            if rustix::io::read(self.timer.get_ref(), &mut expirations).is_err() {
-                fired.clear_ready();
-                continue;
-            }
-            fired.clear_ready();
+        while self.timer.fired().await.is_ok() {
             self.wake();
         }
     }
@@ -109,7 +99,7 @@ impl Pace {
         let is_first = self.waiting.borrow().is_empty();
         self.waiting.borrow_mut().push_back((due, wake));
         if is_first {
-            self.arm(due);
+            self.timer.arm(due);
         }
         // An error means that the run was stopped.
         let _ = woken.await;
@@ -120,13 +110,27 @@ impl Pace {
         let now = Instant::now();
         while let Some((due, _)) = waiting.front() {
             if *due > now {
-                return self.arm(*due);
+                return self.timer.arm(*due);
             }
             if let Some((_, wake)) = waiting.pop_front() {
                 // A worker that is gone needs no waking.
                 let _ = wake.send(());
             }
         }
+    }
+}
+
+/// A timer of the kernel that the reactor watches.
+///
+/// Held as a pipe: that is the one safe way that tokio has to wait for any readable descriptor, and a timer is read like
+/// one.
+struct Timer(pipe::Receiver);
+
+impl Timer {
+    fn new() -> anyhow::Result<Timer> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).context("creating a timer")?;
+        Ok(Timer(pipe::Receiver::from_owned_fd_unchecked(timer).context("watching a timer")?))
     }
 
     fn arm(&self, due: Instant) {
@@ -137,7 +141,64 @@ impl Pace {
             tv_nsec: left.subsec_nanos().into(),
         };
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        let armed = timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &once);
+        let armed = timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once);
         armed.expect("invariant: the time is valid and the descriptor is a timer");
+    }
+
+    /// Completes when the timer has expired.
+    async fn fired(&self) -> io::Result<()> {
+        loop {
+            self.0.readable().await?;
+            let mut expirations = [0; 8];
+            match self.0.try_read(&mut expirations) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, test);
+    }
+
+    #[test]
+    fn slots_are_due_at_even_intervals_whoever_takes_them() {
+        run(async {
+            let pace = Pace::new(1000.0, Duration::from_millis(20)).unwrap();
+            let pacing = meltemi_runtime::task::spawn_local("pace", Rc::clone(&pace).run());
+            let worker = || async {
+                let mut taken = Vec::new();
+                while let Some(due) = pace.next().await {
+                    assert!(Instant::now() >= due);
+                    taken.push(due - pace.started);
+                }
+                taken
+            };
+            let (one, two) = tokio::join!(worker(), worker());
+            drop(pacing);
+            let mut taken = [one, two].concat();
+            taken.sort_unstable();
+            let expected: Vec<Duration> = (0..taken.len() as u64).map(Duration::from_millis).collect();
+            assert_eq!(taken, expected);
+            assert_eq!(taken.len() as u64 + pace.unsent(pace.started.elapsed()), 20);
+        });
+    }
+
+    #[test]
+    fn a_stopped_schedule_lets_everyone_go() {
+        run(async {
+            let pace = Pace::new(0.001, Duration::from_secs(3600)).unwrap();
+            assert!(pace.next().await.is_some());
+            let (waited, ()) = tokio::join!(pace.next(), async { pace.stop() });
+            assert!(waited.is_none());
+            assert!(pace.next().await.is_none());
+        });
     }
 }

@@ -14,48 +14,48 @@ const SATURATED_SHARE: f64 = 0.01;
 
 /// The result of a run.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) url: String,
-    pub(super) seconds: f64,
+pub(crate) struct Report {
+    pub(crate) url: String,
+    pub(crate) seconds: f64,
     /// Requests per second asked for; 0: closed loop.
-    pub(super) rate: f64,
+    pub(crate) rate: f64,
     /// Complete responses per second.
-    pub(super) achieved_rate: f64,
+    pub(crate) achieved_rate: f64,
     /// Complete responses.
-    pub(super) answered: u64,
+    pub(crate) answered: u64,
     /// Requests without a complete response.
-    pub(super) failed: u64,
+    pub(crate) failed: u64,
     /// Responses with a status of 500 or more.
-    pub(super) server_errors: u64,
-    pub(super) statuses: BTreeMap<u16, u64>,
-    pub(super) versions: BTreeMap<String, u64>,
-    pub(super) failures: BTreeMap<&'static str, u64>,
+    pub(crate) server_errors: u64,
+    pub(crate) statuses: BTreeMap<u16, u64>,
+    pub(crate) versions: BTreeMap<String, u64>,
+    pub(crate) failures: BTreeMap<&'static str, u64>,
     /// Text of the last failure.
-    pub(super) last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// Requests sent again because their connection had been closed before they arrived.
-    pub(super) resent: u64,
+    pub(crate) resent: u64,
     /// Requests whose time came but that never left.
-    pub(super) unsent: u64,
+    pub(crate) unsent: u64,
     /// Requests that left more than a millisecond after their time.
-    pub(super) late: u64,
+    pub(crate) late: u64,
     /// The rate was not kept: the latencies include waiting in the generator.
-    pub(super) saturated: bool,
+    pub(crate) saturated: bool,
     /// Connections opened.
-    pub(super) connections: u64,
-    pub(super) body_bytes: u64,
-    pub(super) latency_ms: Latency,
+    pub(crate) connections: u64,
+    pub(crate) body_bytes: u64,
+    pub(crate) latency_ms: Latency,
 }
 
 /// From the intended time of sending to the end of the response, in milliseconds.
 #[derive(Debug, Serialize)]
-pub(super) struct Latency {
-    pub(super) min: f64,
-    pub(super) mean: f64,
-    pub(super) p50: f64,
-    pub(super) p90: f64,
-    pub(super) p99: f64,
-    pub(super) p999: f64,
-    pub(super) max: f64,
+pub(crate) struct Latency {
+    pub(crate) min: f64,
+    pub(crate) mean: f64,
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
 }
 
 impl Report {
@@ -79,7 +79,8 @@ impl Report {
             resent: tally.resent,
             unsent,
             late: tally.late,
-            saturated: args.rate > 0.0 && (share(unsent) > SATURATED_SHARE || share(tally.late) > SATURATED_SHARE),
+            saturated: args.rate > 0.0
+                && (share(unsent) > SATURATED_SHARE || share(tally.late) > SATURATED_SHARE),
             connections: tally.connections,
             body_bytes: tally.body_bytes,
             latency_ms: Latency::of(tally),
@@ -110,7 +111,9 @@ pub(super) fn json(report: &Report) -> anyhow::Result<String> {
 
 /// Tables, with what went wrong below them.
 pub(super) fn table(report: &Report) -> String {
-    let share = |count: u64| format!("{:.1} %", 100.0 * count as f64 / (report.answered + report.failed).max(1) as f64);
+    let share = |count: u64| {
+        format!("{:.1} %", 100.0 * count as f64 / (report.answered + report.failed).max(1) as f64)
+    };
     let mut counts = new_table(["what", "count", "share"]);
     for (status, count) in &report.statuses {
         counts.add_row([format!("status {status}"), count.to_string(), share(*count)]);
@@ -159,6 +162,6 @@ fn notes(report: &Report) -> Vec<String> {
 
 fn new_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(header);
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(header);
     table
 }

@@ -13,7 +13,6 @@ use meltemi_http::client::{ClientExchange, H1, H1Options, H2};
 use meltemi_http::{ClientError, H2Options, RequestHead};
 use meltemi_runtime::task;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use super::pace::Pace;
 use super::tally::{Failure, Tally};
@@ -36,6 +35,7 @@ pub(super) struct Plan {
 }
 
 /// How a worker sends.
+#[expect(clippy::large_enum_variant, reason = "one per worker, for the whole run")]
 pub(super) enum Transport {
     /// Its own connection.
     Http1(Option<H1>),
@@ -156,7 +156,8 @@ async fn send_http2(plan: &Plan, shared: &Shared, tally: &RefCell<Tally>) -> Res
 /// The shared connection, dialled by the first worker that finds none.
 async fn connect_http2(plan: &Plan, shared: &Shared, tally: &RefCell<Tally>) -> Result<H2, Trouble> {
     let _dialling = shared.dialling.lock().await;
-    if let Some(connection) = shared.connection.borrow().as_ref().filter(|connection| !connection.is_closed()) {
+    if let Some(connection) = shared.connection.borrow().as_ref().filter(|connection| !connection.is_closed())
+    {
         return Ok(connection.clone());
     }
     tally.borrow_mut().connections += 1;

@@ -89,7 +89,7 @@ impl<'a> Ingress<'a> {
             let tcp = Tcp {
                 shape: self.context.shape,
                 options: self.context.options,
-                stat_prefix: cluster.clone(),
+                listener: &names::listener(&bind, self.port),
                 destination: ClusterSpecifier::Cluster(cluster),
                 limits: None,
             };

@@ -1,23 +1,16 @@
 //! Outbound listeners: the one for all HTTP, and those that `Sidecar.egress` names.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use meltemi_api::istio::{
-    IstioEgressListener, L4MatchAttributes, RouteDestination, SidecarPort, TlsMatchAttributes,
-};
+use meltemi_api::istio::{IstioEgressListener, SidecarPort};
 use meltemi_envoy::config::core::v3::TrafficDirection;
 use meltemi_envoy::config::listener::v3::{
     Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, listener_filter,
 };
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
-use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
-    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
-};
-use meltemi_snapshot::{
-    GatewayName, Policy, Protocol, Service, ServicePort, View, VirtualService, labels_match,
-};
+use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
+use meltemi_snapshot::{GatewayName, Policy, Protocol, Service, ServicePort, View};
 
 use crate::connection_manager::{Http, Routes, Tcp};
 use crate::context::{Context, origin};
@@ -25,7 +18,7 @@ use crate::listener::{Built, listener};
 use crate::message::packed;
 use crate::names::{self, HTTP_PROXY_ROUTE, outbound_cluster};
 use crate::resources::Origins;
-use crate::route::destination_cluster;
+use crate::route::{Binding, l4};
 use crate::virtual_host::{self, Members};
 
 /// What goes out of a sidecar.
@@ -139,147 +132,43 @@ impl<'a> Egress<'a> {
     /// A listener that does not look into the stream, except for the server name where routes ask for it.
     fn opaque(&self, bind: &str, number: u16, service: &Service, port: &ServicePort) -> Listener {
         let whole = ClusterSpecifier::Cluster(outbound_cluster(port.number, "", &service.host));
-        let virtual_service = self.view.virtual_service(&service.host);
-        let routed = virtual_service.and_then(|v| self.tcp_route(v, port)).unwrap_or(whole);
-        let chains = Chains { egress: self, name: names::listener(bind, number), service, port };
-        let by_name = virtual_service.map_or(Vec::new(), |v| chains.by_server_name(v));
-        let mut listener = listener(bind, number, TrafficDirection::Outbound, chains.filters(routed));
+        let gateway = GatewayName::mesh();
+        let binding = self.view.virtual_service(&service.host).map(|virtual_service| Binding {
+            context: self.context,
+            virtual_service,
+            gateway: &gateway,
+            port: port.number,
+        });
+        let rule = self.context.scope.destination_rule(service);
+        let policy = Policy::of(rule.map(|r| &**r), None, port.number);
+        let filters = |destination| {
+            let tcp = Tcp {
+                shape: self.context.shape,
+                options: self.context.options,
+                listener: &names::listener(bind, number),
+                destination,
+                limits: policy.connection_pool.and_then(|p| p.tcp.as_ref()),
+            };
+            tcp.filters()
+        };
+        let routed = binding.as_ref().and_then(l4::tcp).unwrap_or(whole);
+        let mut listener = listener(bind, number, TrafficDirection::Outbound, filters(routed));
+        let by_name = binding.as_ref().filter(|_| port.protocol.is_tls()).map_or(Vec::new(), l4::tls);
         if !by_name.is_empty() {
             listener.listener_filters = vec![tls_inspector()];
             listener.default_filter_chain = listener.filter_chains.pop();
-            listener.filter_chains = by_name;
+            let chain = |(names, destination)| server_name_chain(names, filters(destination));
+            listener.filter_chains = by_name.into_iter().map(chain).collect();
         }
         listener
     }
-
-    /// The first TCP route that holds for this proxy and port.
-    fn tcp_route(&self, virtual_service: &VirtualService, port: &ServicePort) -> Option<ClusterSpecifier> {
-        let routes = &virtual_service.spec().tcp;
-        let holds = |m: &L4MatchAttributes| {
-            m.destination_subnets.is_empty() && self.applies(virtual_service, port, Source::of_tcp(m))
-        };
-        let route = routes.iter().find(|r| r.matches.is_empty() || r.matches.iter().any(holds))?;
-        self.weighted(virtual_service, &route.route, port)
-    }
-
-    fn applies(&self, virtual_service: &VirtualService, port: &ServicePort, source: Source<'_>) -> bool {
-        let gateways = source.gateways;
-        let shape = self.context.shape;
-        let is_here = gateways.is_empty()
-            || GatewayName::resolve_all(gateways, virtual_service.namespace()).contains(&GatewayName::mesh());
-        is_here
-            && source.port.is_none_or(|p| p == u32::from(port.number))
-            && labels_match(source.labels, &shape.labels)
-            && source.namespace.is_none_or(|n| n.is_empty() || n == shape.namespace)
-    }
-
-    /// `None` when no destination has any weight.
-    fn weighted(
-        &self,
-        virtual_service: &VirtualService,
-        destinations: &[RouteDestination],
-        port: &ServicePort,
-    ) -> Option<ClusterSpecifier> {
-        let name = |d: &RouteDestination| {
-            destination_cluster(self.context, virtual_service.namespace(), &d.destination, port.number)
-        };
-        if let [only] = destinations {
-            return Some(ClusterSpecifier::Cluster(name(only)));
-        }
-        let weigh = |d: &RouteDestination| {
-            let weight = u32::try_from(d.weight.unwrap_or(0)).ok().filter(|w| *w > 0)?;
-            Some(ClusterWeight { name: name(d), weight, ..Default::default() })
-        };
-        let clusters: Vec<ClusterWeight> = destinations.iter().filter_map(weigh).collect();
-        (!clusters.is_empty()).then(|| ClusterSpecifier::WeightedClusters(WeightedCluster { clusters }))
-    }
 }
 
-/// The filter chains of an opaque listener.
-struct Chains<'a> {
-    egress: &'a Egress<'a>,
-    /// Of the listener.
-    name: String,
-    service: &'a Service,
-    port: &'a ServicePort,
-}
-
-impl Chains<'_> {
-    fn filters(&self, destination: ClusterSpecifier) -> Vec<Filter> {
-        let context = self.egress.context;
-        let rule = context.scope.destination_rule(self.service);
-        let policy = Policy::of(rule.map(|r| &**r), None, self.port.number);
-        let stat_prefix = match &destination {
-            ClusterSpecifier::Cluster(name) => name.clone(),
-            ClusterSpecifier::WeightedClusters(_) => format!("outbound_{}", self.name),
-        };
-        let tcp = Tcp {
-            shape: context.shape,
-            options: context.options,
-            stat_prefix,
-            destination,
-            limits: policy.connection_pool.and_then(|p| p.tcp.as_ref()),
-        };
-        tcp.filters()
-    }
-
-    /// A chain for each TLS route. Of two for the same server name the first counts.
-    fn by_server_name(&self, virtual_service: &VirtualService) -> Vec<FilterChain> {
-        if !self.port.protocol.is_tls() {
-            return Vec::new();
-        }
-        let routes = virtual_service.spec().tls.iter();
-        let conditions = routes.flat_map(|route| route.matches.iter().map(move |m| (m, &route.route)));
-        let mut taken: BTreeSet<&String> = BTreeSet::new();
-        let mut chains = Vec::new();
-        for (condition, destinations) in conditions {
-            let holds = condition.destination_subnets.is_empty()
-                && self.egress.applies(virtual_service, self.port, Source::of_tls(condition));
-            let Some(destination) = self.egress.weighted(virtual_service, destinations, self.port) else {
-                continue;
-            };
-            if !holds {
-                continue;
-            }
-            let names: Vec<String> =
-                condition.sni_hosts.iter().filter(|n| taken.insert(n)).cloned().collect();
-            if !names.is_empty() {
-                chains.push(FilterChain {
-                    filter_chain_match: Some(FilterChainMatch { server_names: names, ..Default::default() }),
-                    filters: self.filters(destination),
-                    ..Default::default()
-                });
-            }
-        }
-        chains
-    }
-}
-
-/// The parts of a condition that the proxy itself decides.
-struct Source<'a> {
-    port: Option<u32>,
-    gateways: &'a [String],
-    labels: &'a BTreeMap<String, String>,
-    namespace: Option<&'a str>,
-}
-
-impl<'a> Source<'a> {
-    fn of_tcp(m: &'a L4MatchAttributes) -> Source<'a> {
-        Source {
-            port: m.port,
-            gateways: &m.gateways,
-            labels: &m.source_labels,
-            namespace: m.source_namespace.as_deref(),
-        }
-    }
-
-    fn of_tls(m: &'a TlsMatchAttributes) -> Source<'a> {
-        Source {
-            port: m.port,
-            gateways: &m.gateways,
-            labels: &m.source_labels,
-            namespace: m.source_namespace.as_deref(),
-        }
+fn server_name_chain(server_names: Vec<String>, filters: Vec<Filter>) -> FilterChain {
+    FilterChain {
+        filter_chain_match: Some(FilterChainMatch { server_names, ..Default::default() }),
+        filters,
+        ..Default::default()
     }
 }
 

@@ -26,10 +26,10 @@ use crate::context::Context;
 use crate::message::{UNLIMITED, duration};
 use crate::names::{BLACK_HOLE_CLUSTER, outbound_cluster};
 use crate::route::headers::Edits;
-use crate::route::{Place, retry};
+use crate::route::{Binding, retry};
 
 /// Writes the action of a rule, and the header changes that go with it, into the route.
-pub(super) fn apply(place: &Place<'_>, rule: &HttpRoute, route: &mut Route) {
+pub(super) fn apply(binding: &Binding<'_>, rule: &HttpRoute, route: &mut Route) {
     let edits = Edits::of(rule.headers.as_ref());
     let authority = edits.authority.clone();
     route.request_headers_to_add = edits.request_add;
@@ -37,22 +37,27 @@ pub(super) fn apply(place: &Place<'_>, rule: &HttpRoute, route: &mut Route) {
     route.response_headers_to_add = edits.response_add;
     route.response_headers_to_remove = edits.response_remove;
     route.action = Some(if let Some(redirect) = &rule.redirect {
-        Action::Redirect(redirection(redirect, place.port))
+        Action::Redirect(redirection(redirect, binding.port))
     } else if let Some(response) = &rule.direct_response {
         Action::DirectResponse(direct_response(response))
     } else {
-        Action::Route(forward(place, rule, authority, route))
+        Action::Route(forward(binding, rule, authority, route))
     });
 }
 
 #[expect(deprecated, reason = "Istio bounds grpc-timeout with max_grpc_timeout")]
-fn forward(place: &Place<'_>, rule: &HttpRoute, authority: Option<String>, route: &mut Route) -> RouteAction {
+fn forward(
+    binding: &Binding<'_>,
+    rule: &HttpRoute,
+    authority: Option<String>,
+    route: &mut Route,
+) -> RouteAction {
     let timeout = rule.timeout.map_or(UNLIMITED, duration);
     let mut action = RouteAction {
         timeout: Some(timeout),
         max_grpc_timeout: Some(timeout),
-        retry_policy: retry::policy(rule.retries.as_ref()),
-        request_mirror_policies: mirrors(place, rule),
+        retry_policy: retry::policy(binding.context.shape, rule.retries.as_ref()),
+        request_mirror_policies: mirrors(binding, rule),
         host_rewrite_specifier: authority.map(HostRewriteSpecifier::HostRewriteLiteral),
         ..Default::default()
     };
@@ -60,15 +65,15 @@ fn forward(place: &Place<'_>, rule: &HttpRoute, authority: Option<String>, route
         rewrite(rewriting, &mut action);
     }
     action.cluster_specifier = Some(match rule.route.as_slice() {
-        [only] => ClusterSpecifier::Cluster(single(place, only, route, &mut action)),
-        several => weighted(place, several),
+        [only] => ClusterSpecifier::Cluster(single(binding, only, route, &mut action)),
+        several => weighted(binding, several),
     });
     action
 }
 
 /// The header changes of an only destination are those of the route.
 fn single(
-    place: &Place<'_>,
+    binding: &Binding<'_>,
     only: &HttpRouteDestination,
     route: &mut Route,
     action: &mut RouteAction,
@@ -81,24 +86,27 @@ fn single(
     if let Some(authority) = edits.authority {
         action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
     }
-    cluster_of(place, &only.destination)
+    cluster_of(binding, &only.destination)
 }
 
 /// Destinations without weight are left out. Envoy refuses a sum of zero, so such a route leads nowhere, which the
 /// snapshot has reported.
-fn weighted(place: &Place<'_>, destinations: &[HttpRouteDestination]) -> ClusterSpecifier {
-    let clusters: Vec<ClusterWeight> =
-        destinations.iter().filter(|d| d.weight.unwrap_or(0) > 0).map(|d| cluster_weight(place, d)).collect();
+fn weighted(binding: &Binding<'_>, destinations: &[HttpRouteDestination]) -> ClusterSpecifier {
+    let clusters: Vec<ClusterWeight> = destinations
+        .iter()
+        .filter(|d| d.weight.unwrap_or(0) > 0)
+        .map(|d| cluster_weight(binding, d))
+        .collect();
     if clusters.is_empty() {
         return ClusterSpecifier::Cluster(BLACK_HOLE_CLUSTER.to_owned());
     }
     ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..Default::default() })
 }
 
-fn cluster_weight(place: &Place<'_>, destination: &HttpRouteDestination) -> ClusterWeight {
+fn cluster_weight(binding: &Binding<'_>, destination: &HttpRouteDestination) -> ClusterWeight {
     let edits = Edits::of(destination.headers.as_ref());
     ClusterWeight {
-        name: cluster_of(place, &destination.destination),
+        name: cluster_of(binding, &destination.destination),
         weight: destination.weight.and_then(|w| u32::try_from(w).ok()),
         request_headers_to_add: edits.request_add,
         request_headers_to_remove: edits.request_remove,
@@ -109,8 +117,8 @@ fn cluster_weight(place: &Place<'_>, destination: &HttpRouteDestination) -> Clus
     }
 }
 
-fn cluster_of(place: &Place<'_>, destination: &Destination) -> String {
-    destination_cluster(place.context, place.virtual_service.namespace(), destination, place.port)
+fn cluster_of(binding: &Binding<'_>, destination: &Destination) -> String {
+    destination_cluster(binding.context, binding.virtual_service.namespace(), destination, binding.port)
 }
 
 /// The cluster of a destination. Without a port it is the service's only one, else the port that was called. An unknown
@@ -145,7 +153,7 @@ fn rewrite(rewriting: &HttpRewrite, action: &mut RouteAction) {
     }
 }
 
-fn mirrors(place: &Place<'_>, rule: &HttpRoute) -> Vec<RequestMirrorPolicy> {
+fn mirrors(binding: &Binding<'_>, rule: &HttpRoute) -> Vec<RequestMirrorPolicy> {
     let old_share =
         rule.mirror_percentage.as_ref().map_or(rule.mirror_percent.map(f64::from), |p| Some(p.value));
     let old = rule.mirror.iter().map(|destination| (destination, old_share));
@@ -153,7 +161,7 @@ fn mirrors(place: &Place<'_>, rule: &HttpRoute) -> Vec<RequestMirrorPolicy> {
     old.chain(new)
         .filter(|(_, share)| share.is_none_or(|s| s > 0.0))
         .map(|(destination, share)| RequestMirrorPolicy {
-            cluster: cluster_of(place, destination),
+            cluster: cluster_of(binding, destination),
             runtime_fraction: Some(RuntimeFractionalPercent {
                 default_value: Some(fraction(share.unwrap_or(100.0))),
                 ..Default::default()

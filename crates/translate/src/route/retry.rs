@@ -13,6 +13,7 @@ use meltemi_envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPre
 use meltemi_envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 
 use crate::message::{duration, packed};
+use crate::shape::{PREVIOUS_PRIORITIES, ProxyShape};
 
 const DEFAULT_ATTEMPTS: u32 = 2;
 const DEFAULT_RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
@@ -23,8 +24,8 @@ const HOST_SELECTION_ATTEMPTS: i64 = 5;
 const PRIORITY_UPDATE_FREQUENCY: i32 = 2;
 
 /// The policy of an outbound route; `None` when it forbids retries.
-pub(super) fn policy(retries: Option<&HttpRetry>) -> Option<RetryPolicy> {
-    let Some(retries) = retries else { return Some(default_policy()) };
+pub(super) fn policy(shape: &ProxyShape, retries: Option<&HttpRetry>) -> Option<RetryPolicy> {
+    let Some(retries) = retries else { return Some(mesh_default()) };
     let attempts = u32::try_from(retries.attempts.unwrap_or(0)).unwrap_or(0);
     if attempts == 0 {
         return None;
@@ -35,12 +36,12 @@ pub(super) fn policy(retries: Option<&HttpRetry>) -> Option<RetryPolicy> {
         retry_back_off: retries
             .backoff
             .map(|base| RetryBackOff { base_interval: Some(duration(base)), ..Default::default() }),
-        ..default_policy()
+        ..mesh_default()
     };
     if let Some(on) = retries.retry_on.as_deref().filter(|on| !on.trim().is_empty()) {
         (policy.retry_on, policy.retriable_status_codes) = conditions(on);
     }
-    if retries.retry_remote_localities == Some(true) {
+    if retries.retry_remote_localities == Some(true) && shape.has_extension(PREVIOUS_PRIORITIES) {
         policy.retry_priority = Some(previous_priorities());
     }
     if retries.retry_ignore_previous_hosts == Some(false) {
@@ -50,7 +51,8 @@ pub(super) fn policy(retries: Option<&HttpRetry>) -> Option<RetryPolicy> {
     Some(policy)
 }
 
-fn default_policy() -> RetryPolicy {
+/// The policy where nothing is said.
+pub(super) fn mesh_default() -> RetryPolicy {
     let previous_hosts = RetryHostPredicate {
         name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
         config_type: Some(retry_host_predicate::ConfigType::TypedConfig(packed::<PreviousHostsPredicate>())),
@@ -92,7 +94,46 @@ fn conditions(retry_on: &str) -> (String, Vec<u32>) {
 fn previous_priorities() -> RetryPriority {
     let config = PreviousPrioritiesConfig { update_frequency: PRIORITY_UPDATE_FREQUENCY };
     RetryPriority {
-        name: "envoy.retry_priorities.previous_priorities".to_owned(),
+        name: PREVIOUS_PRIORITIES.to_owned(),
         config_type: Some(retry_priority::ConfigType::TypedConfig(Any::pack(&config))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::Role;
+
+    fn shape(extensions: &[&str]) -> ProxyShape {
+        ProxyShape {
+            role: Role::Router { bind: [0, 0, 0, 0].into() },
+            namespace: "default".into(),
+            labels: Default::default(),
+            extensions: extensions.iter().map(|e| (*e).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn status_codes_bring_their_condition() {
+        assert_eq!(conditions("5xx, 503,429"), ("5xx,retriable-status-codes".to_owned(), vec![503, 429]));
+        assert_eq!(conditions("retriable-status-codes,503").0, "retriable-status-codes");
+        assert_eq!(conditions("reset").0, "reset");
+    }
+
+    #[test]
+    fn zero_attempts_forbid_retries() {
+        let none = HttpRetry { attempts: Some(0), ..Default::default() };
+        assert_eq!(policy(&shape(&[]), Some(&none)), None);
+        assert_eq!(policy(&shape(&[]), None).and_then(|p| p.num_retries), Some(DEFAULT_ATTEMPTS));
+    }
+
+    #[test]
+    fn a_proxy_without_the_extension_is_not_sent_it() {
+        let remote =
+            HttpRetry { attempts: Some(1), retry_remote_localities: Some(true), ..Default::default() };
+        let sent = |extensions: &[&str]| {
+            policy(&shape(extensions), Some(&remote)).is_some_and(|p| p.retry_priority.is_some())
+        };
+        assert!(sent(&[PREVIOUS_PRIORITIES]) && !sent(&[]));
     }
 }

@@ -1,4 +1,5 @@
-//! `testdata/<case>/{input.yaml, node.yaml} → expected.yaml`, canonical. `UPDATE_GOLDEN=1` rewrites.
+//! `testdata/<case>/{input.yaml, node.yaml} → expected.yaml`, canonical; a file `access_log` holds the path of one.
+//! `UPDATE_GOLDEN=1` rewrites.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,9 @@ fn every_case_gives_the_expected_resources() {
 fn check(case: &Path, codec: &Codec) -> Result<(), String> {
     let read = |name: &str| fs::read_to_string(case.join(name)).unwrap_or_default();
     let (snapshot, diagnostics) = mesh::snapshot(&read("input.yaml"));
-    let options = Options { access_log_file: None };
+    let access_log = read("access_log");
+    let options =
+        Options { access_log_file: Some(access_log.trim().to_owned()).filter(|path| !path.is_empty()) };
     let resources = translate(&snapshot, &mesh::shape(&read("node.yaml")), &options);
     let diagnostics: Vec<_> = diagnostics
         .iter()

@@ -4,5 +4,5 @@
 
 mod golden;
 mod laws;
-mod scratch;
 mod mesh;
+mod shop;

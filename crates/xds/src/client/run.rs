@@ -86,7 +86,8 @@ impl Runner {
             self.session.disconnected();
             self.outbox.clear();
             let retry_in = self.backoff.next_pause(jitter());
-            tracing::warn!(server = %self.uri, error = %reason, ?retry_in, "xDS stream lost");
+            // The owner is told, and logs it as it sees fit.
+            tracing::debug!(server = %self.uri, error = %reason, ?retry_in, "xDS stream lost");
             self.inbox.push_back(Event::Disconnected { reason, retry_in });
             if self.attend(tokio::time::sleep(retry_in)).await.is_err() {
                 return;

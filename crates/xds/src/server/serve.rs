@@ -149,11 +149,11 @@ impl<P: Provider> Conversation<P> {
         let Some(Ok(first)) = first else { return };
         let node = first.node().cloned().unwrap_or_default();
         let client = Client { id, node, peer, mode };
-        let configs = match self.provider.connect(&client) {
+        let configs = match admit(Arc::clone(&self.provider), client.clone()).await {
             Ok(configs) => configs,
-            Err(refusal) => {
-                tracing::warn!(node = %client.node.id, %peer, error = %refusal, "xDS client refused");
-                let _ = self.responses.send(Err(Status::invalid_argument(refusal.0))).await;
+            Err(status) => {
+                tracing::warn!(node = %client.node.id, %peer, error = status.message(), "xDS client refused");
+                let _ = self.responses.send(Err(status)).await;
                 return;
             }
         };
@@ -245,4 +245,14 @@ impl<P: Provider> Conversation<P> {
             }
         }
     }
+}
+
+/// Making a configuration for a new kind of client takes its time, which must not be that of others.
+async fn admit<P: Provider>(
+    provider: Arc<P>,
+    client: Client,
+) -> Result<watch::Receiver<Arc<Config>>, Status> {
+    let admitted = task::blocking("xds connect", move || provider.connect(&client)).await;
+    let configs = admitted.map_err(|failure| Status::internal(failure.to_string()))?;
+    configs.map_err(|refusal| Status::invalid_argument(refusal.0))
 }

@@ -42,7 +42,8 @@ fn the_four_target_forms() {
     assert_eq!(star.path, "*");
     let connect = accepted("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n").head;
     assert_eq!((connect.authority.as_deref(), &*connect.path), (Some("a.example:443"), ""));
-    assert_eq!(refused("GET a.example HTTP/1.1\r\nHost: a\r\n\r\n"), (400, "http1.invalid_url"));
+    assert_eq!(refused("GET a.example HTTP/1.1\r\nHost: a\r\n\r\n"), (400, "http1.codec_error"));
+    assert_eq!(refused("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n"), (400, "http1.invalid_scheme"));
     assert_eq!(refused("GET * HTTP/1.1\r\nHost: a\r\n\r\n"), (400, "http1.invalid_url"));
 }
 
@@ -64,15 +65,20 @@ fn shapes_that_two_parsers_read_differently_are_refused() {
     assert_eq!(refused(&with("X : 1\r\n")), codec);
     assert_eq!(refused(&with("X: 1\r\n folded\r\n")), codec);
     assert_eq!(refused(&with("X: 1\n")), codec);
-    assert_eq!(refused(&with("X: a\0b\r\n")), codec);
-    assert_eq!(refused(&with("X: a\rb\r\n")), codec);
+    assert_eq!(refused(&with("X: a\0b\r\n")), (400, "http1.invalid_characters"));
+    assert_eq!(refused(&with("X: a\rb\r\n")).0, 400);
+    assert_eq!(refused(&with("X\r\n")), codec);
     assert_eq!(refused("GET / HTTP/1.1\nHost: a\n\n"), codec);
     assert_eq!(refused("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), codec);
     assert_eq!(refused("GET  / HTTP/1.1\r\nHost: a\r\n\r\n"), codec);
-    assert_eq!(refused("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), codec);
-    assert_eq!(refused("GET /\r\n\r\n"), codec);
+    assert_eq!(refused("BREW / HTTP/1.1\r\nHost: a\r\n\r\n"), codec);
+    assert_eq!(refused("get / HTTP/1.1\r\nHost: a\r\n\r\n"), codec);
+    for line in ["GET / HTTP/2.0", "GET / HTTP/1.2", "GET /"] {
+        assert_eq!(refused(&format!("{line}\r\nHost: a\r\n\r\n")), (426, "low_version"), "{line}");
+    }
     assert_eq!(refused("\x16\x03\x01\x02"), codec);
-    assert_eq!(refused("GET / HTTP/1.1\r\n\r\n"), (400, "missing_host_header"));
+    assert_eq!(accepted("GET / HTTP/1.1\r\n\r\n").head.authority, None);
+    assert_eq!(accepted("GET / HTTP/1.1\r\nHost:\r\n\r\n").head.authority.as_deref(), Some(""));
     assert_eq!(refused("CONNECT a:1 HTTP/1.1\r\nContent-Length: 1\r\n\r\n"), (400, "http1.body_disallowed"));
     assert_eq!(refused("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), codec);
 }
@@ -120,7 +126,7 @@ fn the_body_of_a_response_follows_method_and_status() {
     assert_eq!(body(Method::HEAD, ok), BodyLength::Empty);
     assert_eq!(body(Method::CONNECT, "HTTP/1.1 200\r\n\r\n"), BodyLength::Tunnel);
     assert_eq!(body(Method::GET, "HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n"), BodyLength::Tunnel);
-    assert_eq!(body(Method::GET, "HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n"), BodyLength::Empty);
+    assert_eq!(body(Method::GET, "HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n"), BodyLength::Empty);
     assert_eq!(body(Method::GET, "HTTP/1.1 304 Not\r\nContent-Length: 5\r\n\r\n"), BodyLength::Empty);
     assert_eq!(body(Method::GET, "HTTP/1.1 200 OK\r\n\r\n"), BodyLength::UntilClose);
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n";

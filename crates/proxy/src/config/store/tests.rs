@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::Store;
 
-const EDS_CLUSTER: &str = "{name: c, type: EDS, eds_cluster_config: {service_name: s, eds_config: {ads: {}}}}";
+const EDS_CLUSTER: &str =
+    "{name: c, type: EDS, eds_cluster_config: {service_name: s, eds_config: {ads: {}}}}";
 const STATIC_CLUSTER: &str = "{name: c, type: STATIC, load_assignment: {cluster_name: c}}";
 const ENDPOINTS: &str = "{cluster_name: s, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: \
                          {address: 127.0.0.1, port_value: 80}}}}]}]}";
@@ -73,7 +74,10 @@ impl World {
             nonce: "n".to_owned(),
         };
         let refused = self.store.apply(&update, self.now, &mut |listener| {
-            if listener.address.port() == 1 { Err("cannot bind".to_owned()) } else { Ok(()) }
+            if listener.address.port() != 1 {
+                return Ok(());
+            }
+            Err(meltemi_compile::Rejection::new(&*listener.name, "address", "cannot bind"))
         });
         self.store.settle(self.now);
         refused.iter().map(ToString::to_string).collect()
@@ -151,7 +155,8 @@ fn a_refused_resource_keeps_its_last_good_version_and_the_others_apply() {
     world.update(type_url::CLUSTER, vec![cluster(STATIC_CLUSTER)], &[]);
     let good = world.program().clusters["c"].digest;
     let bad = cluster("{name: c, type: STATIC, lb_policy: MAGLEV, load_assignment: {cluster_name: c}}");
-    let other = resource::<meltemi_envoy::config::cluster::v3::Cluster>("d", &STATIC_CLUSTER.replace("c,", "d,"));
+    let other =
+        resource::<meltemi_envoy::config::cluster::v3::Cluster>("d", &STATIC_CLUSTER.replace("c,", "d,"));
     let refused = world.update(type_url::CLUSTER, vec![bad, other], &[]);
     assert_eq!(refused.len(), 1, "{refused:?}");
     assert!(refused[0].contains("c: lb_policy"), "{refused:?}");
@@ -237,10 +242,14 @@ fn a_program_is_made_only_when_something_changed() {
     assert!(world.store.take_program().is_none());
     world.update(type_url::CLUSTER, vec![cluster(STATIC_CLUSTER)], &[]);
     assert!(world.store.take_program().is_none());
-    let other = resource::<meltemi_envoy::config::cluster::v3::Cluster>("d", &STATIC_CLUSTER.replace("c,", "d,"));
+    let other =
+        resource::<meltemi_envoy::config::cluster::v3::Cluster>("d", &STATIC_CLUSTER.replace("c,", "d,"));
     world.update(type_url::CLUSTER, vec![other], &[]);
     let second = world.store.take_program().expect("changed");
-    assert!(std::sync::Arc::ptr_eq(&first.clusters["c"], &second.clusters["c"]), "unchanged parts are shared");
+    assert!(
+        std::sync::Arc::ptr_eq(&first.clusters["c"], &second.clusters["c"]),
+        "unchanged parts are shared"
+    );
 }
 
 #[test]
@@ -255,7 +264,8 @@ fn a_name_that_does_not_resolve_warms_the_cluster_and_a_later_failure_keeps_its_
     world.store.resolve(key.clone(), None);
     world.store.settle(world.now);
     assert_eq!(world.program().endpoints["c"].priorities.len(), 0);
-    let found = meltemi_compile::endpoints(&Codec::new().parse(ENDPOINTS).expect("endpoints")).expect("taken");
+    let found =
+        meltemi_compile::endpoints(&Codec::new().parse(ENDPOINTS).expect("endpoints")).expect("taken");
     world.store.resolve(key.clone(), Some(found.clone()));
     world.store.resolve(key, None);
     assert_eq!(*world.program().endpoints["c"], found);

@@ -17,7 +17,8 @@ pub(crate) fn cluster(name: &str) -> Cluster {
         ..Default::default()
     };
     let (mut cluster, _) = meltemi_compile::cluster(&message).expect("a plain cluster");
-    cluster.service = Some(ClusterService { host: "h.default.svc".into(), name: "h".into(), namespace: "default".into() });
+    cluster.service =
+        Some(ClusterService { host: "h.default.svc".into(), name: "h".into(), namespace: "default".into() });
     cluster
 }
 
@@ -73,7 +74,10 @@ fn labels_are_escaped_and_names_are_cleaned() {
         labels: vec![("envoy_cluster_name", "q\"\\\n".into())],
         value: Value::Gauge(1),
     };
-    assert_eq!(envoy(&[sample]), "# TYPE envoy_a_b_c gauge\nenvoy_a_b_c{envoy_cluster_name=\"q\\\"\\\\\\n\"} 1\n");
+    assert_eq!(
+        envoy(&[sample]),
+        "# TYPE envoy_a_b_c gauge\nenvoy_a_b_c{envoy_cluster_name=\"q\\\"\\\\\\n\"} 1\n"
+    );
 }
 
 #[test]

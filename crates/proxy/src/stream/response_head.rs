@@ -10,7 +10,6 @@ use meltemi_compile::program::{HttpConnectionManager, ServerHeader};
 use meltemi_http::{Headers, is_hop_by_hop};
 
 use super::names;
-use super::request_head::append_via;
 
 /// Finishes the headers of a response on their way to the client. `request_id` is the request's.
 pub(crate) fn finish(
@@ -37,6 +36,18 @@ pub(crate) fn finish(
     if let Some(via) = &settings.forwarding.via {
         append_via(headers, via);
     }
+}
+
+/// Adds ourselves to `via`.
+pub(crate) fn append_via(headers: &mut Headers, via: &HeaderValue) {
+    let value = match headers.get(&header::VIA) {
+        Some(old) => {
+            let joined = [old.as_bytes(), b", ", via.as_bytes()].concat();
+            HeaderValue::try_from(joined).unwrap_or_else(|_| via.clone())
+        }
+        None => via.clone(),
+    };
+    headers.set(header::VIA, value);
 }
 
 fn keeps(name: &http::HeaderName, is_upgrade: bool) -> bool {

@@ -3,11 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use meltemi_http::client::RequestSender;
-use meltemi_http::{BodyError, ClientError, Frame, RecvBody};
-
-use super::timers::Timers;
+use meltemi_http::{BodyError, Frame, RecvBody};
 
 /// A request body that several attempts can read from its beginning.
 pub(crate) struct RequestBody<'c> {
@@ -17,15 +13,6 @@ pub(crate) struct RequestBody<'c> {
     limit: usize,
     keeps: Cell<bool>,
     complete: Cell<bool>,
-}
-
-/// Why an upload stopped.
-#[derive(Debug)]
-pub(super) enum UploadError {
-    /// The client did not deliver.
-    Client(BodyError),
-    /// The upstream takes no more; its response or the end of its connection says why.
-    Upstream(ClientError),
 }
 
 impl<'c> RequestBody<'c> {
@@ -53,27 +40,36 @@ impl<'c> RequestBody<'c> {
     }
 
     /// Keeps what is read from now on, for another attempt.
-    pub(super) fn keep(&self) {
+    pub(crate) fn keep(&self) {
         self.keeps.set(true);
     }
 
     /// No further attempt: nothing more is kept.
-    pub(super) fn stop_keeping(&self) {
+    pub(crate) fn stop_keeping(&self) {
         self.keeps.set(false);
     }
 
     /// Whether another attempt could have the whole body.
-    pub(super) fn can_replay(&self) -> bool {
+    pub(crate) fn can_replay(&self) -> bool {
         self.keeps.get()
     }
 
+    /// The whole body, if it was kept.
+    pub(crate) fn kept(&self) -> Option<Vec<Frame>> {
+        (self.keeps.get() && self.complete.get()).then(|| self.kept.borrow().clone())
+    }
+
     /// Whether there is no body at all.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.complete.get() && self.kept.borrow().is_empty()
     }
 
     /// The frame with this number, from what was kept or from the client.
-    fn poll_frame(&self, number: usize, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, BodyError>> {
+    pub(crate) fn poll_frame(
+        &self,
+        number: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Frame>, BodyError>> {
         if let Some(frame) = self.kept.borrow().get(number) {
             return Poll::Ready(Ok(Some(frame.clone())));
         }
@@ -106,45 +102,7 @@ impl<'c> RequestBody<'c> {
     }
 
     /// Whether the frame before `number` was the last.
-    fn ends_before(&self, number: usize) -> bool {
+    pub(crate) fn ends_before(&self, number: usize) -> bool {
         self.complete.get() && number >= self.kept.borrow().len()
-    }
-
-    /// Sends the whole body. Trailers go only where both sides may have them (`trailers`).
-    pub(super) async fn upload(
-        &self,
-        send: &mut RequestSender<'_>,
-        timers: &Timers,
-        trailers: bool,
-    ) -> Result<(), UploadError> {
-        let mut number = 0;
-        loop {
-            let first = std::future::poll_fn(|cx| Poll::Ready(self.poll_frame(number, cx))).await;
-            let frame = match first {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => {
-                    send.flush().await.map_err(UploadError::Upstream)?;
-                    std::future::poll_fn(|cx| self.poll_frame(number, cx)).await
-                }
-            };
-            number += 1;
-            timers.touch();
-            let sent = match frame.map_err(UploadError::Client)? {
-                None => return send.data(Bytes::new(), true).await.map_err(UploadError::Upstream),
-                Some(Frame::Trailers(fields)) if trailers => {
-                    return send.trailers(fields).await.map_err(UploadError::Upstream);
-                }
-                Some(Frame::Trailers(_)) => {
-                    return send.data(Bytes::new(), true).await.map_err(UploadError::Upstream);
-                }
-                Some(Frame::Data(bytes)) => {
-                    let end = self.ends_before(number);
-                    send.data(bytes, end).await.map(|()| end)
-                }
-            };
-            if sent.map_err(UploadError::Upstream)? {
-                return Ok(());
-            }
-        }
     }
 }

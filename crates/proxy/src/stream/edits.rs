@@ -6,12 +6,18 @@
 use http::HeaderValue;
 use meltemi_compile::format::{Format, Op};
 use meltemi_compile::header_edit::{AppendAction, HeaderAdd, HeaderEdits};
-use meltemi_compile::route::RouteEdits;
+use meltemi_compile::route::{Found, RouteEdits, RouteTable, WeightedCluster};
 use meltemi_http::{Headers, RequestHead, Text};
 
 use crate::access_log::format::{Missing, render};
-use crate::http::Levels;
 use crate::record::{RecordView, RequestRecord};
+
+/// Where header changes come from, most specific first.
+pub(crate) struct Levels<'a> {
+    pub(crate) table: &'a RouteTable,
+    pub(crate) found: &'a Found,
+    pub(crate) entry: Option<&'a WeightedCluster>,
+}
 
 /// Changes the request.
 pub(crate) fn request(head: &mut RequestHead, levels: &Levels<'_>, record: &RequestRecord) {

@@ -118,13 +118,17 @@ mod tests {
 
     #[test]
     fn a_text_answer_has_length_and_type() {
-        let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream").body("no healthy upstream");
+        let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
+            .body("no healthy upstream");
         let (head, body) = reply.clone().into_response(&Method::GET, false);
         assert_eq!(head.headers.get(&header::CONTENT_LENGTH).unwrap(), "19");
         assert_eq!(head.headers.get(&header::CONTENT_TYPE).unwrap(), "text/plain");
         assert_eq!(&body[..], b"no healthy upstream");
         let (head, body) = reply.into_response(&Method::HEAD, false);
-        assert_eq!((head.headers.get(&header::CONTENT_LENGTH).unwrap(), body.len()), (&HeaderValue::from(19), 0));
+        assert_eq!(
+            (head.headers.get(&header::CONTENT_LENGTH).unwrap(), body.len()),
+            (&HeaderValue::from(19), 0)
+        );
     }
 
     #[test]

@@ -1,0 +1,96 @@
+//! Pacing and gating of generations.
+
+use std::time::Duration;
+
+use meltemi_api::{ObjectId, parse};
+use meltemi_sources::files::SOURCE;
+
+use super::*;
+
+const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}}";
+
+fn put() -> Vec<Change> {
+    let (objects, diagnostics) = parse(SERVICE, &"a.yaml".into());
+    assert_eq!(diagnostics, []);
+    objects.into_iter().map(|object| Change::Put(Arc::new(object))).collect()
+}
+
+fn batch(changes: Vec<Change>) -> Batch {
+    Batch { changes, ..Default::default() }
+}
+
+fn synced() -> Change {
+    Change::Synced(SOURCE.into())
+}
+
+fn broken() -> Vec<Diagnostic> {
+    let (_, diagnostics) = parse("kind: {", &"broken.yaml".into());
+    assert!(diagnostics.iter().any(Diagnostic::is_error));
+    diagnostics
+}
+
+fn turn(mesh: &mut Mesh, batch: Batch) -> Option<u64> {
+    mesh.turn(batch, Instant::now()).generation.map(|generation| generation.number)
+}
+
+#[test]
+fn there_is_no_generation_before_everything_is_there() {
+    let mut mesh = Mesh::new(false);
+    assert_eq!(turn(&mut mesh, batch(put())), None);
+    assert_eq!(turn(&mut mesh, batch(vec![synced()])), Some(1));
+    assert_eq!(turn(&mut mesh, batch(Vec::new())), None, "nothing has changed");
+    let id = ObjectId::new(meltemi_api::Kind::Service, "default", "a");
+    assert_eq!(turn(&mut mesh, batch(vec![Change::Delete(id)])), Some(2));
+}
+
+#[test]
+fn an_empty_mesh_is_a_generation_too() {
+    assert_eq!(turn(&mut Mesh::new(false), batch(vec![synced()])), Some(1));
+}
+
+#[test]
+fn strict_waits_for_the_end_of_all_errors() {
+    let mut mesh = Mesh::new(true);
+    let first = Batch { changes: vec![synced()], diagnostics: broken(), ..Default::default() };
+    let first = mesh.turn(first, Instant::now());
+    assert!(first.generation.is_none() && first.findings.is_refused);
+    assert_eq!(turn(&mut mesh, Batch { changes: put(), diagnostics: broken(), ..Default::default() }), None);
+    let mended = mesh.turn(batch(Vec::new()), Instant::now());
+    let generation = mended.generation.expect("no error is left");
+    assert_eq!((generation.number, generation.snapshot.objects().count()), (1, 1));
+    assert!(!mended.findings.is_refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_follow_closely_are_gathered() {
+    let (sender, mut batches) = mpsc::channel(4);
+    let editor = task::spawn("editor", async move {
+        for diagnostics in [broken(), Vec::new()] {
+            let batch = Batch { changes: put(), diagnostics, ..Default::default() };
+            sender.send(batch).await.expect("gathering");
+            tokio::time::advance(DEBOUNCE_QUIET / 2).await;
+        }
+        tokio::time::advance(DEBOUNCE_QUIET).await;
+        sender
+    });
+    let (gathered, _) = gather(&mut batches).await.expect("changes");
+    assert_eq!(gathered.changes.len(), 2);
+    assert_eq!(gathered.diagnostics, [], "the later list counts");
+    drop(editor);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_never_end_do_not_put_off_a_generation() {
+    let (sender, mut batches) = mpsc::channel(1);
+    let restless = task::spawn("restless", async move {
+        loop {
+            sender.send(batch(put())).await.expect("gathering");
+            tokio::time::advance(DEBOUNCE_QUIET / 2).await;
+        }
+    });
+    let began = tokio::time::Instant::now();
+    let (gathered, _) = gather(&mut batches).await.expect("changes");
+    assert!(began.elapsed() <= DEBOUNCE_MAX + Duration::from_millis(20), "{:?}", began.elapsed());
+    assert!(gathered.changes.len() > 5);
+    drop(restless);
+}

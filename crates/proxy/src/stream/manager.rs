@@ -1,0 +1,99 @@
+//! The connection manager of a filter chain, as a worker has it: settings, handles, and where requests are recorded.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use meltemi_compile::program::{CodecType, HttpConnectionManager, RouteSource};
+use meltemi_compile::route::RouteTable;
+use meltemi_http::H2Options;
+use meltemi_http::server::{Codec, ServerOptions};
+
+use crate::access_log::Logger;
+use crate::generation::Generation;
+use crate::istio_stats::IstioReporter;
+use crate::record::RecordView;
+use crate::shared::Shared;
+use crate::stats::HttpStats;
+
+/// A connection manager of one filter chain, as one worker runs it. Made when the listener is.
+#[derive(Debug)]
+pub(crate) struct Manager {
+    pub(crate) settings: Arc<HttpConnectionManager>,
+    pub(crate) worker: Rc<Shared>,
+    pub(crate) stats: Arc<HttpStats>,
+    /// How much of a body may be kept for a retry (`per_connection_buffer_limit_bytes`).
+    pub(crate) buffer_limit: usize,
+    pub(crate) options: Rc<ServerOptions>,
+    loggers: Vec<Logger>,
+    istio: Option<Rc<IstioReporter>>,
+}
+
+impl Manager {
+    pub(crate) fn new(
+        settings: &Arc<HttpConnectionManager>,
+        worker: &Rc<Shared>,
+        buffer_limit: u32,
+    ) -> Manager {
+        Manager {
+            settings: settings.clone(),
+            worker: worker.clone(),
+            stats: worker.stats.http(&settings.stat_prefix),
+            buffer_limit: buffer_limit as usize,
+            options: Rc::new(server_options(settings)),
+            loggers: settings.access_log.iter().map(|log| worker.logs.logger(log)).collect(),
+            istio: settings.istio_stats.map(|reporter| worker.istio(reporter)),
+        }
+    }
+
+    /// The route table for a request, if it is there.
+    pub(crate) fn routes<'g>(&'g self, generation: &'g Generation) -> Option<&'g Arc<RouteTable>> {
+        match &self.settings.routes {
+            RouteSource::Inline(table) => Some(table),
+            RouteSource::Rds(name) => generation.program.routes.get(name),
+        }
+    }
+
+    /// Whether someone reads request and response heads after they were sent.
+    pub(crate) fn reads_heads(&self) -> bool {
+        !self.loggers.is_empty() || self.istio.is_some()
+    }
+
+    /// Logs and counts a finished request.
+    pub(crate) fn record(&self, view: &RecordView<'_>) {
+        let record = view.record;
+        self.stats.codes.record(record.response_code);
+        if let Some(end) = record.end {
+            self.stats.counts.downstream_rq_time.record_millis(end.duration_since(record.start));
+        }
+        if let Some(istio) = &self.istio {
+            istio.request(view);
+        }
+        self.loggers.iter().for_each(|logger| logger.log(view));
+    }
+}
+
+fn server_options(settings: &HttpConnectionManager) -> ServerOptions {
+    ServerOptions {
+        codec: match settings.codec {
+            CodecType::Auto => Codec::Auto,
+            CodecType::Http1 => Codec::Http1,
+            CodecType::Http2 => Codec::Http2,
+        },
+        max_head_bytes: settings.max_request_headers_bytes as usize,
+        max_headers: settings.max_headers_count as usize,
+        accept_http_10: settings.accept_http_10,
+        idle_timeout: settings.idle_timeout,
+        headers_timeout: settings.request_headers_timeout,
+        max_requests: settings.max_requests_per_connection,
+        max_connection_duration: settings.max_connection_duration,
+        delayed_close_timeout: settings.delayed_close_timeout,
+        h2: H2Options {
+            max_concurrent_streams: settings.http2.max_concurrent_streams,
+            initial_stream_window_bytes: settings.http2.initial_stream_window_bytes,
+            initial_connection_window_bytes: settings.http2.initial_connection_window_bytes,
+            max_header_list_bytes: settings.max_request_headers_bytes,
+            allow_connect: settings.http2.allow_connect,
+            ..H2Options::default()
+        },
+    }
+}
