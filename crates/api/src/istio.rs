@@ -11,7 +11,7 @@ mod workload_entry;
 
 pub use destination_rule::{
     ConnectionPoolSettings, DestinationRule, H2UpgradePolicy, HttpSettings, LoadBalancerSettings,
-    OutlierDetection, PortTrafficPolicy, SimpleLb, Subset, TcpKeepalive, TcpSettings, TrafficPolicy,
+    OutlierDetection, PortTrafficPolicy, SimpleLb, Subset, TcpSettings, TrafficPolicy,
 };
 pub use gateway::{Gateway, Port, Server, ServerTlsSettings, TlsMode};
 pub use service_entry::{Location, Resolution, ServiceEntry, ServicePort};

@@ -10,7 +10,7 @@ mod text;
 mod time;
 
 pub(crate) use host::{
-    bind, cidr, cluster_ip, default_endpoint, destination_host, egress_host, host, ip_or_cidr,
+    bind, cluster_ip, default_endpoint, destination_host, egress_host, host, ip_or_cidr,
     namespaced_host, workload_address,
 };
 pub(crate) use number::{

@@ -108,7 +108,8 @@ pub(crate) fn http1(at: &At<'_>, message: Option<&core::Http1ProtocolOptions>) -
     Http1 {
         allow_absolute_url: allow_absolute_url.unwrap_or(true),
         accept_http_10: *accept_http_10,
-        default_host: Some(default_host_for_http_10.as_str().into()).filter(|host: &Box<str>| !host.is_empty()),
+        default_host: (!default_host_for_http_10.is_empty())
+            .then(|| default_host_for_http_10.as_str().into()),
     }
 }
 

@@ -9,7 +9,6 @@
 
 mod args;
 mod block;
-mod codes;
 mod instance;
 mod limits;
 mod logs;

@@ -10,6 +10,7 @@ mod gateway;
 mod memory;
 mod ports;
 mod protocol;
+mod sidecar;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -17,15 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meltemi_api::kubernetes::{Container, Deployment, Probe, Service};
-use meltemi_api::{Diagnostic, Object, ObjectId, Spec};
+use meltemi_api::{Diagnostic, Object, ObjectId, Spec, codes};
 
 pub(crate) use documents::{documents, sidecar_labels};
 pub(crate) use environment::{Surroundings, environment, expand};
 pub(crate) use gateway::{GatewayInstance, try_lines};
 pub(crate) use memory::Memory;
 pub(crate) use ports::{InboundPort, OutboundPort};
+use sidecar::Inherited;
 
-use crate::codes;
 use crate::limits::TERMINATION_GRACE;
 
 /// Everything that should run.
@@ -51,6 +52,8 @@ pub(crate) struct Workload {
     pub(crate) port: u16,
     pub(crate) inbound: Vec<InboundPort>,
     pub(crate) outbound: Vec<OutboundPort>,
+    /// What the user's own `Sidecar` adds.
+    pub(crate) sidecar: Inherited,
     pub(crate) grace: Duration,
     pub(crate) replicas: Vec<Replica>,
 }
@@ -58,7 +61,13 @@ pub(crate) struct Workload {
 impl Workload {
     /// What its programs are made from: all but what is around them.
     pub(crate) fn template(&self) -> Workload {
-        Workload { inbound: Vec::new(), outbound: Vec::new(), replicas: Vec::new(), ..self.clone() }
+        Workload {
+            inbound: Vec::new(),
+            outbound: Vec::new(),
+            sidecar: Inherited::default(),
+            replicas: Vec::new(),
+            ..self.clone()
+        }
     }
 }
 
@@ -90,10 +99,14 @@ pub(crate) fn plan(objects: &[Arc<Object>], memory: &mut Memory) -> (Plan, Vec<D
         .collect();
     let deployments = deployments(objects);
     let gateways = gateway::gateways(objects, &deployments, memory, &mut diagnostics);
-    let workloads = deployments
+    let mut workloads: Vec<Workload> = deployments
         .iter()
         .filter_map(|(object, deployment)| workload(object, deployment, &services, memory, &mut diagnostics))
         .collect();
+    let sidecars = sidecar::sidecars(objects.iter().map(|object| &**object));
+    for workload in &mut workloads {
+        workload.sidecar = sidecar::inherit(workload, &sidecars, &mut diagnostics);
+    }
     (Plan { workloads, gateways }, diagnostics)
 }
 
@@ -137,6 +150,7 @@ fn workload(
         port,
         inbound,
         outbound,
+        sidecar: Inherited::default(),
         grace: pod
             .termination_grace_period_seconds
             .map_or(TERMINATION_GRACE, |seconds| Duration::from_secs(seconds.into())),

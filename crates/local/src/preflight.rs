@@ -11,9 +11,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::sync::Arc;
 
-use meltemi_api::{Code, Diagnostic, Object};
+use meltemi_api::{Code, Diagnostic, Object, codes};
 
-use crate::codes;
 use crate::plan::Plan;
 
 /// Ports from here on need no right.

@@ -81,7 +81,7 @@ fn tell(terminal: &Terminal, manifests: &Manifests, findings: &[Diagnostic]) {
     for finding in findings.iter().filter(|finding| finding.severity > Severity::Info) {
         terminal.tell(&Happening::Finding { text: manifests.render(finding, terminal.color()) });
     }
-    let images = findings.iter().filter(|finding| finding.code == crate::codes::IMAGE_IGNORED.id).count();
+    let images = findings.iter().filter(|finding| finding.code == meltemi_api::codes::IMAGE_IGNORED.id).count();
     if images > 0 {
         let text =
             format!("note: images are not used on one machine; {images} Deployments run their `command`");

@@ -66,6 +66,10 @@ async fn next_frame(
 ) -> Result<Option<Frame>, RelayError> {
     let first = std::future::poll_fn(|cx| Poll::Ready(recv.poll_next(cx))).await;
     if let Poll::Ready(frame) = first {
+        if frame.is_err() {
+            // What came before the break belongs to the client.
+            respond.flush().await.map_err(|_| RelayError::Client)?;
+        }
         return frame.map_err(RelayError::Upstream);
     }
     respond.flush().await.map_err(|_| RelayError::Client)?;

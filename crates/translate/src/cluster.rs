@@ -211,7 +211,8 @@ fn black_hole() -> Cluster {
 
 fn passthrough() -> Cluster {
     let mut cluster = base(PASSTHROUGH_CLUSTER, DiscoveryType::OriginalDst);
-    set_protocol(&mut cluster, Upstream::AsDownstream, HttpProtocolOptions::default());
+    let upstream = Upstream::AsDownstream { max_concurrent_streams: None };
+    set_protocol(&mut cluster, upstream, HttpProtocolOptions::default());
     cluster
 }
 
@@ -220,7 +221,7 @@ fn passthrough() -> Cluster {
 pub(crate) enum Upstream {
     Http1,
     Http2 { max_concurrent_streams: Option<u32> },
-    AsDownstream,
+    AsDownstream { max_concurrent_streams: Option<u32> },
 }
 
 /// Sets the HTTP version; `options` carries what else the cluster has to say.
@@ -228,18 +229,17 @@ pub(crate) fn set_protocol(cluster: &mut Cluster, upstream: Upstream, options: H
     let explicit = |config| {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
     };
+    let http2 =
+        |max_concurrent_streams| Http2ProtocolOptions { max_concurrent_streams, ..Default::default() };
     let protocol = match upstream {
         Upstream::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())),
         Upstream::Http2 { max_concurrent_streams } => {
-            explicit(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions {
-                max_concurrent_streams,
-                ..Default::default()
-            }))
+            explicit(ProtocolConfig::Http2ProtocolOptions(http2(max_concurrent_streams)))
         }
-        Upstream::AsDownstream => {
+        Upstream::AsDownstream { max_concurrent_streams } => {
             UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
                 http_protocol_options: Some(Http1ProtocolOptions::default()),
-                http2_protocol_options: Some(Http2ProtocolOptions::default()),
+                http2_protocol_options: Some(http2(max_concurrent_streams)),
                 ..Default::default()
             })
         }

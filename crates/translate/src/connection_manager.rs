@@ -122,10 +122,6 @@ impl Tcp<'_> {
             access_log: access_logs(self.options.access_log_file.as_deref()),
             cluster_specifier: Some(self.destination),
             idle_timeout: self.limits.and_then(|l| l.idle_timeout).map(duration),
-            max_downstream_connection_duration: self
-                .limits
-                .and_then(|l| l.max_connection_duration)
-                .map(duration),
             ..Default::default()
         };
         let mut filters = Vec::new();

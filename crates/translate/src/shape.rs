@@ -14,12 +14,8 @@ use prost_types::{Struct, Value};
 /// Name of the extension that reports Istio's standard metrics.
 pub const ISTIO_STATS: &str = "istio.stats";
 
-/// Name of the extension that sends a retry to another priority. Without priorities, which are not assigned yet, it
-/// changes nothing, so a proxy can do without.
-pub(crate) const PREVIOUS_PRIORITIES: &str = "envoy.retry_priorities.previous_priorities";
-
 /// The extensions of a node that change what it is sent.
-const KNOWN_EXTENSIONS: [&str; 2] = [ISTIO_STATS, PREVIOUS_PRIORITIES];
+const KNOWN_EXTENSIONS: [&str; 1] = [ISTIO_STATS];
 
 /// A class of proxies with the same configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

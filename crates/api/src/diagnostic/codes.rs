@@ -6,7 +6,8 @@ use crate::diagnostic::Severity;
 /// One entry of the catalogue.
 #[derive(Debug)]
 pub struct Code {
-    /// `MEL` and four digits: 01xx text and fields, 02xx references between objects, 03xx what is not supported yet.
+    /// `MEL` and four digits: 01xx text and fields, 02xx references between objects, 03xx what is not supported yet,
+    /// 04xx running objects on one machine.
     pub id: &'static str,
     /// Severity unless the finding says otherwise.
     pub severity: Severity,
@@ -106,4 +107,31 @@ codes! {
         "The value is part of the API, but Meltemi does not implement it yet."
     NO_EFFECT_YET "MEL0305" Warning "the field has no effect yet"
         "The field is part of the API, but nothing in Meltemi looks at it yet. The object is in force without it."
+
+    NO_COMMAND "MEL0401" Error "the container has no command"
+        "Images are not run on one machine; the container's `command` is. The Deployment is not started."
+    SEVERAL_CONTAINERS "MEL0402" Error "the pod has several containers"
+        "One program runs per replica on one machine. The Deployment is not started."
+    TOO_MANY_REPLICAS "MEL0403" Error "the loopback block is full"
+        "Every replica and gateway has an address of its own in one /24 block. Those beyond it are not started."
+    UNKNOWN_PROBE_PORT "MEL0404" Error "the probe names a port that the container does not have"
+        "The Deployment is not started, because it could never become ready."
+    UNSUPPORTED_PROBE "MEL0405" Error "the probe cannot be run on one machine"
+        "The Deployment is not started, because its health could not be told."
+    GATEWAY_PORT_SHARED "MEL0406" Error "two gateways want the same address and port"
+        "Gateways with different selectors are different processes; one socket cannot belong to both."
+    GATEWAY_PORT_IN_USE "MEL0407" Error "the gateway's port is in use"
+        "Another process of this machine, perhaps another mesh, listens on it."
+    GATEWAY_PORT_DENIED "MEL0408" Error "the gateway's port needs a right that this user lacks"
+        "Ports below 1024 belong to root unless the machine says otherwise."
+    GATEWAY_ADDRESS "MEL0409" Error "the gateway cannot listen on the address"
+        "The address is not one of this machine."
+    IMAGE_IGNORED "MEL0410" Info "the image is not used on one machine"
+        "The container's `command` runs as a local process instead."
+    RESERVED_PORT "MEL0411" Error "the port belongs to the sidecar"
+        "15000, 15002, 15021 and 15090 are the sidecar's own. The Deployment is not started."
+    SIDECAR_PORT_DENIED "MEL0412" Error "the container's port needs a right that this user lacks"
+        "The sidecar listens on it. Ports below 1024 belong to root unless the machine says otherwise."
+    INGRESS_IGNORED "MEL0413" Warning "the Sidecar's ingress has no effect on one machine"
+        "The sidecar of a local process listens on the ports of its container. The rest of the Sidecar is in force."
 }

@@ -111,25 +111,10 @@ wire! {
         max_connections: Option<i32>, "maxConnections" => syntax::not_negative;
         /// Longest time to connect; absent: 10s.
         connect_timeout: Option<Duration>, "connectTimeout" => syntax::duration;
-        /// Keepalive probes.
-        tcp_keepalive: Option<TcpKeepalive>, "tcpKeepalive";
-        /// Longest life of a connection.
-        max_connection_duration: Option<Duration>, "maxConnectionDuration" => syntax::duration;
         /// Longest idle time of a TCP connection.
         idle_timeout: Option<Duration>, "idleTimeout" => syntax::duration_or_zero;
     }
-}
-
-wire! {
-    /// TCP keepalive.
-    pub struct TcpKeepalive {
-        /// Unanswered probes before the connection counts as dead.
-        probes: Option<u32>, "probes";
-        /// Idle time before the first probe.
-        time: Option<Duration>, "time" => syntax::duration;
-        /// Time between probes.
-        interval: Option<Duration>, "interval" => syntax::duration;
-    }
+    later UNSUPPORTED_FIELD "tcpKeepalive", "maxConnectionDuration";
 }
 
 wire! {
@@ -174,10 +159,6 @@ wire! {
         consecutive_5xx_errors: Option<u32>, "consecutive5xxErrors";
         /// Consecutive 502, 503 and 504 answers; absent or 0: off.
         consecutive_gateway_errors: Option<u32>, "consecutiveGatewayErrors";
-        /// Whether connect failures count apart from answers.
-        split_external_local_origin_errors: Option<bool>, "splitExternalLocalOriginErrors";
-        /// Consecutive connect failures, when they count apart.
-        consecutive_local_origin_failures: Option<u32>, "consecutiveLocalOriginFailures";
         /// Time between sweeps; absent: 10s.
         interval: Option<Duration>, "interval" => syntax::duration;
         /// First ejection time, multiplied by the number of ejections; absent: 30s.
@@ -187,5 +168,6 @@ wire! {
         /// Share of healthy endpoints below which nothing is ejected any more.
         min_health_percent: Option<i32>, "minHealthPercent" => syntax::whole_percent;
     }
-    later UNSUPPORTED_FIELD "consecutiveErrors", "outlierDetectionHttpErrorCodes";
+    later UNSUPPORTED_FIELD "splitExternalLocalOriginErrors", "consecutiveLocalOriginFailures", "consecutiveErrors",
+        "outlierDetectionHttpErrorCodes";
 }

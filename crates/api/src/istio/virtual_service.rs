@@ -235,13 +235,13 @@ wire! {
         per_try_timeout: Option<Duration>, "perTryTimeout" => syntax::duration_or_zero;
         /// Comma-separated conditions, Envoy's names, and status codes.
         retry_on: Option<String>, "retryOn" => syntax::retry_on;
-        /// Whether retries may go to other localities.
-        retry_remote_localities: Option<bool>, "retryRemoteLocalities";
         /// Whether a retry avoids hosts already tried; absent: yes.
         retry_ignore_previous_hosts: Option<bool>, "retryIgnorePreviousHosts";
         /// Base interval of the exponential back-off.
         backoff: Option<Duration>, "backoff" => syntax::duration;
     }
+    // No locality has priority over another yet, so a retry goes to any of them in any case.
+    later NO_EFFECT_YET "retryRemoteLocalities";
     rule check::http_retry;
 }
 
@@ -288,8 +288,6 @@ wire! {
 wire! {
     /// One condition of a TCP route; all of its parts must hold.
     pub struct L4MatchAttributes {
-        /// Destination addresses, CIDR.
-        destination_subnets: Vec<String>, "destinationSubnets" => syntax::cidr;
         /// Port addressed.
         port: Option<u32>, "port" => syntax::port;
         /// Labels of the calling workload.
@@ -299,7 +297,7 @@ wire! {
         /// Namespace of the calling workload.
         source_namespace: Option<String>, "sourceNamespace";
     }
-    later UNSUPPORTED_FIELD "sourceSubnet";
+    later UNSUPPORTED_FIELD "destinationSubnets", "sourceSubnet";
 }
 
 wire! {
@@ -307,8 +305,6 @@ wire! {
     pub struct TlsMatchAttributes {
         /// Server names, wildcards allowed; each must be covered by a host of the object.
         sni_hosts: Vec<String>, "sniHosts", required => syntax::host;
-        /// Destination addresses, CIDR.
-        destination_subnets: Vec<String>, "destinationSubnets" => syntax::cidr;
         /// Port addressed.
         port: Option<u32>, "port" => syntax::port;
         /// Labels of the calling workload.
@@ -318,6 +314,7 @@ wire! {
         /// Namespace of the calling workload.
         source_namespace: Option<String>, "sourceNamespace";
     }
+    later UNSUPPORTED_FIELD "destinationSubnets";
 }
 
 wire! {

@@ -106,11 +106,6 @@ pub(crate) fn ip_or_cidr(text: &str) -> Verdict {
     }
 }
 
-/// A CIDR block; a bare address stands for itself.
-pub(crate) fn cidr(text: &str) -> Verdict {
-    ip_or_cidr(text)
-}
-
 /// An address to listen on.
 pub(crate) fn bind(text: &str) -> Verdict {
     match text.parse::<IpAddr>() {

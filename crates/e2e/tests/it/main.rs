@@ -1,5 +1,6 @@
 //! Tests over real sockets with real peers.
 
+mod agreement;
 mod architecture;
 mod differential;
 mod shop;

@@ -2,7 +2,7 @@
 //!
 //! Owns the trick that makes it cheap: moving a registered timer to a later time touches no shared structure.
 
-use std::future::pending;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -27,8 +27,7 @@ impl Deadline {
 
     /// Completes when the deadline has passed. Cancel safe.
     pub(crate) async fn passed(&mut self) {
-        let Some(at) = self.at else { return pending().await };
-        self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at))).as_mut().await;
+        poll_fn(|cx| self.poll_passed(cx)).await;
     }
 
     /// As [`Deadline::passed`].

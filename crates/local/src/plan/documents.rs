@@ -14,6 +14,10 @@ use crate::plan::{InboundPort, OutboundPort, Plan, Replica, Workload, instance_n
 /// `pod-template-hash` does.
 const DEPLOYMENT_LABEL: &str = "meltemi.dev/deployment";
 
+/// Of two Sidecars that select a workload the older one is in force, and that must be the one written here: it has what
+/// the user's says in it.
+const OLDEST: &str = "1970-01-01T00:00:00Z";
+
 /// The file's text. `ready` names the instances that get traffic.
 pub(crate) fn documents(plan: &Plan, ready: &BTreeSet<String>) -> String {
     let mut text = String::new();
@@ -60,21 +64,26 @@ fn workload_entry(workload: &Workload, replica: &Replica, is_ready: bool) -> Val
 
 fn sidecar(workload: &Workload) -> Value {
     let ingress: Vec<Value> = workload.inbound.iter().map(|port| ingress(port, workload.port)).collect();
-    let mut egress: Vec<Value> = workload.outbound.iter().map(egress_port).collect();
-    egress.push(json!({ "hosts": ["*/*"] }));
     let mut spec = json!({
         "workloadSelector": { "labels": sidecar_labels(workload) },
-        "egress": egress,
+        "egress": workload.sidecar.egress(&workload.outbound, egress_port),
     });
     if !ingress.is_empty() {
         spec["ingress"] = Value::Array(ingress);
+    }
+    if let Some(policy) = &workload.sidecar.outbound_traffic_policy {
+        spec["outboundTrafficPolicy"] = policy.clone();
     }
     // A name that no manifest has by accident: the user may have Sidecars of their own.
     let name = format!("meltemi-up-{}", workload.id.name);
     json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "Sidecar",
-        "metadata": { "name": name, "namespace": workload.id.namespace.as_ref() },
+        "metadata": {
+            "name": name,
+            "namespace": workload.id.namespace.as_ref(),
+            "creationTimestamp": OLDEST,
+        },
         "spec": spec,
     })
 }

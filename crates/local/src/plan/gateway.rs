@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use meltemi_api::istio::{Gateway, Server};
 use meltemi_api::kubernetes::Deployment;
-use meltemi_api::{Diagnostic, Object, ObjectId, Spec};
+use meltemi_api::{Diagnostic, Object, ObjectId, Spec, codes};
 
-use crate::codes;
 use crate::plan::memory::Memory;
 use crate::plan::ports::selects;
 use crate::plan::{Plan, instance_name};

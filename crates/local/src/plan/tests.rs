@@ -174,6 +174,68 @@ fn a_gateway_named_like_a_deployment_is_another_instance() {
     assert_eq!((&*plan.gateways[0].name, &*plan.workloads[0].replicas[0].name), ("a-gateway-0", "a-0"));
 }
 
+fn sidecar(namespace: &str, name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: {name}, namespace: \
+         {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+/// The Sidecar that `up` writes for the Deployment `client`, and the findings on the way.
+fn written(sidecars: &[String]) -> (meltemi_api::istio::Sidecar, Vec<Diagnostic>) {
+    let redis = "---\napiVersion: v1\nkind: Service\nmetadata: {name: redis}\n\
+         spec: {selector: {app: redis}, ports: [{name: tcp, port: 6379}]}\n";
+    let text = deployment("client", "replicas: 1", "command: [x]") + redis + &sidecars.concat();
+    let (plan, findings) = planned(&text);
+    let told = objects(&documents(&plan, &BTreeSet::new()));
+    let Spec::Sidecar(sidecar) = &told[0].spec else { panic!("the Sidecar comes first") };
+    assert_eq!(told[0].meta.created_unix_seconds, Some(0), "older than any other that selects the workload");
+    (sidecar.clone(), findings)
+}
+
+fn hosts(sidecar: &meltemi_api::istio::Sidecar) -> Vec<(Option<u32>, &str)> {
+    let entry = |listener: &'_ meltemi_api::istio::IstioEgressListener| {
+        listener.port.as_ref().map(|port| port.number)
+    };
+    sidecar.egress.iter().map(|listener| (entry(listener), listener.hosts[0].as_str())).collect()
+}
+
+#[test]
+fn the_sidecar_of_the_user_is_part_of_the_one_that_is_written() {
+    use meltemi_api::istio::OutboundTrafficPolicyMode::{AllowAny, RegistryOnly};
+    const REDIS: (Option<u32>, &str) = (Some(6379), "default/redis.default.svc.cluster.local");
+    let mode = |sidecar: &meltemi_api::istio::Sidecar| sidecar.outbound_traffic_policy.as_ref()?.mode;
+
+    let (none, _) = written(&[sidecar("other", "default", "{outboundTrafficPolicy: {mode: REGISTRY_ONLY}}")]);
+    assert_eq!((mode(&none), hosts(&none)), (None, vec![REDIS, (None, "*/*")]));
+
+    let root = sidecar("istio-system", "default", "{outboundTrafficPolicy: {mode: REGISTRY_ONLY}}");
+    let (of_root, _) = written(std::slice::from_ref(&root));
+    assert_eq!((mode(&of_root), hosts(&of_root)), (Some(RegistryOnly), vec![REDIS, (None, "*/*")]));
+    assert_eq!(of_root.ingress.len(), 1);
+
+    let own = sidecar("default", "z", "{egress: [{hosts: ['./*']}], outboundTrafficPolicy: {mode: ALLOW_ANY}}");
+    let (of_namespace, _) = written(&[root.clone(), own.clone()]);
+    assert_eq!((mode(&of_namespace), hosts(&of_namespace)), (Some(AllowAny), vec![REDIS, (None, "./*")]));
+
+    let spec = "{workloadSelector: {labels: {app: client}}, ingress: [{port: {number: 99, protocol: HTTP, name: x}}], egress: \
+        [{port: {number: 6379, protocol: TCP, name: x}, hosts: ['cache/*']}, {hosts: ['~/*']}]}";
+    let (selected, findings) = written(&[root, own, sidecar("default", "a", spec)]);
+    assert_eq!((mode(&selected), hosts(&selected)), (None, vec![(Some(6379), "cache/*"), (None, "~/*")]));
+    assert_eq!(selected.ingress[0].port.number, 8080);
+    let told: Vec<_> = findings.iter().map(|finding| (finding.code, finding.field.as_str())).collect();
+    assert_eq!(told, [("MEL0413", "spec.ingress")]);
+}
+
+#[test]
+fn a_change_of_a_sidecar_restarts_no_program() {
+    let text = deployment("client", "replicas: 1", "command: [x]");
+    let with = format!("{text}{}", sidecar("default", "a", "{outboundTrafficPolicy: {mode: REGISTRY_ONLY}}"));
+    let (before, after) = (planned(&text).0, planned(&with).0);
+    assert_ne!(before, after);
+    assert_eq!(before.workloads[0].template(), after.workloads[0].template());
+}
+
 #[test]
 fn references_to_variables() {
     let environment = BTreeMap::from([("PORT".to_owned(), "20000".to_owned())]);

@@ -66,10 +66,10 @@ impl Plan<'_> {
 
     async fn exchange(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) -> Result<Ended, Stop> {
         let host = self.pick(stream)?;
-        let _active = self.admit(stream, &host)?;
         let leased = host.pool.lease(stream.request.version, self.priority);
         let leased = guard(leased, &mut stream.respond, timers).await?;
         let mut lease = leased.map_err(|error| self.lease_fault(stream, error.into()))?;
+        let _active = self.admit(stream, &host)?;
         stream.record.upstream_local = lease.local_address();
         stream.record.upstream_protocol = Some(lease.version());
         let trailers = passes_trailers(stream.request.version, lease.version());
@@ -161,8 +161,9 @@ impl Plan<'_> {
 
     /// No connection. A breaker's refusal says nothing about the host.
     fn lease_fault(&self, stream: &mut Stream<'_, '_>, fault: Fault) -> Stop {
-        if fault == Fault::Overflow {
-            stream.record.host = None;
+        match fault {
+            Fault::Overflow => stream.record.host = None,
+            _ => self.cluster.stats.counts.upstream_rq_pending_failure_eject.inc(),
         }
         Stop::Fault(fault, false)
     }

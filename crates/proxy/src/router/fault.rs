@@ -244,10 +244,10 @@ impl From<ClientError> for Fault {
     fn from(error: ClientError) -> Fault {
         match error {
             ClientError::Refused | ClientError::Reset(Reason::REFUSED_STREAM) => Fault::RemoteRefused,
-            ClientError::ClosedBeforeResponse | ClientError::Truncated | ClientError::Io(_) => {
-                Fault::ConnectionTermination
-            }
+            ClientError::ClosedBeforeResponse | ClientError::Io(_) => Fault::ConnectionTermination,
             ClientError::Reset(_) => Fault::RemoteReset,
+            // An HTTP/1 message that ends too early is no message.
+            ClientError::Truncated => Fault::ProtocolError,
             ClientError::Protocol(detail) | ClientError::Misuse(detail) => {
                 tracing::debug!(error = detail, "upstream broke the protocol");
                 Fault::ProtocolError

@@ -59,6 +59,43 @@ fn an_upstream_that_closes_before_its_answer_is_a_503() {
 }
 
 #[test]
+fn a_response_that_is_cut_short_is_cut_short_for_the_client() {
+    let upstream = Upstream::start(|mut connection| {
+        connection.read_message();
+        connection.write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n0123456789");
+    });
+    let worker = Worker::start(&resources(
+        &[listener("main", &["{match: {prefix: /}, route: {cluster: a}}"])],
+        &[cluster("a", &[upstream.address], &[])],
+    ));
+    let mut client = Connection::open(worker.address("main"));
+    client.write("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    client.read_until("\r\n\r\n").unwrap();
+    assert_eq!(client.read_exactly(10).as_deref(), Some("0123456789"));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_client_that_goes_away_frees_the_upstream() {
+    let (gone, wait) = std::sync::mpsc::channel();
+    let gone = std::sync::Mutex::new(gone);
+    let upstream = Upstream::start(move |mut connection| {
+        connection.read_message();
+        gone.lock().unwrap().send(connection.is_closed()).unwrap();
+    });
+    let worker = Worker::start(&resources(
+        &[listener("main", &["{match: {prefix: /}, route: {cluster: a}}"])],
+        &[cluster("a", &[upstream.address], &[])],
+    ));
+    let mut client = Connection::open(worker.address("main"));
+    client.write("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    crate::harness::until("the request is under way", || upstream.connections() == 1);
+    drop(client);
+    assert!(wait.recv_timeout(crate::harness::DEADLINE).unwrap());
+    worker.wait_until_idle();
+}
+
+#[test]
 fn weights_are_kept_over_many_requests() {
     let (one, two) = (Upstream::saying("1"), Upstream::saying("2"));
     let route = "{match: {prefix: /}, route: {weighted_clusters: {clusters: \

@@ -1,7 +1,7 @@
 //! References of VirtualServices.
 
 use meltemi_api::istio::Destination;
-use meltemi_api::{Diagnostic, Severity, codes};
+use meltemi_api::{Diagnostic, codes};
 
 use crate::config::{GatewayName, ServerHost, VirtualService};
 use crate::host::Host;
@@ -16,7 +16,6 @@ pub(super) fn check(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) {
         gateways(snapshot, virtual_service, diagnostics);
         unmatched_hosts(snapshot, virtual_service, diagnostics);
         duplicate_hosts(&older, virtual_service, diagnostics);
-        subnets(virtual_service, diagnostics);
         for (destination, field) in destinations(virtual_service) {
             diagnostics.extend(broken(snapshot, virtual_service, destination, &field));
         }
@@ -106,27 +105,6 @@ fn duplicate_hosts(
             Diagnostic::new(&codes::DUPLICATE_HOST, message)
                 .at(&virtual_service.object, format!("spec.hosts[{i}]"))
                 .help("put the routes of both into one VirtualService"),
-        );
-    }
-}
-
-/// Explicit listeners have one address, so a destination subnet never decides anything there.
-fn subnets(virtual_service: &VirtualService, diagnostics: &mut Vec<Diagnostic>) {
-    let spec = virtual_service.spec();
-    let tcp = spec.tcp.iter().enumerate().flat_map(|(i, r)| {
-        let matches = r.matches.iter().enumerate();
-        matches.map(move |(j, m)| (!m.destination_subnets.is_empty(), format!("spec.tcp[{i}].match[{j}]")))
-    });
-    let tls = spec.tls.iter().enumerate().flat_map(|(i, r)| {
-        let matches = r.matches.iter().enumerate();
-        matches.map(move |(j, m)| (!m.destination_subnets.is_empty(), format!("spec.tls[{i}].match[{j}]")))
-    });
-    for (_, field) in tcp.chain(tls).filter(|(is_set, _)| *is_set) {
-        diagnostics.push(
-            Diagnostic::new(&codes::UNSUPPORTED_FIELD, "`destinationSubnets` is not supported yet")
-                .severity(Severity::Warning)
-                .at(&virtual_service.object, format!("{field}.destinationSubnets"))
-                .help("this condition never holds; match by port or server name"),
         );
     }
 }

@@ -3,15 +3,12 @@
 //! Source: Istio `pilot/pkg/networking/core/cluster_traffic_policy.go`. Everything is unlimited unless said.
 
 use meltemi_api::istio::{
-    ConnectionPoolSettings, H2UpgradePolicy, HttpSettings, OutlierDetection, SimpleLb, TcpKeepalive,
-    TcpSettings,
+    ConnectionPoolSettings, H2UpgradePolicy, HttpSettings, OutlierDetection, SimpleLb, TcpSettings,
 };
 use meltemi_envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use meltemi_envoy::config::cluster::v3::cluster::LbPolicy;
-use meltemi_envoy::config::cluster::v3::{
-    Cluster, OutlierDetection as EnvoyOutlierDetection, UpstreamConnectionOptions,
-};
-use meltemi_envoy::config::core::v3::{self as core, HttpProtocolOptions as CommonOptions};
+use meltemi_envoy::config::cluster::v3::{Cluster, OutlierDetection as EnvoyOutlierDetection};
+use meltemi_envoy::config::core::v3::HttpProtocolOptions as CommonOptions;
 use meltemi_envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use meltemi_envoy::r#type::v3::Percent;
 use meltemi_snapshot::{Policy, Protocol};
@@ -74,21 +71,6 @@ fn connections(tcp: &TcpSettings, cluster: &mut Cluster) {
     if let Some(timeout) = tcp.connect_timeout {
         cluster.connect_timeout = Some(duration(timeout));
     }
-    if let Some(keepalive) = &tcp.tcp_keepalive {
-        cluster.upstream_connection_options = Some(UpstreamConnectionOptions {
-            tcp_keepalive: Some(tcp_keepalive(keepalive)),
-            ..Default::default()
-        });
-    }
-}
-
-fn tcp_keepalive(keepalive: &TcpKeepalive) -> core::TcpKeepalive {
-    let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
-    core::TcpKeepalive {
-        keepalive_probes: keepalive.probes,
-        keepalive_time: keepalive.time.map(seconds),
-        keepalive_interval: keepalive.interval.map(seconds),
-    }
 }
 
 fn requests(http: &HttpSettings, cluster: &mut Cluster) {
@@ -110,7 +92,7 @@ fn http_options(
     cluster: &mut Cluster,
 ) {
     let http = pool.and_then(|p| p.http.as_ref());
-    let common = common_options(pool);
+    let common = http.and_then(common_options);
     let upstream = upstream(http, protocol, is_gateway);
     if upstream == Upstream::Http1 && common.is_none() {
         return;
@@ -123,27 +105,23 @@ fn http_options(
 /// services that do not.
 fn upstream(http: Option<&HttpSettings>, protocol: Protocol, is_gateway: bool) -> Upstream {
     let upgrade = http.and_then(|h| h.h2_upgrade_policy) == Some(H2UpgradePolicy::Upgrade);
+    let max_concurrent_streams = http.and_then(|h| positive(h.max_concurrent_streams));
     if http.and_then(|h| h.use_client_protocol) == Some(true) {
-        return Upstream::AsDownstream;
+        return Upstream::AsDownstream { max_concurrent_streams };
     }
     if protocol.is_http2() || upgrade && protocol == Protocol::Http {
-        return Upstream::Http2 {
-            max_concurrent_streams: http.and_then(|h| positive(h.max_concurrent_streams)),
-        };
+        return Upstream::Http2 { max_concurrent_streams };
     }
     match protocol {
-        Protocol::Unsupported if !is_gateway => Upstream::AsDownstream,
+        Protocol::Unsupported if !is_gateway => Upstream::AsDownstream { max_concurrent_streams },
         _ => Upstream::Http1,
     }
 }
 
-fn common_options(pool: Option<&ConnectionPoolSettings>) -> Option<CommonOptions> {
-    let http = pool.and_then(|p| p.http.as_ref());
-    let tcp = pool.and_then(|p| p.tcp.as_ref());
+fn common_options(http: &HttpSettings) -> Option<CommonOptions> {
     let options = CommonOptions {
-        idle_timeout: http.and_then(|h| h.idle_timeout).map(duration),
-        max_requests_per_connection: http.and_then(|h| positive(h.max_requests_per_connection)),
-        max_connection_duration: tcp.and_then(|t| t.max_connection_duration).map(duration),
+        idle_timeout: http.idle_timeout.map(duration),
+        max_requests_per_connection: positive(http.max_requests_per_connection),
         ..Default::default()
     };
     (options != CommonOptions::default()).then_some(options)
@@ -153,8 +131,6 @@ fn common_options(pool: Option<&ConnectionPoolSettings>) -> Option<CommonOptions
 fn outlier_detection(outlier: &OutlierDetection, cluster: &mut Cluster) {
     let enforcing = |count: u32| if count > 0 { 100 } else { 0 };
     let gateway = outlier.consecutive_gateway_errors;
-    let splits = outlier.split_external_local_origin_errors == Some(true);
-    let local = outlier.consecutive_local_origin_failures.filter(|count| splits && *count > 0);
     cluster.outlier_detection = Some(EnvoyOutlierDetection {
         enforcing_success_rate: Some(0),
         consecutive_5xx: outlier.consecutive_5xx_errors,
@@ -164,10 +140,6 @@ fn outlier_detection(outlier: &OutlierDetection, cluster: &mut Cluster) {
         interval: outlier.interval.map(duration),
         base_ejection_time: outlier.base_ejection_time.map(duration),
         max_ejection_percent: positive(outlier.max_ejection_percent),
-        split_external_local_origin_errors: splits,
-        consecutive_local_origin_failure: local,
-        enforcing_consecutive_local_origin_failure: local.map(enforcing),
-        enforcing_local_origin_success_rate: splits.then_some(0),
         ..Default::default()
     });
     if let (Some(min), Some(common)) = (outlier.min_health_percent, cluster.common_lb_config.as_mut()) {

@@ -56,7 +56,7 @@ fn forward(
     let mut action = RouteAction {
         timeout: Some(timeout),
         max_grpc_timeout: Some(timeout),
-        retry_policy: retry::policy(binding.context.shape, rule.retries.as_ref()),
+        retry_policy: retry::policy(rule.retries.as_ref()),
         request_mirror_policies: mirrors(binding, rule),
         host_rewrite_specifier: authority.map(HostRewriteSpecifier::HostRewriteLiteral),
         ..Default::default()

@@ -1,7 +1,6 @@
 //! TCP and TLS routes of a VirtualService.
 //!
-//! Source: Istio `pilot/pkg/networking/core/networkfilter.go`, `tls.go`. A condition on destination subnets never
-//! holds: listeners here have one address. The snapshot says so.
+//! Source: Istio `pilot/pkg/networking/core/networkfilter.go`, `tls.go`.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +13,7 @@ use crate::route::{Binding, Source, destination_cluster};
 
 /// The destination of the first TCP route that holds; `None` when there is none, or none with weight.
 pub(crate) fn tcp(binding: &Binding<'_>) -> Option<ClusterSpecifier> {
-    let holds = |m: &L4MatchAttributes| m.destination_subnets.is_empty() && binding.admits(&source_of_tcp(m));
+    let holds = |m: &L4MatchAttributes| binding.admits(&source_of_tcp(m));
     let mut routes = binding.virtual_service.spec().tcp.iter();
     let route = routes.find(|r| r.matches.is_empty() || r.matches.iter().any(holds))?;
     weighted(binding, &route.route)
@@ -27,7 +26,7 @@ pub(crate) fn tls(binding: &Binding<'_>) -> Vec<(Vec<String>, ClusterSpecifier)>
     let mut taken: BTreeSet<&String> = BTreeSet::new();
     let mut chosen = Vec::new();
     for (condition, destinations) in conditions {
-        let holds = condition.destination_subnets.is_empty() && binding.admits(&source_of_tls(condition));
+        let holds = binding.admits(&source_of_tls(condition));
         let Some(destination) = weighted(binding, destinations).filter(|_| holds) else { continue };
         let names: Vec<String> = condition.sni_hosts.iter().filter(|n| taken.insert(n)).cloned().collect();
         if !names.is_empty() {

@@ -4,27 +4,22 @@
 //! reached nobody, on another host than those tried.
 
 use meltemi_api::istio::HttpRetry;
-use meltemi_envoy::Any;
 use meltemi_envoy::config::route::v3::RetryPolicy;
 use meltemi_envoy::config::route::v3::retry_policy::{
-    RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
+    RetryBackOff, RetryHostPredicate, retry_host_predicate,
 };
 use meltemi_envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
-use meltemi_envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 
 use crate::message::{duration, packed};
-use crate::shape::{PREVIOUS_PRIORITIES, ProxyShape};
 
 const DEFAULT_ATTEMPTS: u32 = 2;
 const DEFAULT_RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
 const BY_STATUS_CODE: &str = "retriable-status-codes";
 /// How often another host is looked for before the same one is taken again.
 const HOST_SELECTION_ATTEMPTS: i64 = 5;
-/// After how many attempts the priorities are looked at anew.
-const PRIORITY_UPDATE_FREQUENCY: i32 = 2;
 
 /// The policy of an outbound route; `None` when it forbids retries.
-pub(super) fn policy(shape: &ProxyShape, retries: Option<&HttpRetry>) -> Option<RetryPolicy> {
+pub(super) fn policy(retries: Option<&HttpRetry>) -> Option<RetryPolicy> {
     let Some(retries) = retries else { return Some(mesh_default()) };
     let attempts = u32::try_from(retries.attempts.unwrap_or(0)).unwrap_or(0);
     if attempts == 0 {
@@ -40,9 +35,6 @@ pub(super) fn policy(shape: &ProxyShape, retries: Option<&HttpRetry>) -> Option<
     };
     if let Some(on) = retries.retry_on.as_deref().filter(|on| !on.trim().is_empty()) {
         (policy.retry_on, policy.retriable_status_codes) = conditions(on);
-    }
-    if retries.retry_remote_localities == Some(true) && shape.has_extension(PREVIOUS_PRIORITIES) {
-        policy.retry_priority = Some(previous_priorities());
     }
     if retries.retry_ignore_previous_hosts == Some(false) {
         policy.retry_host_predicate.clear();
@@ -91,27 +83,9 @@ fn conditions(retry_on: &str) -> (String, Vec<u32>) {
     (names.join(","), codes)
 }
 
-fn previous_priorities() -> RetryPriority {
-    let config = PreviousPrioritiesConfig { update_frequency: PRIORITY_UPDATE_FREQUENCY };
-    RetryPriority {
-        name: PREVIOUS_PRIORITIES.to_owned(),
-        config_type: Some(retry_priority::ConfigType::TypedConfig(Any::pack(&config))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::Role;
-
-    fn shape(extensions: &[&str]) -> ProxyShape {
-        ProxyShape {
-            role: Role::Router { bind: [0, 0, 0, 0].into() },
-            namespace: "default".into(),
-            labels: Default::default(),
-            extensions: extensions.iter().map(|e| (*e).to_owned()).collect(),
-        }
-    }
 
     #[test]
     fn status_codes_bring_their_condition() {
@@ -123,17 +97,7 @@ mod tests {
     #[test]
     fn zero_attempts_forbid_retries() {
         let none = HttpRetry { attempts: Some(0), ..Default::default() };
-        assert_eq!(policy(&shape(&[]), Some(&none)), None);
-        assert_eq!(policy(&shape(&[]), None).and_then(|p| p.num_retries), Some(DEFAULT_ATTEMPTS));
-    }
-
-    #[test]
-    fn a_proxy_without_the_extension_is_not_sent_it() {
-        let remote =
-            HttpRetry { attempts: Some(1), retry_remote_localities: Some(true), ..Default::default() };
-        let sent = |extensions: &[&str]| {
-            policy(&shape(extensions), Some(&remote)).is_some_and(|p| p.retry_priority.is_some())
-        };
-        assert!(sent(&[PREVIOUS_PRIORITIES]) && !sent(&[]));
+        assert_eq!(policy(Some(&none)), None);
+        assert_eq!(policy(None).and_then(|p| p.num_retries), Some(DEFAULT_ATTEMPTS));
     }
 }

@@ -1,0 +1,195 @@
+//! The agreement between the planes: what the API accepts can be translated, and what translation sends, our own proxy
+//! takes. An accepted field that ends in a refused update would leave the user with a mesh that stands still.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use meltemi_api::{Kind, Object, Severity, codes};
+use meltemi_compile::Rejection;
+use meltemi_e2e::peers;
+use meltemi_envoy::config::cluster::v3::Cluster;
+use meltemi_envoy::config::endpoint::v3::ClusterLoadAssignment;
+use meltemi_envoy::config::listener::v3::Listener;
+use meltemi_envoy::config::route::v3::RouteConfiguration;
+use meltemi_envoy::json::Codec;
+use meltemi_snapshot::{Inputs, Snapshot};
+use meltemi_translate::{Options, ProxyShape, Resources, translate};
+use serde_json::{Value, json};
+
+const SIDECAR: &str = "
+id: sidecar~127.1.2.2~client-0.default~default.svc.cluster.local
+metadata: {NAMESPACE: default, INSTANCE_IPS: 127.1.2.2, INTERCEPTION_MODE: NONE, HTTP_PROXY_PORT: '15002', LABELS: {app: client}}
+extensions: [{name: istio.stats}]";
+const GATEWAY: &str = "
+id: router~127.1.2.9~gateway-0.default~default.svc.cluster.local
+metadata: {NAMESPACE: default, MELTEMI_GATEWAY_BIND: 127.0.0.1, LABELS: {istio: ingressgateway}}
+extensions: [{name: istio.stats}]";
+
+/// The kinds whose fields become resources.
+const KINDS: &[Kind] =
+    &[Kind::VirtualService, Kind::DestinationRule, Kind::Gateway, Kind::ServiceEntry, Kind::Sidecar];
+
+/// Fields that the API reads and that mean nothing by its own documentation.
+const MEANINGLESS: &[&str] = &["port.targetPort"];
+
+/// The sound objects of a text.
+fn objects(text: &str) -> Vec<Arc<Object>> {
+    let (objects, diagnostics) = meltemi_api::parse(text, &"input.yaml".into());
+    let broken: Vec<_> = diagnostics.iter().filter(|d| d.severity > Severity::Info).collect();
+    assert!(broken.is_empty(), "the fixture is broken: {broken:#?}");
+    objects.into_iter().map(Arc::new).collect()
+}
+
+fn shape(node: &str) -> ProxyShape {
+    ProxyShape::from_node(&Codec::new().parse(node).unwrap()).unwrap()
+}
+
+/// What our proxy says against the resources.
+fn rejections(resources: &Resources) -> Vec<Rejection> {
+    let mut found = Vec::new();
+    for resource in &resources.clusters {
+        found.extend(meltemi_compile::cluster(&resource.body.unpack::<Cluster>().unwrap()).err());
+    }
+    for resource in &resources.endpoints {
+        let message = resource.body.unpack::<ClusterLoadAssignment>().unwrap();
+        found.extend(meltemi_compile::endpoints(&message).err());
+    }
+    for resource in &resources.listeners {
+        found.extend(meltemi_compile::listener(&resource.body.unpack::<Listener>().unwrap()).err());
+    }
+    for resource in &resources.routes {
+        let message = resource.body.unpack::<RouteConfiguration>().unwrap();
+        found.extend(meltemi_compile::route_table(&message).err());
+    }
+    found.into_iter().flatten().collect()
+}
+
+/// Translates for each node and lets the proxy judge.
+fn assert_taken(what: &str, objects: Vec<Arc<Object>>, shapes: &[ProxyShape]) {
+    let (snapshot, _) = Snapshot::build(&Inputs { objects });
+    let options = Options { access_log_file: Some("/dev/stdout".to_owned()) };
+    for shape in shapes {
+        let resources = translate(&snapshot, shape, &options);
+        assert!(!resources.clusters.is_empty(), "{what}: nothing was translated");
+        let refused = rejections(&resources);
+        assert!(refused.is_empty(), "{what}: {refused:#?}");
+    }
+}
+
+fn yaml_files(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            text += "---\n";
+            text += &fs::read_to_string(path).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn the_proxy_takes_every_case_of_translation() {
+    let root = peers::repository().join("crates/translate/testdata");
+    let mut cases = 0;
+    for entry in fs::read_dir(root).unwrap() {
+        let case = entry.unwrap().path();
+        let read = |name: &str| fs::read_to_string(case.join(name)).unwrap();
+        let (objects, _) = meltemi_api::parse(&read("input.yaml"), &"input.yaml".into());
+        let shapes = [shape(&read("node.yaml")), shape(SIDECAR), shape(GATEWAY)];
+        assert_taken(&case.display().to_string(), objects.into_iter().map(Arc::new).collect(), &shapes);
+        cases += 1;
+    }
+    assert!(cases >= 10, "only {cases} cases");
+}
+
+#[test]
+fn the_proxy_takes_the_shop() {
+    let frontend = SIDECAR.replace("{app: client}", "{app: frontend, version: v1}");
+    let shapes = [shape(&frontend), shape(SIDECAR), shape(GATEWAY)];
+    assert_taken("examples/shop", objects(&yaml_files(&peers::repository().join("examples/shop"))), &shapes);
+}
+
+fn everything() -> Vec<Arc<Object>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/agreement/everything.yaml");
+    objects(&fs::read_to_string(path).unwrap())
+}
+
+#[test]
+fn the_proxy_takes_every_accepted_field() {
+    assert_taken("everything.yaml", everything(), &[shape(SIDECAR), shape(GATEWAY)]);
+}
+
+/// Keeps `everything.yaml` honest: a field that the API begins to accept has to appear in it.
+#[test]
+fn everything_has_every_accepted_field() {
+    let objects = everything();
+    let fields = fs::read_to_string(peers::repository().join("crates/api/testdata/crd-fields.txt")).unwrap();
+    let mut kind = None;
+    let (mut accepted, mut absent) = (0, Vec::new());
+    for line in fields.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            kind = heading.split(' ').next().and_then(|name| name.parse::<Kind>().ok());
+            continue;
+        }
+        let Some(kind) = kind.filter(|kind| KINDS.contains(kind)) else { continue };
+        let (path, syntax) = line.split_once(' ').unwrap_or((line, ""));
+        let is_meaningless = kind != Kind::ServiceEntry && MEANINGLESS.iter().any(|m| path.ends_with(m));
+        if is_meaningless || !is_accepted(kind, path, syntax) {
+            continue;
+        }
+        accepted += 1;
+        let mut of_kind = objects.iter().filter(|object| object.kind() == kind);
+        if !of_kind.any(|object| has(&object.spec.to_json(), &steps(path))) {
+            absent.push(format!("{kind} {path}"));
+        }
+    }
+    assert!(absent.is_empty(), "accepted, but not in everything.yaml: {absent:#?}");
+    assert!(accepted > 150, "only {accepted} fields");
+}
+
+/// Whether the API has something else to say of a field than that it does not support it.
+fn is_accepted(kind: Kind, path: &str, syntax: &str) -> bool {
+    let choices = syntax.trim_start_matches('{').trim_end_matches('}');
+    let leaf = if choices.contains('|') { choices.split('|').next().unwrap_or_default() } else { "x" };
+    let spec = steps(path).iter().rev().fold(json!(leaf), |below, step| match *step {
+        "[]" => json!([below]),
+        "{}" => json!({ "key": below }),
+        key => json!({ key: below }),
+    });
+    let object = json!({
+        "apiVersion": kind.api_version(),
+        "kind": kind,
+        "metadata": { "name": "a" },
+        "spec": spec,
+    });
+    let (_, diagnostics) = meltemi_api::parse(&object.to_string(), &"field.json".into());
+    let refusals =
+        [&codes::UNKNOWN_FIELD, &codes::UNSUPPORTED_FIELD, &codes::UNSUPPORTED_VALUE, &codes::NO_EFFECT_YET];
+    !diagnostics.iter().any(|diagnostic| refusals.iter().any(|code| code.id == diagnostic.code))
+}
+
+/// `http[].headers{}.exact` as `http`, `[]`, `headers`, `{}`, `exact`.
+fn steps(path: &str) -> Vec<&str> {
+    let mut steps = Vec::new();
+    for part in path.split('.') {
+        let key = part.trim_end_matches(['[', ']', '{', '}']);
+        steps.push(key);
+        match &part[key.len()..] {
+            "" => {}
+            suffix => steps.push(suffix),
+        }
+    }
+    steps
+}
+
+fn has(value: &Value, steps: &[&str]) -> bool {
+    let Some((step, rest)) = steps.split_first() else { return true };
+    match (*step, value) {
+        ("[]", Value::Array(items)) => items.iter().any(|item| has(item, rest)),
+        ("{}", Value::Object(entries)) => entries.values().any(|entry| has(entry, rest)),
+        (key, Value::Object(entries)) => entries.get(key).is_some_and(|entry| has(entry, rest)),
+        _ => false,
+    }
+}
