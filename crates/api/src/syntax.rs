@@ -10,8 +10,8 @@ mod text;
 mod time;
 
 pub(crate) use host::{
-    bind, cluster_ip, default_endpoint, destination_host, egress_host, host, ip_or_cidr,
-    namespaced_host, workload_address,
+    bind, cluster_ip, default_endpoint, destination_host, egress_host, host, ip_or_cidr, namespaced_host,
+    workload_address,
 };
 pub(crate) use number::{
     at_least_one, not_negative, percent, port, redirect_code, response_status, weight, whole_percent,

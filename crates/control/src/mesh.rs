@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use meltemi_api::{Change, Diagnostic};
+use meltemi_api::{Change, Diagnostic, ObjectId};
 use meltemi_runtime::task;
 use meltemi_snapshot::Snapshot;
 use meltemi_sources::files::Batch;
@@ -39,7 +39,8 @@ impl Generation {
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) diagnostics: Vec<Diagnostic>,
-    pub(crate) sources: BTreeMap<Arc<str>, Arc<str>>,
+    /// For each of the diagnostics the text that its location is a place in; absent where there is none.
+    pub(crate) texts: Vec<Option<Arc<str>>>,
     /// Whether the current state is kept out of force because of an error (`--strict`).
     pub(crate) is_refused: bool,
 }
@@ -57,6 +58,7 @@ pub(crate) struct Mesh {
     of_sources: Vec<Diagnostic>,
     of_snapshot: Vec<Diagnostic>,
     sources: BTreeMap<Arc<str>, Arc<str>>,
+    outdated: BTreeMap<ObjectId, Arc<str>>,
 }
 
 /// What follows from a batch.
@@ -76,6 +78,7 @@ impl Mesh {
             of_sources: Vec::new(),
             of_snapshot: Vec::new(),
             sources: BTreeMap::new(),
+            outdated: BTreeMap::new(),
         }
     }
 
@@ -90,14 +93,27 @@ impl Mesh {
         }
         self.of_sources = batch.diagnostics;
         self.sources = batch.sources;
-        let diagnostics: Vec<_> = self.of_sources.iter().chain(&self.of_snapshot).cloned().collect();
-        let is_refused = self.is_strict && diagnostics.iter().any(Diagnostic::is_error);
-        let generation = (self.is_ahead && self.is_synced && !is_refused).then(|| {
+        self.outdated = batch.outdated;
+        let findings = self.findings();
+        let generation = (self.is_ahead && self.is_synced && !findings.is_refused).then(|| {
             self.number += 1;
             self.is_ahead = false;
             Generation { number: self.number, snapshot: self.snapshot.clone(), began }
         });
-        Turn { generation, findings: Findings { diagnostics, sources: self.sources.clone(), is_refused } }
+        Turn { generation, findings }
+    }
+
+    fn findings(&self) -> Findings {
+        let diagnostics: Vec<_> = self.of_sources.iter().chain(&self.of_snapshot).cloned().collect();
+        let now = |diagnostic: &Diagnostic| self.sources.get(&diagnostic.location.as_ref()?.file).cloned();
+        // The snapshot speaks of versions in force, which a broken edit does not displace.
+        let in_force = |diagnostic: &Diagnostic| {
+            let outdated = diagnostic.object.as_ref().and_then(|id| self.outdated.get(id).cloned());
+            outdated.or_else(|| now(diagnostic))
+        };
+        let texts = self.of_sources.iter().map(now).chain(self.of_snapshot.iter().map(in_force)).collect();
+        let is_refused = self.is_strict && diagnostics.iter().any(Diagnostic::is_error);
+        Findings { diagnostics, texts, is_refused }
     }
 }
 
@@ -157,6 +173,7 @@ async fn gather(batches: &mut mpsc::Receiver<Batch>) -> Option<(Batch, Instant)>
                 gathered.changes.extend(next.changes);
                 gathered.diagnostics = next.diagnostics;
                 gathered.sources = next.sources;
+                gathered.outdated = next.outdated;
             }
             Ok(None) | Err(_) => return Some((gathered, began.into_std())),
         }

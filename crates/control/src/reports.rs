@@ -165,11 +165,11 @@ impl Ledger {
     fn findings(&mut self, findings: &Findings) -> String {
         let mut text = String::new();
         let mut current = BTreeSet::new();
-        for diagnostic in &findings.diagnostics {
+        for (index, diagnostic) in findings.diagnostics.iter().enumerate() {
             let key = Key::of(diagnostic);
             if !self.findings.contains(&key) && !current.contains(&key) {
-                let source = diagnostic.location.as_ref().and_then(|place| findings.sources.get(&place.file));
-                text += &render(diagnostic, source.map_or("", |source| source), self.color);
+                let source = findings.texts.get(index).and_then(Option::as_deref);
+                text += &render(diagnostic, source.unwrap_or_default(), self.color);
                 text += "\n\n";
             }
             current.insert(key);

@@ -103,7 +103,11 @@ fn measure(dir: &Path, backend_port: u16) -> anyhow::Result<Results> {
     for round in 0..ROUNDS {
         for (name, proxy) in &proxies {
             for http2 in [false, true] {
-                eprintln!("round {} of {ROUNDS}: {name}, HTTP/{}", round + 1, if http2 { "2" } else { "1.1" });
+                eprintln!(
+                    "round {} of {ROUNDS}: {name}, HTTP/{}",
+                    round + 1,
+                    if http2 { "2" } else { "1.1" }
+                );
                 let running = runtime.block_on(run(proxy, dir, backend_port))?;
                 let sample = runtime.block_on(sample(&running, http2))?;
                 let table = if http2 { &mut results.http2 } else { &mut results.http1 };
@@ -130,7 +134,8 @@ async fn run(proxy: &Proxy, dir: &Path, backend_port: u16) -> anyhow::Result<Run
     std::fs::write(&bootstrap, text)?;
     let _stale = std::fs::remove_file(dir.join("admin-address"));
     let running = start(proxy, &bootstrap, dir).await?;
-    let pin = Command::new("taskset").args(["-a", "-c", "-p", "0", &running.process.pid().to_string()]).output()?;
+    let pin =
+        Command::new("taskset").args(["-a", "-c", "-p", "0", &running.process.pid().to_string()]).output()?;
     anyhow::ensure!(pin.status.success(), "taskset: {}", String::from_utf8_lossy(&pin.stderr));
     Ok(running)
 }
@@ -186,8 +191,14 @@ fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
 /// CPU time of the whole machine that was not idle.
 fn busy_seconds() -> anyhow::Result<f64> {
     let text = std::fs::read_to_string("/proc/stat")?;
-    let fields: Vec<f64> =
-        text.lines().next().context("cpu line")?.split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    let fields: Vec<f64> = text
+        .lines()
+        .next()
+        .context("cpu line")?
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|f| f.parse().ok())
+        .collect();
     let idle = fields.get(3).copied().unwrap_or_default() + fields.get(4).copied().unwrap_or_default();
     Ok((fields.iter().take(8).sum::<f64>() - idle) / 100.0)
 }
@@ -241,7 +252,12 @@ fn table(results: &Results) -> anyhow::Result<String> {
             ("foreign CPU share", |s| s.foreign_cpu),
         ];
         for (column, of) in columns {
-            row(&mut text, &format!("{name}: {column}"), median(&samples["envoy"], of), median(&samples["meltemi"], of))?;
+            row(
+                &mut text,
+                &format!("{name}: {column}"),
+                median(&samples["envoy"], of),
+                median(&samples["meltemi"], of),
+            )?;
         }
     }
     let (envoy, ours) = (&results.memory["envoy"], &results.memory["meltemi"]);

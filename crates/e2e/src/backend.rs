@@ -113,7 +113,10 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 /// `x-status`, `x-delay-ms`, `x-response-header: name=value`, `x-size` (bytes of body), `x-abort` (close before
 /// the response), and `x-fail-first: KEY:N:STATUS` (the first N requests with this key get STATUS, or are
 /// aborted when it is 0).
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+async fn answer(
+    state: Arc<State>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, std::io::Error> {
     if !state.remembers {
         return Ok(Response::new(Full::new(Bytes::from_static(&[b'x'; 1024]))));
     }
@@ -137,7 +140,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     };
     let mut response = Response::new(Full::new(content));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert("x-backend", HeaderValue::from_str(&state.name).expect("a name is a token"));
+    response
+        .headers_mut()
+        .insert("x-backend", HeaderValue::from_str(&state.name).expect("a name is a token"));
     if let Some((name, value)) = text("x-response-header").as_deref().and_then(|v| v.split_once('=')) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
             response.headers_mut().insert(name, value);
@@ -192,4 +197,3 @@ pub fn short(body: &[u8]) -> String {
 pub fn dead_port() -> std::io::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
-

@@ -23,8 +23,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(15);
 pub async fn http1(address: SocketAddr, request: Request<Bytes>) -> anyhow::Result<Answer> {
     let call = async {
         let stream = tokio::net::TcpStream::connect(address).await.context("connect")?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         whole(sender.send_request(request.map(Full::new)).await?).await
     };

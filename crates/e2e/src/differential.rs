@@ -219,7 +219,8 @@ impl Case {
     }
 
     fn read(dir: PathBuf) -> anyhow::Result<Case> {
-        let text = std::fs::read_to_string(dir.join("calls.yaml")).with_context(|| dir.display().to_string())?;
+        let text =
+            std::fs::read_to_string(dir.join("calls.yaml")).with_context(|| dir.display().to_string())?;
         let calls = serde_saphyr::from_str(&text).with_context(|| dir.display().to_string())?;
         Ok(Case { dir, calls })
     }
@@ -280,7 +281,8 @@ impl Case {
         let log = dir.path().join("access.log");
         let bootstrap = dir.path().join("bootstrap.yaml");
         std::fs::write(&bootstrap, self.filled_in(&ports, &log)?)?;
-        let running = start(proxy, &bootstrap, dir.path()).await.with_context(|| self.dir.display().to_string())?;
+        let running =
+            start(proxy, &bootstrap, dir.path()).await.with_context(|| self.dir.display().to_string())?;
         ports.extend(running.listeners.iter().map(|(name, at)| (format!("listener {name}"), at.port())));
         let mask = Mask { ports, own_address: own_address() };
         let mut calls = Vec::new();
@@ -311,7 +313,8 @@ impl Case {
             Outcome { name: call.name.clone(), answers: vec![], raw: None, upstream: vec![], seen: vec![] };
         if let Some(raw) = &call.raw {
             let raw = raw.clone();
-            outcome.raw = Some(tokio::task::spawn_blocking(move || client::raw(address, raw.as_bytes())).await??);
+            outcome.raw =
+                Some(tokio::task::spawn_blocking(move || client::raw(address, raw.as_bytes())).await??);
         }
         for _ in 0..call.repeat.unwrap_or(usize::from(call.raw.is_none())) {
             outcome.answers.push(answer(call, address, mask).await?);
@@ -367,8 +370,11 @@ async fn answer(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result
     }
     let body = if call.body_size > 0 { "b".repeat(call.body_size) } else { call.body.clone() };
     let request = request.body(Bytes::from(body)).with_context(|| call.name.clone())?;
-    let result =
-        if call.http2 { client::http2(address, request).await } else { client::http1(address, request).await };
+    let result = if call.http2 {
+        client::http2(address, request).await
+    } else {
+        client::http1(address, request).await
+    };
     let Ok(response) = result else { return Ok(Answer { status: 0, headers: vec![], body: String::new() }) };
     let mut headers: Vec<(String, String)> = response
         .headers()

@@ -160,7 +160,8 @@ fn members(mark: &str, except: i32) -> Vec<Member> {
 fn member(pid: i32, wanted: &str) -> Option<Member> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     environment.split(|byte| *byte == 0).find(|entry| *entry == wanted.as_bytes())?;
-    let command = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?).replace('\0', " ");
+    let command =
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?).replace('\0', " ");
     // A process that has ended but is not reaped yet has no command line any more.
     (!command.is_empty()).then_some(Member { pid, command })
 }
@@ -226,14 +227,19 @@ impl Report {
 
     /// Requests that did not end with a 2xx.
     pub fn failed(&self) -> u64 {
-        let good = |(status, count): (&String, &Value)| status.starts_with('2').then(|| count.as_u64()).flatten();
+        let good =
+            |(status, count): (&String, &Value)| status.starts_with('2').then(|| count.as_u64()).flatten();
         let good: u64 = self.map("statuses").iter().filter_map(good).sum();
         self.completed() - good + self.map("failures").values().filter_map(Value::as_u64).sum::<u64>()
     }
 
     /// Responses whose versions contain `word`.
     pub fn versions_with(&self, word: &str) -> u64 {
-        self.map("versions").iter().filter(|(name, _)| name.contains(word)).filter_map(|(_, n)| n.as_u64()).sum()
+        self.map("versions")
+            .iter()
+            .filter(|(name, _)| name.contains(word))
+            .filter_map(|(_, n)| n.as_u64())
+            .sum()
     }
 
     fn map(&self, key: &str) -> serde_json::Map<String, Value> {

@@ -74,7 +74,11 @@ impl Drop for Process {
 ///
 /// # Errors
 /// With `what` when it gave none within the deadline.
-pub async fn until<T>(what: &str, deadline: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> anyhow::Result<T> {
+pub async fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> anyhow::Result<T> {
     let end = Instant::now() + deadline;
     loop {
         if let Some(answer) = probe().await {

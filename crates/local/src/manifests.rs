@@ -25,8 +25,8 @@ pub(crate) struct Manifests {
 #[derive(Debug, Clone)]
 struct Manifest {
     stamp: Stamp,
-    text: Arc<str>,
-    objects: Vec<Arc<Object>>,
+    /// Each with the text that it was parsed from, which is not the file's any more when a later version is broken.
+    objects: Vec<(Arc<Object>, Arc<str>)>,
 }
 
 /// Changes when the file does. The inode catches a replacement of the same size within a clock tick.
@@ -64,17 +64,18 @@ impl Manifests {
     /// Every object; of two with the same identity, the one in the first file by name.
     pub(crate) fn objects(&self) -> Vec<Arc<Object>> {
         let mut by_id: BTreeMap<&ObjectId, &Arc<Object>> = BTreeMap::new();
-        for object in self.files.values().flat_map(|file| &file.objects) {
+        for (object, _) in self.files.values().flat_map(|file| &file.objects) {
             by_id.entry(&object.id).or_insert(object);
         }
         by_id.into_values().cloned().collect()
     }
 
-    /// The finding as people read it, with an excerpt of its file.
+    /// The finding about an object as people read it, with an excerpt of what the object was read from.
     pub(crate) fn render(&self, diagnostic: &Diagnostic, color: bool) -> String {
         let file = diagnostic.location.as_ref().map(|location| PathBuf::from(&*location.file));
-        let text = file.and_then(|file| self.files.get(&file)).map_or("", |file| &file.text);
-        meltemi_api::render(diagnostic, text, color)
+        let objects = file.and_then(|file| self.files.get(&file)).map_or(&[][..], |file| &file.objects);
+        let text = objects.iter().find(|(object, _)| Some(&object.id) == diagnostic.object.as_ref());
+        meltemi_api::render(diagnostic, text.map_or("", |(_, text)| text), color)
     }
 }
 
@@ -82,18 +83,20 @@ impl Manifests {
 /// good version.
 fn read(path: &Path, stamp: Stamp, text: String, known: Option<&Manifest>) -> Manifest {
     let (objects, diagnostics) = parse(&text, &Arc::from(&*path.to_string_lossy()));
-    let mut objects: Vec<Arc<Object>> = objects.into_iter().map(Arc::new).collect();
+    let text: Arc<str> = text.into();
+    let mut objects: Vec<_> =
+        objects.into_iter().map(|object| (Arc::new(object), Arc::clone(&text))).collect();
     let is_unreadable = diagnostics.iter().any(|finding| finding.is_error() && finding.object.is_none());
     let is_broken = |id: &ObjectId| {
         diagnostics.iter().any(|finding| finding.is_error() && finding.object.as_ref() == Some(id))
     };
     for last in known.map_or(&[][..], |known| &known.objects) {
-        let is_present = objects.iter().any(|object| object.id == last.id);
-        if !is_present && (is_unreadable || is_broken(&last.id)) {
-            objects.push(Arc::clone(last));
+        let is_present = objects.iter().any(|(object, _)| object.id == last.0.id);
+        if !is_present && (is_unreadable || is_broken(&last.0.id)) {
+            objects.push(last.clone());
         }
     }
-    Manifest { stamp, text: text.into(), objects }
+    Manifest { stamp, objects }
 }
 
 fn list(path: &Path, depth: usize, found: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
@@ -184,5 +187,20 @@ mod tests {
         fs::write(&path, both.replacen("port: 80", "port: 99999", 1)).unwrap();
         assert!(manifests.refresh().unwrap());
         assert_eq!(names(&manifests), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_finding_is_shown_in_the_text_that_its_object_was_read_from() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("a.yaml");
+        fs::write(&path, SERVICE.replace("NAME", "a")).unwrap();
+        let mut manifests = Manifests::new(path.clone());
+        manifests.refresh().unwrap();
+        fs::write(&path, format!("# shifts everything\n{}", SERVICE.replace("NAME", "a").replace("80", "99999"))).unwrap();
+        manifests.refresh().unwrap();
+        let finding = Diagnostic::new(&meltemi_api::codes::NO_COMMAND, "wrong")
+            .at(&manifests.objects()[0], "spec.ports[0].port");
+        let text = manifests.render(&finding, false);
+        assert!(text.contains("port: 80") && !text.contains("99999"), "{text}");
     }
 }

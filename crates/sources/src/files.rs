@@ -13,7 +13,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use meltemi_api::{Change, Diagnostic};
+use meltemi_api::{Change, Diagnostic, ObjectId};
 
 pub use watch::{Watch, watch};
 
@@ -32,6 +32,9 @@ pub struct Batch {
     pub diagnostics: Vec<Diagnostic>,
     /// The texts as they are now, by the names that locations use, for rendering.
     pub sources: BTreeMap<Arc<str>, Arc<str>>,
+    /// Objects in force in a version that their file no longer has, with the text of that version: findings about
+    /// objects in force are places in it.
+    pub outdated: BTreeMap<ObjectId, Arc<str>>,
 }
 
 /// Reads files and directories once.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meltemi_api::{ObjectId, parse};
+use meltemi_api::parse;
 use meltemi_sources::files::SOURCE;
 
 use super::*;
@@ -59,6 +59,29 @@ fn strict_waits_for_the_end_of_all_errors() {
     let generation = mended.generation.expect("no error is left");
     assert_eq!((generation.number, generation.snapshot.objects().count()), (1, 1));
     assert!(!mended.findings.is_refused);
+}
+
+#[test]
+fn findings_are_shown_in_the_text_that_they_are_about() {
+    let file: Arc<str> = "a.yaml".into();
+    let good = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: nobody}\n";
+    let bad: Arc<str> = "spec: {\n".into();
+    let (objects, _) = parse(good, &file);
+    let id = objects[0].id.clone();
+    let mut changes: Vec<_> = objects.into_iter().map(|object| Change::Put(Arc::new(object))).collect();
+    changes.push(synced());
+    let batch = Batch {
+        changes,
+        diagnostics: parse(&bad, &file).1,
+        sources: [(Arc::clone(&file), Arc::clone(&bad))].into(),
+        outdated: [(id, good.into())].into(),
+    };
+    let findings = Mesh::new(false).turn(batch, Instant::now()).findings;
+    let codes: Vec<_> = findings.diagnostics.iter().map(|diagnostic| diagnostic.code).collect();
+    assert_eq!(codes, ["MEL0101", "MEL0210"]);
+    assert_eq!(findings.texts, [Some(bad), Some(good.into())]);
+    let span = findings.diagnostics[1].location.as_ref().expect("a place").span;
+    assert_eq!(&good[span.start..span.end], "nobody");
 }
 
 #[tokio::test(start_paused = true)]

@@ -121,6 +121,60 @@ fn the_proxy_takes_every_accepted_field() {
     assert_taken("everything.yaml", everything(), &[shape(SIDECAR), shape(GATEWAY)]);
 }
 
+/// Routes with values at the edge of what has a meaning.
+const ODD_ROUTES: &[&str] = &[
+    "{rewrite: {uriRegexRewrite: {match: /a, rewrite: '\\5'}}, route: [{destination: {host: a}}]}",
+    "{rewrite: {uriRegexRewrite: {match: '(', rewrite: /a}}, route: [{destination: {host: a}}]}",
+    "{rewrite: {authority: 'a b'}, route: [{destination: {host: a}}]}",
+    "{rewrite: {authority: \"a\\nb\"}, route: [{destination: {host: a}}]}",
+    "{rewrite: {uri: \"/a\\nb\"}, route: [{destination: {host: a}}]}",
+    "{redirect: {uri: \"/a\\nb\"}}",
+    "{redirect: {prefixRewrite: \"/a\\rb\"}}",
+    "{redirect: {authority: \"a\\nb\"}}",
+    "{directResponse: {status: 101}}",
+    "{directResponse: {status: 600}}",
+    "{match: [{uri: {regex: '(?=a)'}}], directResponse: {status: 200}}",
+    "{match: [{uri: {prefix: ''}}], directResponse: {status: 200}}",
+    "{match: [{uri: {exact: '/a?b'}}], directResponse: {status: 200}}",
+    "{match: [{uri: {exact: ''}}], directResponse: {status: 200}}",
+    "{match: [{headers: {x-a: {prefix: ''}}, queryParams: {q: {prefix: ''}}}], directResponse: {status: 200}}",
+    "{match: [{method: {prefix: ''}, authority: {exact: ''}}], directResponse: {status: 200}}",
+    "{headers: {request: {set: {x-a: '100%'}}}, directResponse: {status: 200}}",
+    "{headers: {request: {set: {x-a: '%NO_SUCH_THING%'}}}, directResponse: {status: 200}}",
+    "{headers: {response: {add: {x-a: '%REQ(x-b)%'}}}, directResponse: {status: 200}}",
+    "{headers: {request: {set: {x-a: ''}}}, directResponse: {status: 200}}",
+    "{headers: {request: {set: {host: 'a b'}}}, route: [{destination: {host: a}}]}",
+    "{headers: {request: {remove: [host, ':path']}}, route: [{destination: {host: a}}]}",
+    "{headers: {request: {set: {':authority': x}}}, route: [{destination: {host: a}}]}",
+    "{retries: {attempts: 1, retryOn: 'no-such-thing'}, route: [{destination: {host: a}}]}",
+    "{retries: {attempts: 1, retryOn: 'retriable-headers,envoy-ratelimited'}, route: [{destination: {host: a}}]}",
+    "{retries: {attempts: 1, retryOn: '999'}, route: [{destination: {host: a}}]}",
+    "{retries: {attempts: 1, backoff: 1us}, route: [{destination: {host: a}}]}",
+    "{timeout: 1000000h, route: [{destination: {host: a}}]}",
+    "{route: [{destination: {host: a}, weight: 2000000000}, {destination: {host: b}, weight: 2000000000}]}",
+];
+
+/// A value that means nothing is told to its author, not to the proxies.
+#[test]
+fn an_odd_value_is_refused_by_the_api_or_taken_by_the_proxy() {
+    let long = "x".repeat(100_000);
+    let long = format!("{{directResponse: {{status: 200, body: {{string: {long}}}}}}}");
+    let mut refused = Vec::new();
+    for route in ODD_ROUTES.iter().copied().chain([long.as_str()]) {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a.example.com]\n  \
+             gateways: [mesh, edge]\n  http:\n  - {route}\n---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: \
+             {{name: edge}}\nspec: {{servers: [{{port: {{number: 80, protocol: HTTP, name: http}}, hosts: ['*']}}]}}\n"
+        );
+        let (objects, _) = meltemi_api::parse(&text, &"odd.yaml".into());
+        let (snapshot, _) = Snapshot::build(&Inputs { objects: objects.into_iter().map(Arc::new).collect() });
+        let resources = translate(&snapshot, &shape(GATEWAY), &Options::default());
+        refused
+            .extend(rejections(&resources).into_iter().map(|rejection| format!("{route:.200} {rejection}")));
+    }
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
 /// Keeps `everything.yaml` honest: a field that the API begins to accept has to appear in it.
 #[test]
 fn everything_has_every_accepted_field() {

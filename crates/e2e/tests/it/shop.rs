@@ -41,7 +41,8 @@ async fn shop_splits_routes_by_user_redirects_and_rewrites() {
     let moved = client::get(mesh.gateway, "localhost", "/old-shop").await.expect("an answer");
     assert_eq!(moved.status(), 302);
     assert!(moved.headers()["location"].to_str().expect("text").ends_with(RECOMMENDATION), "{moved:?}");
-    let rewritten = client::get(mesh.gateway, "localhost", "/shop/product-recommendation").await.expect("an answer");
+    let rewritten =
+        client::get(mesh.gateway, "localhost", "/shop/product-recommendation").await.expect("an answer");
     assert_eq!(rewritten.status(), 200);
     let late = client::get(mesh.gateway, "localhost", &format!("{RECOMMENDATION}?delay=5s")).await;
     assert_eq!(late.expect("an answer").status(), 504, "the route's timeout is two seconds");
@@ -141,7 +142,10 @@ async fn two_shops_run_side_by_side() {
 async fn a_failing_readiness_probe_takes_a_replica_out() {
     let mesh = Mesh::shop(&[]).await.expect("the shop is up");
     let output = mesh.up.output();
-    let line = output.lines().find(|line| line.contains("healthz?fail=true")).expect("up prints how to fail a probe");
+    let line = output
+        .lines()
+        .find(|line| line.contains("healthz?fail=true"))
+        .expect("up prints how to fail a probe");
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("a URL");
     let request = http::Request::post("/healthz?fail=true").header("host", address).body(bytes::Bytes::new());
     let address = address.parse().expect("an address");

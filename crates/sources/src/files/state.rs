@@ -22,11 +22,21 @@ struct File {
     diagnostics: Vec<Diagnostic>,
 }
 
+/// The version of an object that counts.
+#[derive(Clone)]
+struct Version {
+    object: Arc<Object>,
+    /// What it was parsed from.
+    text: Arc<str>,
+    /// Whether its file says something else by now.
+    is_outdated: bool,
+}
+
 /// Everything the files said, and what is in force.
 #[derive(Default)]
 pub(super) struct State {
     files: BTreeMap<Arc<str>, File>,
-    in_force: BTreeMap<ObjectId, Arc<Object>>,
+    in_force: BTreeMap<ObjectId, Version>,
     diagnostics: Vec<Diagnostic>,
     /// Whether the last batch left the reader with a complete picture.
     synced: bool,
@@ -56,7 +66,7 @@ impl State {
         self.synced = true;
         self.lost = false;
         self.diagnostics.clone_from(&diagnostics);
-        news.then(|| Batch { changes, diagnostics, sources: self.sources() })
+        news.then(|| Batch { changes, diagnostics, sources: self.sources(), outdated: self.outdated() })
     }
 
     /// Tells that the files cannot be looked at; what is in force stays. The next update is a first one again.
@@ -67,6 +77,7 @@ impl State {
             changes: vec![Change::Lost(SOURCE.into(), reason)],
             diagnostics: self.diagnostics.clone(),
             sources: self.sources(),
+            outdated: self.outdated(),
         })
     }
 
@@ -76,7 +87,7 @@ impl State {
     }
 
     /// Which version of each object is in force, and which documents are shadowed by another file.
-    fn resolve(&self) -> (BTreeMap<ObjectId, Arc<Object>>, Vec<Diagnostic>) {
+    fn resolve(&self) -> (BTreeMap<ObjectId, Version>, Vec<Diagnostic>) {
         let mut owners: BTreeMap<&ObjectId, &Arc<str>> = BTreeMap::new();
         let mut in_force = BTreeMap::new();
         let mut duplicates = Vec::new();
@@ -87,18 +98,25 @@ impl State {
                     continue;
                 }
                 owners.insert(id, name);
-                if let Some(object) = version.as_ref().or_else(|| self.in_force.get(id)) {
-                    in_force.insert(id.clone(), Arc::clone(object));
+                if let Some(version) = file.version(id).or_else(|| self.last_good(id)) {
+                    in_force.insert(id.clone(), version);
                 }
             }
         }
         (in_force, duplicates)
     }
 
-    fn changes(&self, now: &BTreeMap<ObjectId, Arc<Object>>) -> Vec<Change> {
+    fn last_good(&self, id: &ObjectId) -> Option<Version> {
+        self.in_force.get(id).map(|version| Version { is_outdated: true, ..version.clone() })
+    }
+
+    fn changes(&self, now: &BTreeMap<ObjectId, Version>) -> Vec<Change> {
         let gone = self.in_force.keys().filter(|id| !now.contains_key(*id));
-        let put = now.iter().filter(|(id, object)| self.in_force.get(*id) != Some(*object));
-        let put = put.map(|(_, object)| Change::Put(Arc::clone(object)));
+        let is_known = |version: &Version| {
+            self.in_force.get(&version.object.id).is_some_and(|last| last.object == version.object)
+        };
+        let put = now.values().filter(|version| !is_known(version));
+        let put = put.map(|version| Change::Put(Arc::clone(&version.object)));
         gone.cloned().map(Change::Delete).chain(put).collect()
     }
 
@@ -106,9 +124,21 @@ impl State {
         let text = |file: &File| file.text.as_ref()?.as_ref().ok().cloned();
         self.files.iter().filter_map(|(name, file)| Some((Arc::clone(name), text(file)?))).collect()
     }
+
+    fn outdated(&self) -> BTreeMap<ObjectId, Arc<str>> {
+        let outdated = self.in_force.iter().filter(|(_, version)| version.is_outdated);
+        outdated.map(|(id, version)| (id.clone(), Arc::clone(&version.text))).collect()
+    }
 }
 
 impl File {
+    /// The version of an object that the file has now, if it is a sound one.
+    fn version(&self, id: &ObjectId) -> Option<Version> {
+        let object = self.claims.get(id)?.clone()?;
+        let text = self.text.as_ref()?.as_ref().ok()?.clone();
+        Some(Version { object, text, is_outdated: false })
+    }
+
     /// Parses the new text of a file; `old` is what the file said before.
     fn read(name: &Arc<str>, text: Result<Arc<str>, String>, old: File) -> File {
         let (objects, diagnostics) = match &text {

@@ -116,6 +116,22 @@ fn a_file_with_a_syntax_error_keeps_everything() {
 }
 
 #[test]
+fn the_text_of_a_version_in_force_outlives_its_file() {
+    let mut watched = Watched::start();
+    let first = service("a", "80") + &service("b", "80");
+    watched.write("a.yaml", "kind: [\n");
+    let broken = watched.next();
+    let outdated: Vec<_> = broken.outdated.iter().map(|(id, text)| (&*id.name, &**text)).collect();
+    assert_eq!(outdated, [("a", first.as_str()), ("b", first.as_str())]);
+
+    let half = service("a", "99999") + &service("b", "81");
+    watched.write("a.yaml", &half);
+    let mended = watched.next();
+    let outdated: Vec<_> = mended.outdated.iter().map(|(id, text)| (&*id.name, &**text)).collect();
+    assert_eq!(outdated, [("a", first.as_str())], "b is what the file says");
+}
+
+#[test]
 fn a_document_and_a_file_can_go() {
     let mut watched = Watched::start();
     watched.write("a.yaml", &service("a", "80"));
