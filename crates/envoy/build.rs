@@ -77,11 +77,15 @@ fn types_bin() -> PathBuf {
     let cargo = env::var_os("CARGO").expect("cargo sets CARGO");
     let output = Command::new(cargo)
         .args(["metadata", "--format-version", "1", "--manifest-path"])
-        .arg(Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .arg(
+            Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"))
+                .join("Cargo.toml"),
+        )
         .output()
         .expect("run cargo metadata");
     assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
     let packages = metadata["packages"].as_array().expect("packages is a list");
     let package = packages.iter().find(|p| p["name"] == "envoy-types").expect("envoy-types is locked");
     let manifest = Path::new(package["manifest_path"].as_str().expect("manifest_path is a string"));
@@ -144,7 +148,9 @@ fn without_annotations(mut file: FileDescriptorProto) -> FileDescriptorProto {
     file.dependency.retain(|name| !is_annotation(name));
     file.public_dependency.clear();
     file.weak_dependency.clear();
-    file.service.retain(|s| SERVICES.contains(&format!("{}.{}", file.package.as_deref().unwrap_or(""), s.name()).as_str()));
+    file.service.retain(|s| {
+        SERVICES.contains(&format!("{}.{}", file.package.as_deref().unwrap_or(""), s.name()).as_str())
+    });
     file
 }
 

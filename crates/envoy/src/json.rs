@@ -62,8 +62,10 @@ impl Codec {
     }
 
     fn any_to_json_body(&self, name: &str, bytes: &[u8]) -> Result<Value, Error> {
-        let descriptor =
-            self.pool.get_message_by_name(name).ok_or_else(|| Error(format!("unknown message type {name}")))?;
+        let descriptor = self
+            .pool
+            .get_message_by_name(name)
+            .ok_or_else(|| Error(format!("unknown message type {name}")))?;
         let mut dynamic =
             DynamicMessage::decode(descriptor, bytes).map_err(|e| Error(format!("{name}: {e}")))?;
         mask_unknown(&self.pool, &mut dynamic);
@@ -176,8 +178,7 @@ staticResources:
         let json = codec.to_json(&bootstrap).expect("known type");
         let cluster = &json["static_resources"]["clusters"][0];
         assert_eq!(cluster["connect_timeout"], "0.250s");
-        let options = &cluster["typed_extension_protocol_options"]
-            ["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+        let options = &cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
         assert_eq!(
             options["@type"],
             "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -193,7 +194,8 @@ staticResources:
 
     #[test]
     fn a_packed_message_of_unknown_type_does_not_hide_the_rest() {
-        let any = Any { type_url: "type.googleapis.com/no.Such".into(), value: bytes::Bytes::from_static(b"xy") };
+        let any =
+            Any { type_url: "type.googleapis.com/no.Such".into(), value: bytes::Bytes::from_static(b"xy") };
         let filter = crate::config::listener::v3::Filter {
             name: "f".into(),
             config_type: Some(crate::config::listener::v3::filter::ConfigType::TypedConfig(any)),
