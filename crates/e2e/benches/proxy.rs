@@ -43,6 +43,8 @@ struct Sample {
 #[derive(Debug, Serialize)]
 struct Memory {
     idle_kib: u64,
+    /// Without the pages of the executable and other files, which processes share.
+    idle_private_kib: u64,
     kib_per_idle_connection: f64,
 }
 
@@ -204,14 +206,15 @@ fn busy_seconds() -> anyhow::Result<f64> {
 }
 
 fn memory(running: &Running) -> anyhow::Result<Memory> {
-    let idle_kib = resident_kib(running.process.pid())?;
+    let pid = running.process.pid();
+    let (idle_kib, idle_private_kib) = (resident_kib(pid, "VmRSS:")?, resident_kib(pid, "RssAnon:")?);
     let connections = (0..IDLE_CONNECTIONS).map(|_| one_request(running.listeners["http1"]));
     let connections: Vec<TcpStream> = connections.collect::<Result<_, _>>()?;
-    let held_kib = resident_kib(running.process.pid())?;
+    let held_kib = resident_kib(pid, "VmRSS:")?;
     drop(connections);
     #[expect(clippy::cast_precision_loss, reason = "sizes are small")]
     let each = held_kib.saturating_sub(idle_kib) as f64 / IDLE_CONNECTIONS as f64;
-    Ok(Memory { idle_kib, kib_per_idle_connection: each })
+    Ok(Memory { idle_kib, idle_private_kib, kib_per_idle_connection: each })
 }
 
 /// A keep-alive connection that has served one request.
@@ -225,10 +228,10 @@ fn one_request(address: SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-fn resident_kib(pid: u32) -> anyhow::Result<u64> {
+fn resident_kib(pid: u32, field: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
-    Ok(line.split_whitespace().nth(1).context("VmRSS")?.parse()?)
+    let line = status.lines().find(|line| line.starts_with(field)).context("no such field")?;
+    Ok(line.split_whitespace().nth(1).context("no value")?.parse()?)
 }
 
 fn report(results: &Results) -> anyhow::Result<()> {
@@ -241,10 +244,13 @@ fn report(results: &Results) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A figure and how to read it.
+type Column = (&'static str, fn(&Sample) -> f64);
+
 fn table(results: &Results) -> anyhow::Result<String> {
     let mut text = String::from("| figure | envoy | meltemi | ratio |\n|---|---|---|---|\n");
     for (name, samples) in [("HTTP/1.1", &results.http1), ("HTTP/2", &results.http2)] {
-        let columns: [(&str, fn(&Sample) -> f64); 5] = [
+        let columns: [Column; 5] = [
             ("requests per CPU-second", |s| s.requests_per_cpu_s),
             ("requests per second", |s| s.requests_per_s),
             ("p50 at 4,000/s, µs", |s| s.p50_us),
@@ -263,12 +269,16 @@ fn table(results: &Results) -> anyhow::Result<String> {
     let (envoy, ours) = (&results.memory["envoy"], &results.memory["meltemi"]);
     #[expect(clippy::cast_precision_loss, reason = "sizes are small")]
     row(&mut text, "RSS idle, MiB", envoy.idle_kib as f64 / 1024.0, ours.idle_kib as f64 / 1024.0)?;
+    #[expect(clippy::cast_precision_loss, reason = "sizes are small")]
+    let private = |memory: &Memory| memory.idle_private_kib as f64 / 1024.0;
+    row(&mut text, "RSS idle without shared file pages, MiB", private(envoy), private(ours))?;
     row(&mut text, "KiB per idle connection", envoy.kib_per_idle_connection, ours.kib_per_idle_connection)?;
     Ok(text)
 }
 
 fn row(text: &mut String, name: &str, envoy: f64, ours: f64) -> std::fmt::Result {
-    writeln!(text, "| {name} | {envoy:.1} | {ours:.1} | {:.2} |", ours / envoy)
+    let ratio = if envoy > 0.0 { format!("{:.2}", ours / envoy) } else { "–".to_owned() };
+    writeln!(text, "| {name} | {envoy:.1} | {ours:.1} | {ratio} |")
 }
 
 fn median(samples: &[Sample], of: fn(&Sample) -> f64) -> f64 {

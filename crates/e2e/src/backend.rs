@@ -143,10 +143,10 @@ async fn answer(
     response
         .headers_mut()
         .insert("x-backend", HeaderValue::from_str(&state.name).expect("a name is a token"));
-    if let Some((name, value)) = text("x-response-header").as_deref().and_then(|v| v.split_once('=')) {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
-            response.headers_mut().insert(name, value);
-        }
+    if let Some((name, value)) = text("x-response-header").as_deref().and_then(|v| v.split_once('='))
+        && let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value))
+    {
+        response.headers_mut().insert(name, value);
     }
     Ok(response)
 }

@@ -225,12 +225,14 @@ impl Report {
         self.map("statuses").values().filter_map(Value::as_u64).sum()
     }
 
-    /// Requests that did not end with a 2xx.
+    /// Requests that did not get a 2xx at the first attempt: another answer, no answer, or sent again because a
+    /// reused connection had been closed. (Those never sent say that the generator was too slow.)
     pub fn failed(&self) -> u64 {
         let good =
             |(status, count): (&String, &Value)| status.starts_with('2').then(|| count.as_u64()).flatten();
         let good: u64 = self.map("statuses").iter().filter_map(good).sum();
-        self.completed() - good + self.map("failures").values().filter_map(Value::as_u64).sum::<u64>()
+        let unanswered: u64 = self.map("failures").values().filter_map(Value::as_u64).sum();
+        self.completed() - good + unanswered + self.0["resent"].as_u64().unwrap_or(0)
     }
 
     /// Responses whose versions contain `word`.

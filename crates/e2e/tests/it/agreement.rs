@@ -42,24 +42,26 @@ fn objects(text: &str) -> Vec<Arc<Object>> {
 }
 
 fn shape(node: &str) -> ProxyShape {
-    ProxyShape::from_node(&Codec::new().parse(node).unwrap()).unwrap()
+    ProxyShape::from_node(&Codec::new().parse(node).expect("a node")).expect("a shape")
 }
 
 /// What our proxy says against the resources.
 fn rejections(resources: &Resources) -> Vec<Rejection> {
     let mut found = Vec::new();
     for resource in &resources.clusters {
-        found.extend(meltemi_compile::cluster(&resource.body.unpack::<Cluster>().unwrap()).err());
+        found.extend(meltemi_compile::cluster(&resource.body.unpack::<Cluster>().expect("a cluster")).err());
     }
     for resource in &resources.endpoints {
-        let message = resource.body.unpack::<ClusterLoadAssignment>().unwrap();
+        let message = resource.body.unpack::<ClusterLoadAssignment>().expect("endpoints");
         found.extend(meltemi_compile::endpoints(&message).err());
     }
     for resource in &resources.listeners {
-        found.extend(meltemi_compile::listener(&resource.body.unpack::<Listener>().unwrap()).err());
+        found.extend(
+            meltemi_compile::listener(&resource.body.unpack::<Listener>().expect("a listener")).err(),
+        );
     }
     for resource in &resources.routes {
-        let message = resource.body.unpack::<RouteConfiguration>().unwrap();
+        let message = resource.body.unpack::<RouteConfiguration>().expect("routes");
         found.extend(meltemi_compile::route_table(&message).err());
     }
     found.into_iter().flatten().collect()
@@ -79,11 +81,11 @@ fn assert_taken(what: &str, objects: Vec<Arc<Object>>, shapes: &[ProxyShape]) {
 
 fn yaml_files(folder: &Path) -> String {
     let mut text = String::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
             text += "---\n";
-            text += &fs::read_to_string(path).unwrap();
+            text += &fs::read_to_string(path).expect("a text");
         }
     }
     text
@@ -113,7 +115,7 @@ fn the_proxy_takes_the_shop() {
 
 fn everything() -> Vec<Arc<Object>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/agreement/everything.yaml");
-    objects(&fs::read_to_string(path).unwrap())
+    objects(&fs::read_to_string(path).expect("the fixture"))
 }
 
 #[test]
@@ -144,6 +146,12 @@ const ODD_ROUTES: &[&str] = &[
     "{headers: {response: {add: {x-a: '%REQ(x-b)%'}}}, directResponse: {status: 200}}",
     "{headers: {request: {set: {x-a: ''}}}, directResponse: {status: 200}}",
     "{headers: {request: {set: {host: 'a b'}}}, route: [{destination: {host: a}}]}",
+    "{headers: {request: {add: {host: x}}}, route: [{destination: {host: a}}]}",
+    "{headers: {response: {set: {host: x}}}, route: [{destination: {host: a}}]}",
+    "{headers: {response: {add: {':authority': x}}}, route: [{destination: {host: a}}]}",
+    "{headers: {request: {set: {x-a: '%REQ(:path)% %REQ(x-b):5% %START_TIME%'}}}, directResponse: {status: 200}}",
+    "{headers: {request: {set: {x-a: '%REQ(x-b?x-c)%'}}}, directResponse: {status: 200}}",
+    "{headers: {request: {set: {x-a: '%RESP(:path)% %PROTOCOL:5%'}}}, directResponse: {status: 200}}",
     "{headers: {request: {remove: [host, ':path']}}, route: [{destination: {host: a}}]}",
     "{headers: {request: {set: {':authority': x}}}, route: [{destination: {host: a}}]}",
     "{retries: {attempts: 1, retryOn: 'no-such-thing'}, route: [{destination: {host: a}}]}",

@@ -105,7 +105,7 @@ async fn sigterm_under_load_fails_no_request() {
     let mut running = proxy("{cluster: a}", &cluster("a", "ROUND_ROBIN", &[&a]), dir.path()).await;
     let url = format!("http://{}/", running.listeners["main"]);
     let load =
-        Load::start(&url, 200, Duration::from_secs(3), &["--header", "x-delay-ms: 20"]).expect("load runs");
+        Load::start(&url, 100, Duration::from_secs(3), &["--header", "x-delay-ms: 20"]).expect("load runs");
     let mut seen = 0;
     let loaded = meltemi_e2e::process::until("the load has begun", Duration::from_secs(10), async || {
         seen += a.take().len();
