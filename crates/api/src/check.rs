@@ -15,8 +15,8 @@ pub(crate) use destination_rule::destination_rule;
 pub(crate) use gateway::{gateway, server, server_tls};
 pub(crate) use kubernetes::{deployment, env_var, label_keys, probe, service};
 pub(crate) use route::{
-    header_operations, http_body, http_match, http_redirect, http_retry, http_rewrite, http_route, tcp_route,
-    tls_route,
+    header_operations, headers, http_body, http_match, http_redirect, http_retry, http_rewrite, http_route,
+    regex_rewrite, tcp_route, tls_route,
 };
 pub(crate) use service_entry::service_entry;
 pub(crate) use sidecar::sidecar;

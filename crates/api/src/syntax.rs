@@ -3,12 +3,14 @@
 //!
 //! Source: Istio's `pkg/config/validation` and Kubernetes' `apimachinery/pkg/util/validation`.
 
+mod header_value;
 mod host;
 mod number;
 mod spelling;
 mod text;
 mod time;
 
+pub(crate) use header_value::{header_text, header_value};
 pub(crate) use host::{
     bind, cluster_ip, default_endpoint, destination_host, egress_host, host, ip_or_cidr, namespaced_host,
     workload_address,

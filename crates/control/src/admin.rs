@@ -7,13 +7,13 @@ mod dump;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use meltemi_runtime::task;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
@@ -44,13 +44,28 @@ pub(crate) fn router(subject: Subject) -> Router {
         .route("/ready", get(ready))
         .route("/version", get(version))
         .route("/metrics", get(metrics))
+        .route("/", get(list))
         .route("/debug", get(list))
+        .route("/debug/", get(list))
         .route("/debug/syncz", get(syncz))
         .route("/debug/configz", get(configz))
         .route("/debug/endpointz", get(endpointz))
         .route("/debug/config_dump", get(config_dump))
         .route("/debug/diagnostics", get(diagnostics))
+        .fallback(unknown)
         .with_state(subject)
+}
+
+/// Indented, for people; whoever wants it short has `jq`.
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn unknown() -> Response {
+    (StatusCode::NOT_FOUND, "there is no such page; /debug lists them\n").into_response()
 }
 
 async fn ready(State(subject): State<Subject>) -> Response {
@@ -77,21 +92,21 @@ async fn list() -> String {
 }
 
 async fn syncz(State(subject): State<Subject>) -> Response {
-    Json(debug::syncz(&subject.proxies.connected())).into_response()
+    json(&debug::syncz(&subject.proxies.connected()))
 }
 
 async fn configz(State(subject): State<Subject>) -> Response {
     let generation = subject.proxies.generation();
-    Json(generation.map(|g| debug::configz(&g.snapshot)).unwrap_or_default()).into_response()
+    json(&generation.map(|g| debug::configz(&g.snapshot)).unwrap_or_default())
 }
 
 async fn endpointz(State(subject): State<Subject>) -> Response {
     let generation = subject.proxies.generation();
-    Json(generation.map(|g| debug::endpointz(&g.snapshot)).unwrap_or_default()).into_response()
+    json(&generation.map(|g| debug::endpointz(&g.snapshot)).unwrap_or_default())
 }
 
 async fn diagnostics(State(subject): State<Subject>) -> Response {
-    Json(&subject.proxies.findings().diagnostics).into_response()
+    json(&subject.proxies.findings().diagnostics)
 }
 
 #[derive(Deserialize)]
@@ -109,7 +124,7 @@ async fn config_dump(State(subject): State<Subject>, Query(which): Query<Which>)
         return (StatusCode::NOT_FOUND, format!("no proxy {id} is connected\n")).into_response();
     };
     match task::blocking("config dump", move || dump::json(&config)).await {
-        Ok(Ok(dump)) => Json(dump).into_response(),
+        Ok(Ok(dump)) => json(&dump),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

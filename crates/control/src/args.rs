@@ -5,8 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Serves the mesh that a directory of YAML files describes: reads Istio and Kubernetes objects, reads them
-/// again whenever a file changes, and pushes Envoy configuration to every proxy that connects.
+/// Serve the mesh of a directory to its proxies, as Envoy xDS.
+///
+/// Reads Istio and Kubernetes objects from YAML, reads them again whenever a file changes, and pushes Envoy
+/// configuration (LDS, RDS, CDS, EDS over ADS) to every proxy that connects. What is wrong with the files is
+/// printed with an excerpt; the last good version of a broken object stays in force. `meltemi up` starts a
+/// control plane itself.
 #[derive(Debug, Clone, Args)]
 pub struct ControlPlaneArgs {
     /// Directory (or file) of YAML or JSON objects, read recursively and watched. May be given several times.

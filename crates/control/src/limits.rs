@@ -24,3 +24,7 @@ pub(crate) const REMEMBERED_GENERATIONS: usize = 64;
 
 /// Objects that the report of a refusal names.
 pub(crate) const MAX_BLAMED: usize = 5;
+
+/// Findings of one moment that are shown on the terminal, and resolved ones: more than a few screens nobody reads,
+/// and one wrong name can be thousands.
+pub(crate) const MAX_SHOWN: usize = 50;

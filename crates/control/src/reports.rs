@@ -2,6 +2,7 @@
 //! updates that proxies refuse. A thread of its own prints, so that a terminal that does not read holds up
 //! nothing.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::thread;
 use meltemi_api::{Diagnostic, ObjectId, render};
 use meltemi_translate::Origin;
 
-use crate::limits::{REPORT_FLUSH, REPORT_QUEUE};
+use crate::limits::{MAX_SHOWN, REPORT_FLUSH, REPORT_QUEUE};
 use crate::mesh::Findings;
 use crate::metrics::Metrics;
 use crate::proxies::short_type;
@@ -165,19 +166,30 @@ impl Ledger {
     fn findings(&mut self, findings: &Findings) -> String {
         let mut text = String::new();
         let mut current = BTreeSet::new();
+        let mut news: Vec<(&Diagnostic, &str)> = Vec::new();
         for (index, diagnostic) in findings.diagnostics.iter().enumerate() {
             let key = Key::of(diagnostic);
             if !self.findings.contains(&key) && !current.contains(&key) {
                 let source = findings.texts.get(index).and_then(Option::as_deref);
-                text += &render(diagnostic, source.unwrap_or_default(), self.color);
-                text += "\n\n";
+                news.push((diagnostic, source.unwrap_or_default()));
             }
             current.insert(key);
         }
-        for gone in self.findings.difference(&current) {
+        if news.len() > MAX_SHOWN {
+            // What is shown should be the worst of it.
+            news.sort_by_key(|(diagnostic, _)| Reverse(diagnostic.severity));
+        }
+        for (diagnostic, source) in news.iter().take(MAX_SHOWN) {
+            text += &render(diagnostic, source, self.color);
+            text += "\n\n";
+        }
+        text += &self.rest(news.len(), "findings; `meltemi validate` and /debug/diagnostics have them all");
+        let gone: Vec<&Key> = self.findings.difference(&current).collect();
+        for gone in gone.iter().take(MAX_SHOWN) {
             text +=
                 &self.line(GREEN, "resolved", &format!("[{}] {}: {}", gone.code, gone.place(), gone.message));
         }
+        text += &self.rest(gone.len(), "findings are resolved");
         self.findings = current;
         if findings.is_refused && !self.is_refused {
             text += &self.line(
@@ -207,6 +219,14 @@ impl Ledger {
         self.line(GREEN, "resolved", &format!("{node} takes {} again", short_type(type_url).to_uppercase()))
     }
 
+    /// The line that stands for what is too much to show.
+    fn rest(&self, count: usize, what: &str) -> String {
+        match count.saturating_sub(MAX_SHOWN) {
+            0 => String::new(),
+            rest => self.line(BOLD, "and", &format!("{rest} more {what}")),
+        }
+    }
+
     fn line(&self, color: &str, head: &str, rest: &str) -> String {
         if self.color { format!("{color}{head}{PLAIN}: {rest}\n") } else { format!("{head}: {rest}\n") }
     }
@@ -216,6 +236,7 @@ fn origin_line(origin: &Origin) -> String {
     format!("   from {} {} ({}:{})\n", origin.object, origin.field, origin.file, origin.line)
 }
 
+const BOLD: &str = "\x1b[1m";
 const RED: &str = "\x1b[1;31m";
 const GREEN: &str = "\x1b[1;32m";
 const PLAIN: &str = "\x1b[0m";

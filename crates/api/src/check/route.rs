@@ -4,8 +4,8 @@ use super::{at_least_one, at_most_one, not_empty, weights};
 use crate::codes;
 use crate::decode::Decoder;
 use crate::istio::{
-    HeaderOperations, HttpBody, HttpMatchRequest, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, TcpRoute,
-    TlsRoute,
+    HeaderOperations, Headers, HttpBody, HttpMatchRequest, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
+    RegexRewrite, TcpRoute, TlsRoute,
 };
 use crate::syntax;
 
@@ -58,20 +58,64 @@ fn header_key(decoder: &mut Decoder, field: &str, name: &str) {
     }
 }
 
+/// The authority is replaced, and only in requests; it is no header to add to.
+pub(crate) fn headers(headers: &Headers, decoder: &mut Decoder) {
+    let is_authority =
+        |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority");
+    let (request, response) = (headers.request.as_ref(), headers.response.as_ref());
+    let places = [
+        ("request.add", request.map(|request| &request.add)),
+        ("response.set", response.map(|response| &response.set)),
+        ("response.add", response.map(|response| &response.add)),
+    ];
+    for (field, names) in places {
+        for name in names.into_iter().flat_map(|names| names.keys()).filter(|name| is_authority(name)) {
+            let message = format!("`{name}` can only be set, and only in requests");
+            decoder.report_below(&below(field, name), &codes::BAD_NAME, message, "use `request.set`");
+        }
+    }
+}
+
 pub(crate) fn header_operations(operations: &HeaderOperations, decoder: &mut Decoder) {
+    for (index, name) in operations.remove.iter().enumerate() {
+        if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+            let message = format!("the header `{name}` cannot be removed");
+            decoder.report_below(&format!("remove[{index}]"), &codes::BAD_NAME, message, "");
+        }
+    }
     for (field, headers) in [("set", &operations.set), ("add", &operations.add)] {
-        for (name, value) in headers {
+        for name in headers.keys() {
             header_key(decoder, field, name);
-            if value.contains(['\r', '\n', '\0']) {
-                let message = format!("the value of header `{name}` has a line break in it");
-                decoder.report_below(&below(field, name), &codes::OUT_OF_RANGE, message, "");
-            }
             if name.starts_with(':') && name != ":authority" {
                 let message = format!("the pseudo-header `{name}` cannot be changed");
                 let help = "use `rewrite` for the path; only `:authority` can be set as a header";
                 decoder.report_below(&below(field, name), &codes::BAD_NAME, message, help);
             }
         }
+    }
+}
+
+/// A substitution may speak only of groups that its expression has.
+pub(crate) fn regex_rewrite(rewrite: &RegexRewrite, decoder: &mut Decoder) {
+    // One that does not compile has been reported as such.
+    let Ok(pattern) = regex::Regex::new(&rewrite.pattern) else { return };
+    let mut chars = rewrite.rewrite.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            continue;
+        }
+        let flaw = match chars.next() {
+            Some('\\') => continue,
+            Some(digit) => match digit.to_digit(10) {
+                Some(group) if (group as usize) < pattern.captures_len() => continue,
+                Some(group) => format!("the expression has no group `\\{group}`"),
+                None => format!("`\\{digit}` is not a reference to a group"),
+            },
+            None => "the text ends with a single `\\`".to_owned(),
+        };
+        let help = "`\\1` is the first group, `\\0` all of the match, `\\\\` a backslash";
+        decoder.report_below("rewrite", &codes::BAD_REGEX, flaw, help);
+        return;
     }
 }
 

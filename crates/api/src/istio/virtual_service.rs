@@ -136,15 +136,16 @@ wire! {
         /// Before answering.
         response: Option<HeaderOperations>, "response";
     }
+    rule check::headers;
 }
 
 wire! {
     /// Changes to one set of headers. Applied in the order remove, set, add of Envoy.
     pub struct HeaderOperations {
         /// Overwrite.
-        set: BTreeMap<String, String>, "set";
+        set: BTreeMap<String, String>, "set" => syntax::header_value;
         /// Append.
-        add: BTreeMap<String, String>, "add";
+        add: BTreeMap<String, String>, "add" => syntax::header_value;
         /// Remove by name.
         remove: Vec<String>, "remove" => syntax::header_name;
     }
@@ -155,11 +156,11 @@ wire! {
     /// A redirect as the answer.
     pub struct HttpRedirect {
         /// New path.
-        uri: Option<String>, "uri";
+        uri: Option<String>, "uri" => syntax::header_text;
         /// Replaces the matched prefix of the path.
-        prefix_rewrite: Option<String>, "prefixRewrite";
+        prefix_rewrite: Option<String>, "prefixRewrite" => syntax::header_text;
         /// New authority.
-        authority: Option<String>, "authority";
+        authority: Option<String>, "authority" => syntax::header_text;
         /// New port.
         port: Option<u32>, "port" => syntax::port;
         /// Where to take the port from.
@@ -207,9 +208,9 @@ wire! {
     /// Changes to the request line before forwarding.
     pub struct HttpRewrite {
         /// Replaces the path, or the matched prefix of it.
-        uri: Option<String>, "uri";
+        uri: Option<String>, "uri" => syntax::header_text;
         /// Replaces the authority.
-        authority: Option<String>, "authority";
+        authority: Option<String>, "authority" => syntax::header_text;
         /// Replaces what a regular expression finds in the path.
         uri_regex_rewrite: Option<RegexRewrite>, "uriRegexRewrite";
     }
@@ -222,8 +223,9 @@ wire! {
         /// RE2 expression.
         pattern: String, "match", required => syntax::regex;
         /// Replacement; `\1` refers to the first group.
-        rewrite: String, "rewrite";
+        rewrite: String, "rewrite" => syntax::header_text;
     }
+    rule check::regex_rewrite;
 }
 
 wire! {

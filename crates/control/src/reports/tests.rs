@@ -1,6 +1,6 @@
 //! Each thing is said once, and taken back once.
 
-use meltemi_api::codes;
+use meltemi_api::{Severity, codes};
 
 use super::*;
 
@@ -19,6 +19,22 @@ fn a_finding_is_said_once_and_its_end_once() {
     assert!(text.contains("third") && !text.contains("second"), "{text}");
     assert!(text.lines().any(|l| l.starts_with("resolved: ") && l.ends_with("first")), "{text}");
     assert_eq!(ledger.text(&findings(&[])).matches("resolved: ").count(), 2);
+}
+
+#[test]
+fn thousands_of_findings_are_counted_and_the_worst_are_shown() {
+    let code =
+        |severity| codes::ALL.iter().find(|code| code.severity == severity).expect("one of each severity");
+    let many = (0..MAX_SHOWN + 7).map(|n| Diagnostic::new(code(Severity::Warning), format!("minor {n}.")));
+    let diagnostics = many.chain([Diagnostic::new(code(Severity::Error), "major")]).collect();
+    let mut ledger = Ledger::new(false);
+    let text = ledger.text(&Report::Findings(Arc::new(Findings { diagnostics, ..Default::default() })));
+    assert!(text.starts_with("error[") && text.contains("major"), "{text}");
+    assert_eq!(text.matches("minor").count(), MAX_SHOWN - 1);
+    assert!(text.contains("and: 8 more findings"), "{text}");
+    let text = ledger.text(&findings(&[]));
+    assert_eq!(text.matches("resolved: ").count(), MAX_SHOWN);
+    assert!(text.ends_with("and: 8 more findings are resolved\n"), "{text}");
 }
 
 #[test]

@@ -67,7 +67,11 @@ fn in_force<'a>(
 ) -> Option<(&'a Object, &'a Sidecar)> {
     let labels = sidecar_labels(workload);
     let selector = |sidecar: &'a Sidecar| {
-        sidecar.workload_selector.as_ref().map(|selector| &selector.labels).filter(|labels| !labels.is_empty())
+        sidecar
+            .workload_selector
+            .as_ref()
+            .map(|selector| &selector.labels)
+            .filter(|labels| !labels.is_empty())
     };
     let of = |namespace: &str| {
         let namespace = namespace.to_owned();
@@ -83,7 +87,11 @@ fn in_force<'a>(
 impl Inherited {
     /// All outbound listeners: those of single services, then the user's, whose one without a port comes last. Where both
     /// name a port, the user's stands.
-    pub(crate) fn egress(&self, of_services: &[OutboundPort], listener: fn(&OutboundPort) -> Value) -> Vec<Value> {
+    pub(crate) fn egress(
+        &self,
+        of_services: &[OutboundPort],
+        listener: fn(&OutboundPort) -> Value,
+    ) -> Vec<Value> {
         let is_taken = |number: u16| self.egress.iter().any(|entry| entry["port"]["number"] == number);
         let mut listeners: Vec<Value> =
             of_services.iter().filter(|port| !is_taken(port.number)).map(listener).collect();
