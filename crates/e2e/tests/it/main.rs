@@ -3,5 +3,6 @@
 mod agreement;
 mod architecture;
 mod differential;
+mod manifests;
 mod shop;
 mod static_proxy;
