@@ -3,6 +3,7 @@
 mod agreement;
 mod architecture;
 mod differential;
+mod hostile;
 mod manifests;
 mod shop;
 mod static_proxy;
