@@ -141,11 +141,11 @@ async fn two_shops_run_side_by_side() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_readiness_probe_takes_a_replica_out() {
     let mesh = Mesh::shop(&[]).await.expect("the shop is up");
-    let output = mesh.up.output();
-    let line = output
-        .lines()
-        .find(|line| line.contains("healthz?fail=true"))
-        .expect("up prints how to fail a probe");
+    let printed = until("up prints how to fail a probe", Duration::from_secs(20), async || {
+        let output = mesh.up.output();
+        output.lines().find(|line| line.contains("healthz?fail=true")).map(str::to_owned)
+    });
+    let line = printed.await.expect("the table is printed once all is ready");
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("a URL");
     let request = http::Request::post("/healthz?fail=true").header("host", address).body(bytes::Bytes::new());
     let address = address.parse().expect("an address");
