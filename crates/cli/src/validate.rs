@@ -1,7 +1,7 @@
 //! `meltemi validate`: everything that is wrong with a set of files, without putting them in force. Finds what the
 //! control plane would find, by the same code.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ use crate::report::Report;
 
 /// Exit code when there are findings of error severity.
 const FINDINGS: u8 = 1;
-/// Exit code when the files cannot be read; also clap's for wrong usage.
+/// Exit code when files cannot be read or there are none; also clap's for wrong usage.
 const TROUBLE: u8 = 2;
 
 /// Check Istio and Kubernetes YAML without putting it in force.
@@ -29,7 +29,8 @@ const TROUBLE: u8 = 2;
         meltemi validate examples/shop              a directory, with everything below it\n  \
         meltemi validate reviews.yaml gateway.yaml  files that belong together\n  \
         meltemi validate -o json examples/shop      for scripts: {\"diagnostics\": [...], \"errors\": 0, ...}\n\n\
-        Exit code: 0 when everything can be put in force, 1 when something cannot, 2 when the files cannot be read."
+        Exit code: 0 when everything can be put in force, 1 when something cannot, 2 when the files cannot be read\n\
+        or there are none."
 )]
 pub struct ValidateArgs {
     /// Files and directories; directories are searched for *.yaml, *.yml and *.json
@@ -77,6 +78,10 @@ pub fn validate(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
 /// Reads the files and judges them, one by one and together.
 fn check(args: &ValidateArgs) -> io::Result<Report> {
     let batch = files::load(&args.paths)?;
+    // A wrong path in a script must not pass as sound.
+    if batch.sources.is_empty() && batch.diagnostics.is_empty() {
+        return Err(io::Error::new(ErrorKind::NotFound, "there is no file to check (*.yaml, *.yml, *.json)"));
+    }
     let objects = batch.changes.into_iter().filter_map(|change| match change {
         Change::Put(object) => Some(object),
         Change::Delete(_) | Change::Synced(_) | Change::Lost(..) => None,

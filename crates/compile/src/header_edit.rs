@@ -20,7 +20,7 @@ pub struct HeaderEdits {
 /// One addition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeaderAdd {
-    /// `header.key`; never a pseudo header (see [`HeaderAdd::authority`]).
+    /// `header.key`; never `host` or a pseudo header.
     pub name: HeaderName,
     /// `header.value`, maybe with operators.
     pub value: Format,
@@ -28,8 +28,6 @@ pub struct HeaderAdd {
     pub action: AppendAction,
     /// `keep_empty_value`.
     pub keep_empty: bool,
-    /// The key was `:authority` or `host`: the request's authority is rewritten.
-    pub authority: bool,
 }
 
 /// `append_action`.

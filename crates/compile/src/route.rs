@@ -258,9 +258,6 @@ pub struct RetryPolicy {
     pub avoid_previous_hosts: bool,
     /// `host_selection_retry_max_attempts`, default 1.
     pub host_selection_attempts: u32,
-    /// The `previous_priorities` retry priority is there, with this `update_frequency`: after so many attempts,
-    /// priorities that were tried are left out. Without effect where hosts have one priority.
-    pub previous_priorities: Option<u32>,
 }
 
 /// The conditions of `retry_on`, a bit each.

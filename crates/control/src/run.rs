@@ -37,7 +37,7 @@ pub struct ControlPlane {
 /// it ends with success.
 ///
 /// # Errors
-/// If an address cannot be bound, or logs or signals cannot be set up.
+/// If an address cannot be bound, a configuration path does not exist, or logs or signals cannot be set up.
 pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     logging::init(args.log_level).context("set up logs")?;
     let mut signals = signal::Shutdown::listen().context("listen to signals")?;
@@ -54,11 +54,15 @@ impl ControlPlane {
     /// Binds the addresses; what is found and refused will be written to `out`.
     ///
     /// # Errors
-    /// If an address cannot be bound.
+    /// If an address cannot be bound, or a configuration path does not exist.
     pub async fn bind(
         args: &ControlPlaneArgs,
         out: impl Write + Send + 'static,
     ) -> anyhow::Result<ControlPlane> {
+        for path in &args.config {
+            // An empty mesh would take away everything that the proxies have; without a control plane they keep it.
+            path.metadata().with_context(|| format!("read the configuration {}", path.display()))?;
+        }
         let xds = TcpListener::bind(args.xds_address)
             .await
             .with_context(|| format!("bind the xDS address {}", args.xds_address))?;
@@ -96,7 +100,9 @@ impl ControlPlane {
     /// # Errors
     /// If a server ends by itself.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        tracing::info!(xds = ?self.xds.local_addr(), admin = ?self.admin.local_addr(), "control plane starts");
+        let xds = self.xds.local_addr().context("the xDS address")?;
+        let admin = self.admin.local_addr().context("the admin address")?;
+        tracing::info!(%xds, %admin, "control plane starts");
         let (trigger, signal) = drain::channel();
         let (batches, _watch) = files::watch(self.paths).context("watch the files")?;
         let outlets = Outlets {

@@ -5,6 +5,7 @@
 mod h1;
 mod h2;
 
+use std::borrow::Borrow;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -54,10 +55,10 @@ impl<'c> ClientExchange<'c> {
 
 impl RequestSender<'_> {
     /// Queues the head; with `end` it is the whole request. An upgrade or CONNECT is sent with `end` false.
-    pub async fn head(&mut self, head: RequestHead, end: bool) -> Result<(), ClientError> {
+    pub async fn head(&mut self, head: impl Borrow<RequestHead>, end: bool) -> Result<(), ClientError> {
         match &mut self.0 {
-            Sending::H1(connection) => connection.send_head(&head, end).await,
-            Sending::H2(sender) => sender.head(head, end),
+            Sending::H1(connection) => connection.send_head(head.borrow(), end).await,
+            Sending::H2(sender) => sender.head(head.borrow(), end),
         }
     }
 

@@ -84,6 +84,7 @@ impl ProtocolError {
     pub fn body(self) -> &'static str {
         match self.detail {
             "request_header_timeout" => "request header timeout",
+            "stream_idle_timeout" => "stream timeout",
             _ => self.status.canonical_reason().unwrap_or(""),
         }
     }

@@ -191,6 +191,14 @@ impl<'c> Responder<'c> {
         }
     }
 
+    /// Whether the client reset this exchange by itself, instead of going away with the whole connection.
+    pub fn is_reset(&mut self) -> bool {
+        match &mut self.0 {
+            Sending::H1(..) => false,
+            Sending::H2(stream) => stream.is_reset_by_peer(),
+        }
+    }
+
     /// Whether a final head was queued.
     pub fn is_started(&self) -> bool {
         match &self.0 {

@@ -4,6 +4,7 @@
 //! frames, HPACK and flow control are `h2`'s.
 
 pub(crate) mod convert;
+mod flood;
 pub(crate) mod outbound;
 pub(crate) mod stream;
 
@@ -20,6 +21,11 @@ const RESET_STREAM_MEMORY: Duration = Duration::from_secs(10);
 const PENDING_ACCEPT_RESET_MAX: usize = 64;
 /// Streams reset by us for the peer's errors; above it the peer is provoking them (CVE-2025-8671).
 const LOCAL_ERROR_RESET_MAX: usize = 256;
+/// Streams after which half of all may not have been reset by the peer right after their start; a connection above it is
+/// closed (CVE-2023-44487). Envoy's `overload.premature_reset_total_stream_count`.
+pub(crate) const PREMATURE_RESET_STREAMS: u64 = 500;
+/// A reset without an answer is premature before this age. Envoy's `overload.premature_reset_min_stream_lifetime_seconds`.
+pub(crate) const PREMATURE_RESET_AGE: Duration = Duration::from_secs(1);
 /// Bytes that a stream may queue for sending; the sender waits above it.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 

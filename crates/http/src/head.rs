@@ -81,3 +81,9 @@ impl ResponseHead {
         ResponseHead { status, headers: Headers::new(), version: Version::Http11 }
     }
 }
+
+/// Whether every character may stand in an authority (RFC 3986, 3.2): what else stands there (a space, a slash) is read
+/// differently by everyone behind us.
+pub(crate) fn is_authority(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@[]%".contains(&byte))
+}

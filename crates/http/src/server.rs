@@ -59,6 +59,8 @@ pub struct ServerOptions {
     pub idle_timeout: Option<Duration>,
     /// `request_headers_timeout`: from the first byte of a head to its last, default off. Answers 408.
     pub headers_timeout: Option<Duration>,
+    /// `stream_idle_timeout`, as far as it bounds the same: off is 5 min, for a head is always bounded.
+    pub stream_idle_timeout: Option<Duration>,
     /// `max_requests_per_connection`; `None` is unlimited.
     pub max_requests: Option<u32>,
     /// `max_connection_duration`: drain the connection when it is this old; `None` is never.
@@ -78,6 +80,7 @@ impl Default for ServerOptions {
             accept_http_10: false,
             idle_timeout: Some(Duration::from_secs(3600)),
             headers_timeout: None,
+            stream_idle_timeout: None,
             max_requests: None,
             max_connection_duration: None,
             delayed_close_timeout: Duration::from_secs(1),

@@ -61,6 +61,11 @@ impl Manifests {
         Ok(changed)
     }
 
+    /// Whether there is no file at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// Every object; of two with the same identity, the one in the first file by name.
     pub(crate) fn objects(&self) -> Vec<Arc<Object>> {
         let mut by_id: BTreeMap<&ObjectId, &Arc<Object>> = BTreeMap::new();
@@ -196,7 +201,11 @@ mod tests {
         fs::write(&path, SERVICE.replace("NAME", "a")).unwrap();
         let mut manifests = Manifests::new(path.clone());
         manifests.refresh().unwrap();
-        fs::write(&path, format!("# shifts everything\n{}", SERVICE.replace("NAME", "a").replace("80", "99999"))).unwrap();
+        fs::write(
+            &path,
+            format!("# shifts everything\n{}", SERVICE.replace("NAME", "a").replace("80", "99999")),
+        )
+        .unwrap();
         manifests.refresh().unwrap();
         let finding = Diagnostic::new(&meltemi_api::codes::NO_COMMAND, "wrong")
             .at(&manifests.objects()[0], "spec.ports[0].port");

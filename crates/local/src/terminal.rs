@@ -175,7 +175,7 @@ fn sentence(happening: &Happening, is_starting: bool) -> Option<String> {
 }
 
 fn describe(summary: &Summary) -> String {
-    let mut text = format!("\n{}\n", table(summary));
+    let mut text = format!("\n{}\n", fitting_table(summary));
     if !summary.urls.is_empty() {
         text.push_str(&format!("\nGateways: {}\n", summary.urls.join("  ")));
     }
@@ -190,7 +190,19 @@ fn describe(summary: &Summary) -> String {
     text
 }
 
-fn table(summary: &Summary) -> Table {
+/// The table, squeezed when the terminal is narrower than it.
+fn fitting_table(summary: &Summary) -> String {
+    let wide = table(summary, false);
+    let columns = wide.width().map_or(usize::MAX, usize::from);
+    let text = wide.trim_fmt();
+    match text.lines().any(|line| line.chars().count() > columns) {
+        true => table(summary, true).trim_fmt(),
+        false => text,
+    }
+}
+
+/// `is_narrow`: a program is shown by its port alone, since its address is the replica's.
+fn table(summary: &Summary, is_narrow: bool) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["WORKLOAD", "VERSION", "ADDRESS", "PROGRAM", "READY", "RESTARTS", "PID"]);
@@ -199,11 +211,19 @@ fn table(summary: &Summary) -> Table {
             row.workload.clone(),
             row.version.clone(),
             row.address.clone(),
-            row.program.clone(),
+            match row.program.rfind(':').filter(|_| is_narrow) {
+                Some(colon) => row.program[colon..].to_owned(),
+                None => row.program.clone(),
+            },
             if row.ready { "yes" } else { "no" }.to_owned(),
             row.restarts.to_string(),
             row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
         ]);
+    }
+    if is_narrow {
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 1));
+        }
     }
     table
 }
@@ -240,6 +260,18 @@ mod tests {
         {
             assert!(text.contains(expected), "{expected} is missing in {text}");
         }
+    }
+
+    #[test]
+    fn a_narrow_table_saves_columns_and_loses_nothing() {
+        let (wide, narrow) = (table(&summary(), false).trim_fmt(), table(&summary(), true).trim_fmt());
+        let width = |text: &str| text.lines().map(|line| line.chars().count()).max();
+        assert!(width(&narrow) < width(&wide), "{narrow}");
+        let row = narrow.lines().last().unwrap().split_whitespace();
+        assert_eq!(
+            row.collect::<Vec<_>>(),
+            ["frontend-v1-0", "v1", "127.70.3.2:8080", ":20120", "yes", "2", "4711"]
+        );
     }
 
     #[test]

@@ -37,7 +37,11 @@ pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
     manifests.refresh().with_context(|| format!("reading {}", root.display()))?;
     let objects = manifests.objects();
     if objects.is_empty() {
-        bail!("{} holds no manifest (*.yaml, *.yml, *.json) with an object in it", root.display());
+        let root = root.display();
+        match manifests.is_empty() {
+            true => bail!("{root} holds no manifest (*.yaml, *.yml, *.json)"),
+            false => bail!("{root} holds no sound object; `meltemi validate {root}` shows what is wrong"),
+        }
     }
     let state = StateDir::open(args.state_dir.clone().map_or_else(|| default_root(&root), Ok)?)?;
     let block = Block::claim(directory_hash(&root)).context("claiming addresses")?;
@@ -81,7 +85,8 @@ fn tell(terminal: &Terminal, manifests: &Manifests, findings: &[Diagnostic]) {
     for finding in findings.iter().filter(|finding| finding.severity > Severity::Info) {
         terminal.tell(&Happening::Finding { text: manifests.render(finding, terminal.color()) });
     }
-    let images = findings.iter().filter(|finding| finding.code == meltemi_api::codes::IMAGE_IGNORED.id).count();
+    let images =
+        findings.iter().filter(|finding| finding.code == meltemi_api::codes::IMAGE_IGNORED.id).count();
     if images > 0 {
         let text =
             format!("note: images are not used on one machine; {images} Deployments run their `command`");

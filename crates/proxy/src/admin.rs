@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -63,6 +64,8 @@ pub struct Admin {
     pub quit: mpsc::Sender<()>,
     /// When the process started.
     pub started: SystemTime,
+    /// Whether a graceful drain is under way: of all listeners, of the inbound ones.
+    pub draining: [Arc<AtomicBool>; 2],
 }
 
 /// Parameters of a request, in order.

@@ -11,6 +11,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -53,8 +54,12 @@ const MAX_INIT: Duration = Duration::from_secs(60);
 /// # Errors
 /// If the bootstrap cannot be read or used; the text names every resource and field that is refused.
 pub fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
+    if args.encode_bootstrap {
+        bootstrap::write_encoded(&args)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let logging = logging::init(args.effective_log_level()?).ok();
-    let start = bootstrap::start(bootstrap::read(&args)?).map_err(|refused| refusal(&refused))?;
+    let start = bootstrap::start(bootstrap::read_apart(&args)?).map_err(|refused| refusal(&refused))?;
     for field in &start.notes {
         tracing::info!(field, "bootstrap: the field has no effect");
     }
@@ -95,7 +100,7 @@ async fn serve(args: ProxyArgs, start: Start, logging: Option<logging::Handle>) 
     };
     let (writer, logs) = LogWriter::spawn(policy).context("start the access log writer")?;
     let concurrency = args.concurrency.map_or_else(cpus, |n| n as usize);
-    let workers = Workers::spawn(concurrency, &start, logs)?;
+    let mut workers = Workers::spawn(concurrency, &start, logs)?;
     let lifecycle = Arc::new(Lifecycle::default());
     let (quit, mut quit_asked) = mpsc::channel(1);
     let running = start_configuration(&args, start, logging, &workers, Arc::clone(&lifecycle), quit).await?;
@@ -118,6 +123,11 @@ async fn serve(args: ProxyArgs, start: Start, logging: Option<logging::Handle>) 
             _ = quit_asked.recv() => {
                 tracing::info!("asked to quit by the admin interface");
                 ExitCode::SUCCESS
+            }
+            // A proxy that serves with fewer threads than it was told to would hide that; its supervisor starts it anew.
+            id = workers.first_ended() => {
+                tracing::error!(worker = id, "a worker ended; so does the process");
+                ExitCode::FAILURE
             }
         }
     };
@@ -186,6 +196,7 @@ async fn start_configuration(
         workers: commands,
         quit,
         started: SystemTime::now(),
+        draining: Default::default(),
     };
     let admin = match address {
         Some(address) => Some(start_admin(address, admin, args).await?),
@@ -244,6 +255,15 @@ impl Workers {
             handles.push(worker::spawn(context).with_context(|| format!("start worker {id}"))?);
         }
         Ok(Workers { handles, hosts, registry, logs })
+    }
+
+    /// Waits until a worker is gone although nobody asked it to go; gives its number.
+    async fn first_ended(&mut self) -> usize {
+        std::future::poll_fn(|cx| {
+            let ended = self.handles.iter_mut().position(|worker| worker.poll_ended(cx).is_ready());
+            ended.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     fn tell(&self, command: impl Fn() -> Command) {

@@ -3,7 +3,9 @@
 //! Every field of `envoy.config.bootstrap.v3.Bootstrap` is used, refused by its path, or noted in the log as
 //! having no effect, so nothing is accepted and ignored in silence.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use meltemi_compile::Rejection;
@@ -41,6 +43,9 @@ const EXTENSIONS: &[(&str, &str)] = &[
     ("envoy.load_balancing_policies.round_robin", "envoy.load_balancing_policies"),
 ];
 
+/// This program, even if its file was replaced since.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// What the process starts with.
 #[derive(Debug)]
 pub(crate) struct Start {
@@ -56,22 +61,41 @@ pub(crate) struct Start {
     pub(crate) notes: Vec<&'static str>,
 }
 
-/// Reads the file and `--config-yaml` on a thread of its own, so that the many megabytes of descriptors that
-/// protobuf JSON needs live in an arena of the allocator that can be given back whole.
+/// Reads the file and `--config-yaml` in a process of its own: protobuf JSON needs megabytes of descriptors and code
+/// for a moment, and a proxy would carry them for the rest of its life.
+///
+/// # Errors
+/// If there is no configuration, or it cannot be read.
+pub(crate) fn read_apart(args: &ProxyArgs) -> anyhow::Result<Bootstrap> {
+    let child = Command::new(OWN_PROGRAM).arg("proxy").args(args.to_encode()).stdin(Stdio::null()).output();
+    let child = match child {
+        Ok(child) => child,
+        Err(error) => {
+            tracing::debug!(%error, "no process for reading the bootstrap: it is read here");
+            return read(args);
+        }
+    };
+    if !child.status.success() {
+        let text = String::from_utf8_lossy(&child.stderr);
+        anyhow::bail!("{}", text.trim().trim_start_matches("error: "));
+    }
+    Bootstrap::decode(child.stdout.as_slice()).context("decode the bootstrap as it was read")
+}
+
+/// What the process of [`read_apart`] does: reads, and writes the message in binary to standard output.
+///
+/// # Errors
+/// As [`read`], or if nobody takes the message.
+pub(crate) fn write_encoded(args: &ProxyArgs) -> anyhow::Result<()> {
+    let encoded = read(args)?.encode_to_vec();
+    std::io::stdout().write_all(&encoded).context("write the bootstrap to standard output")
+}
+
+/// Reads the file; the text of `--config-yaml` is merged over it as protobuf merges messages.
 ///
 /// # Errors
 /// If there is no configuration, or it cannot be read.
 pub(crate) fn read(args: &ProxyArgs) -> anyhow::Result<Bootstrap> {
-    let encoded = std::thread::scope(|scope| {
-        let reading = std::thread::Builder::new().name("bootstrap".to_owned());
-        let thread = reading.spawn_scoped(scope, || Ok(parse(args)?.encode_to_vec()))?;
-        thread.join().unwrap_or_else(|_| anyhow::bail!("reading the bootstrap panicked"))
-    })?;
-    Ok(Bootstrap::decode(encoded.as_slice()).expect("invariant: what was just encoded decodes"))
-}
-
-/// The text of `--config-yaml` is merged over the file as protobuf merges messages.
-fn parse(args: &ProxyArgs) -> anyhow::Result<Bootstrap> {
     let codec = Codec::new();
     let mut message = Bootstrap::default();
     if let Some(path) = &args.config_path {

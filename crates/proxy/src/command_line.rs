@@ -3,13 +3,14 @@
 //! Source: <https://www.envoyproxy.io/docs/envoy/latest/operations/cli>. Options of Envoy that mean nothing here
 //! are accepted, so that existing wrappers work, and their help says that they have no effect.
 
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use meltemi_runtime::logging::Level;
 
-/// Options of `meltemi proxy`.
+/// Carry the traffic of one workload or gateway, as an Envoy bootstrap file says.
 #[derive(Debug, Clone, Args)]
 pub struct ProxyArgs {
     /// Bootstrap file, YAML or JSON (protobuf JSON of envoy.config.bootstrap.v3.Bootstrap).
@@ -111,6 +112,10 @@ pub struct ProxyArgs {
     /// No effect (core dumps follow the limits of the process).
     #[arg(long)]
     pub enable_core_dump: bool,
+
+    /// Write the bootstrap to standard output in binary form and exit.
+    #[arg(long, hide = true)]
+    pub encode_bootstrap: bool,
 }
 
 /// `--drain-strategy`.
@@ -149,6 +154,25 @@ impl ProxyArgs {
             level = level.min(own);
         }
         Ok(level)
+    }
+
+    /// The arguments of a process that only encodes the bootstrap.
+    pub(crate) fn to_encode(&self) -> Vec<OsString> {
+        let mut arguments = vec![OsString::from("--encode-bootstrap")];
+        let mut add = |name: &str, value: Option<&OsStr>| {
+            if let Some(value) = value {
+                // One word: a value may begin with a hyphen.
+                let mut word = OsString::from(format!("{name}="));
+                word.push(value);
+                arguments.push(word);
+            }
+        };
+        add("--config-path", self.config_path.as_deref().map(Path::as_os_str));
+        add("--config-yaml", self.config_yaml.as_deref().map(OsStr::new));
+        add("--service-cluster", self.service_cluster.as_deref().map(OsStr::new));
+        add("--service-node", self.service_node.as_deref().map(OsStr::new));
+        add("--service-zone", self.service_zone.as_deref().map(OsStr::new));
+        arguments
     }
 
     /// Options that were given and have no effect, for the log.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use meltemi_compile::route::{Forward, Found};
-use meltemi_http::{Responder, Version};
+use meltemi_http::Responder;
 
 use self::attempt::Ended;
 use self::fault::Fault;
@@ -71,14 +71,13 @@ pub(crate) async fn forward(
 
 /// Notes that nobody waits for the response any more.
 fn client_gone(stream: &mut Stream<'_, '_>) {
-    let record = &mut stream.record;
     stream.manager.stats.counts.downstream_rq_rx_reset.inc();
-    let (flag, details) = match record.protocol {
-        Some(Version::Http2) => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset"),
-        _ => (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect"),
+    let (flag, details) = match stream.respond.is_reset() {
+        true => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset"),
+        false => (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect"),
     };
-    record.flags.insert(flag);
-    record.details = Some(details.into());
+    stream.record.flags.insert(flag);
+    stream.record.details = Some(details.into());
 }
 
 impl Plan<'_> {

@@ -4,10 +4,13 @@
 //! served (`listener`) and where commands come from (`config`, `admin`). Modelled on Envoy's `WorkerImpl`.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -70,6 +73,8 @@ pub struct WorkerHandle {
     pub commands: mpsc::UnboundedSender<Command>,
     /// Downstream connections that are open on this worker now.
     connections: Arc<AtomicUsize>,
+    /// Closed by the end of the thread, however it comes.
+    ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
 }
 
@@ -77,6 +82,11 @@ impl WorkerHandle {
     /// Downstream connections that are open on this worker now.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Ready once the thread has ended, be it by a panic.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.ended).poll(cx).map(|_| ())
     }
 
     /// Waits for the thread, after [`Command::Stop`].
@@ -93,8 +103,11 @@ pub fn spawn(context: WorkerContext) -> io::Result<WorkerHandle> {
     let (commands, inbox) = mpsc::unbounded_channel::<Command>();
     let connections = Arc::new(AtomicUsize::new(0));
     let (started, start) = std::sync::mpsc::sync_channel(1);
+    let (alive, ended) = oneshot::channel::<()>();
     let counter = connections.clone();
     let thread = std::thread::Builder::new().name(format!("wrk:worker_{}", context.id)).spawn(move || {
+        // Dropped last, by a panic too.
+        let _alive = alive;
         let mut builder = tokio::runtime::Builder::new_current_thread();
         match builder.enable_all().build_local(tokio::runtime::LocalOptions::default()) {
             Ok(runtime) => {
@@ -106,7 +119,7 @@ pub fn spawn(context: WorkerContext) -> io::Result<WorkerHandle> {
         }
     })?;
     start.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread ended at once")))?;
-    Ok(WorkerHandle { commands, connections, thread })
+    Ok(WorkerHandle { commands, connections, ended, thread })
 }
 
 /// How often idle upstream connections are looked at.
@@ -118,11 +131,16 @@ async fn run(
     mut inbox: mpsc::UnboundedReceiver<Command>,
 ) {
     let shared = Rc::new(Shared::new(context, connections));
-    let logging = shared.clone();
-    tokio::task::spawn_local(async move { logging.logs.run().await });
-    tokio::task::spawn_local(reap(shared.clone()));
     let mut listeners = Listeners { shared: shared.clone(), open: BTreeMap::new() };
-    while let Some(command) = inbox.recv().await {
+    // Part of this task, not tasks of their own: a panic in either ends the worker instead of leaving it half alive.
+    let mut upkeep = pin!(async { tokio::join!(shared.logs.run(), reap(&shared)) });
+    loop {
+        let command = tokio::select! {
+            biased;
+            command = inbox.recv() => command,
+            _ = &mut upkeep => break,
+        };
+        let Some(command) = command else { break };
         match command {
             Command::Program { program, sockets, drain_time, applied } => {
                 listeners.serve(program, sockets, drain_time);
@@ -138,7 +156,7 @@ async fn run(
 }
 
 /// Closes idle upstream connections in time.
-async fn reap(shared: Rc<Shared>) {
+async fn reap(shared: &Shared) {
     loop {
         tokio::time::sleep(REAP_INTERVAL).await;
         let now = Instant::now();

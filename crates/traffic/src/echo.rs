@@ -35,7 +35,7 @@ const QUIET: Duration = Duration::from_millis(200);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers every request with who it is and what it received.
+/// Answer every request with who answers and what arrived.
 ///
 /// The answer is JSON: service, version, instance, the request as it arrived, and the answers of the services called for
 /// it. The header `x-echo-versions` names everyone who took part.

@@ -32,7 +32,7 @@ use crate::target::Target;
 /// Connections, and streams on all of them, one generator keeps up with.
 const WORKERS_MAX: usize = 10_000;
 
-/// Sends requests at a fixed rate and measures the answers.
+/// Send requests at a fixed rate and measure the answers.
 ///
 /// Open loop: request n leaves at its time n / RATE, on the next free connection, and its latency counts from that time
 /// even when no connection was free. With `--rate 0` the loop is closed: every connection sends its next request when the

@@ -28,13 +28,14 @@ impl Target {
         let authority = uri.authority().with_context(|| format!("{url:?} has no host"))?;
         ensure!(!authority.as_str().contains('@'), "{url:?}: credentials in URLs are not supported");
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        // The parser lets ports through that are none, such as 99999.
+        let port = match authority.as_str()[authority.host().len()..].strip_prefix(':') {
+            Some(port) => port.parse().with_context(|| format!("{url:?}: {port:?} is no port"))?,
+            None => 80,
+        };
+        ensure!(port != 0, "{url:?}: port 0 cannot be connected to");
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Target {
-            host,
-            port: authority.port_u16().unwrap_or(80),
-            authority: Text::from(authority.as_str()),
-            path: Text::from(path),
-        })
+        Ok(Target { host, port, authority: Text::from(authority.as_str()), path: Text::from(path) })
     }
 }
 
@@ -49,7 +50,16 @@ mod tests {
         assert_eq!((&*target.authority, &*target.path), ("shop.example:8080", "/a?b=c"));
         let bare = Target::parse("http://[::1]").unwrap();
         assert_eq!((bare.host.as_str(), bare.port, &*bare.path), ("::1", 80, "/"));
-        for wrong in ["https://a/", "a/b", "http://", "http://user@a/", "ftp://a"] {
+        for wrong in [
+            "https://a/",
+            "a/b",
+            "http://",
+            "http://user@a/",
+            "ftp://a",
+            "http://a:99999/",
+            "http://a:/",
+            "http://a:0/",
+        ] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -98,3 +98,10 @@ fn a_missing_path_is_trouble() {
     let args = Cli::parse_from(["validate", "/nonexistent/meltemi"]).args;
     assert_eq!(validate(&args).unwrap(), ExitCode::from(2));
 }
+
+#[test]
+fn a_directory_without_files_is_trouble() {
+    let directory = TempDir::new().unwrap();
+    let args = Cli::parse_from(["validate", directory.path().to_str().unwrap()]).args;
+    assert_eq!(validate(&args).unwrap(), ExitCode::from(2));
+}

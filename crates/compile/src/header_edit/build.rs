@@ -69,7 +69,7 @@ fn header_add(at: &At<'_>, message: &HeaderValueOption) -> Option<HeaderAdd> {
         (false, _) => return at_header.field("raw_value").none("must not be set beside value"),
     };
     let action = append_action_of(at, *append, *append_action)?;
-    Some(HeaderAdd { name, value, action, keep_empty: *keep_empty_value, authority: false })
+    Some(HeaderAdd { name, value, action, keep_empty: *keep_empty_value })
 }
 
 fn append_action_of(at: &At<'_>, append: Option<bool>, action: i32) -> Option<AppendAction> {

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use meltemi_envoy::config::route::v3 as proto;
+use meltemi_envoy::config::route::v3::retry_policy::RetryHostPredicate;
 use meltemi_envoy::config::route::v3::retry_policy::retry_host_predicate::ConfigType;
-use meltemi_envoy::config::route::v3::retry_policy::{RetryHostPredicate, RetryPriority, retry_priority};
 use meltemi_envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
-use meltemi_envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 
 use super::{RetryOn, RetryPolicy};
-use crate::extension::unpack;
 use crate::ledger::{At, refuse};
 
 /// `retry_back_off.base_interval` when it is not set.
@@ -35,7 +33,7 @@ pub(super) fn retry_policy(at: &At<'_>, message: &proto::RetryPolicy) -> Option<
         retriable_request_headers,
         refresh_cluster_on_retry,
     } = message;
-    refuse!(at; retry_options_predicates, rate_limited_retry_back_off);
+    refuse!(at; retry_priority, retry_options_predicates, rate_limited_retry_back_off);
     refuse!(at; retriable_headers, retriable_request_headers, refresh_cluster_on_retry);
     let (on, unknown) = RetryOn::parse(retry_on);
     if let Some(name) = unknown {
@@ -56,9 +54,6 @@ pub(super) fn retry_policy(at: &At<'_>, message: &proto::RetryPolicy) -> Option<
         back_off_max,
         avoid_previous_hosts: !predicates.is_empty(),
         host_selection_attempts: attempts(at, *host_selection_retry_max_attempts)?,
-        previous_priorities: retry_priority
-            .as_ref()
-            .and_then(|priority| previous_priorities(&at.field("retry_priority"), priority)),
     })
 }
 
@@ -91,20 +86,6 @@ fn host_predicate(at: &At<'_>, message: &RetryHostPredicate) -> Option<()> {
         },
         None if name == "envoy.retry_host_predicates.previous_hosts" => Some(()),
         None => at.none(format_args!("not supported yet: {name}")),
-    }
-}
-
-/// The one retry priority that is supported; other types are refused.
-fn previous_priorities(at: &At<'_>, message: &RetryPriority) -> Option<u32> {
-    let RetryPriority { name, config_type } = message;
-    let Some(retry_priority::ConfigType::TypedConfig(any)) = config_type else {
-        return at.none(format_args!("not supported yet: {name}"));
-    };
-    let at = at.field("typed_config");
-    let PreviousPrioritiesConfig { update_frequency } = unpack(&at, any)?;
-    match u32::try_from(update_frequency) {
-        Ok(frequency) if frequency > 0 => Some(frequency),
-        _ => at.field("update_frequency").none("must be at least 1"),
     }
 }
 

@@ -245,8 +245,6 @@ fn retry_policies_are_inherited_from_the_virtual_host() {
              retry_on: 'connect-failure, refused-stream,unavailable,retriable-status-codes', num_retries: 2,
              retry_host_predicate: [{name: p, typed_config: {
                '@type': type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}],
-             retry_priority: {name: q, typed_config: {update_frequency: 2,
-               '@type': type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig}},
              host_selection_retry_max_attempts: 5, retriable_status_codes: [503, 500, 503],
              per_try_timeout: 2s, retry_back_off: {base_interval: 0.1s}}}},
            {match: {prefix: /}, route: {cluster: c}}]}]",
@@ -257,7 +255,6 @@ fn retry_policies_are_inherited_from_the_virtual_host() {
     assert_eq!(own.retriable_status_codes, [500, 503]);
     assert!(own.avoid_previous_hosts);
     assert_eq!((own.num_retries, own.host_selection_attempts), (2, 5));
-    assert_eq!(own.previous_priorities, Some(2));
     assert_eq!((own.back_off_base, own.back_off_max), (Duration::from_millis(100), Duration::from_secs(1)));
     assert_eq!(own.per_try_timeout, Some(Duration::from_secs(2)));
     assert!(own.retries_response(503, None) && !own.retries_response(502, None));

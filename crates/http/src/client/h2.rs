@@ -122,11 +122,14 @@ impl H2 {
 
     /// Starts an exchange; waits while the peer's stream limit is reached. Cancel safe.
     pub async fn open(&self) -> Result<ClientExchange<'static>, ClientError> {
-        while !self.is_closed() && self.active() >= self.max_streams() {
+        loop {
+            if self.is_closed() {
+                return Err(ClientError::Refused);
+            }
+            if self.active() < self.max_streams() {
+                break;
+            }
             self.0.freed.notified().await;
-        }
-        if self.is_closed() {
-            return Err(ClientError::Refused);
         }
         self.0.active.set(self.0.active.get() + 1);
         let permit = Permit(Rc::clone(&self.0));
@@ -145,7 +148,7 @@ impl Drop for Permit {
 }
 
 impl Sender {
-    pub(super) fn head(&mut self, head: RequestHead, end: bool) -> Result<(), ClientError> {
+    pub(super) fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), ClientError> {
         if self.half.is_some() {
             return Err(ClientError::Misuse("a second head"));
         }

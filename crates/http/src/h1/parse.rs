@@ -14,6 +14,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::{BodyLength, Limits};
+use crate::head::is_authority;
 use crate::{Headers, ProtocolError, RequestHead, ResponseHead, Text, Version};
 
 /// Fields for which there is room without an allocation.
@@ -27,6 +28,7 @@ const CODEC_ERROR: ProtocolError = bad("http1.codec_error");
 const INVALID_URL: ProtocolError = bad("http1.invalid_url");
 const LENGTH_AND_CHUNKED: ProtocolError = bad("http1.content_length_and_chunked_not_allowed");
 const BODY_DISALLOWED: ProtocolError = bad("http1.body_disallowed");
+const INVALID_AUTHORITY: ProtocolError = bad("http.invalid_authority");
 const INVALID_CHARACTERS: ProtocolError = bad("http1.invalid_characters");
 const INVALID_SCHEME: ProtocolError = bad("http1.invalid_scheme");
 const LENGTH_NOT_ALLOWED: ProtocolError = bad("http1.content_length_not_allowed");
@@ -154,12 +156,13 @@ fn complete(status: httparse::Status<usize>) -> Result<(), ProtocolError> {
     if status.is_complete() { Ok(()) } else { Err(CODEC_ERROR) }
 }
 
-/// A request line without a version is HTTP/0.9.
+/// A request line without a version is HTTP/0.9; one with a further word is none.
 fn malformed_request(error: httparse::Error, head: &[u8]) -> ProtocolError {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let is_http_09 = line.iter().filter(|byte| **byte == b' ').count() == 1;
+    let spaces = line.iter().filter(|byte| **byte == b' ').count();
+    let is_http_09 = spaces == 1;
     match error {
-        httparse::Error::Version => LOW_VERSION,
+        httparse::Error::Version if spaces == 2 => LOW_VERSION,
         _ if is_http_09 && !starts_wrong(line) => LOW_VERSION,
         error => malformed(error),
     }
@@ -230,6 +233,9 @@ fn request_message(
         message.head.headers.append(name, value);
     }
     message.head.authority = message.head.authority.take().or(host);
+    if message.head.authority.as_deref().is_some_and(|authority| !is_authority(authority)) {
+        return Err(INVALID_AUTHORITY);
+    }
     message.keep_alive = framing.keep_alive(version);
     message.body = framing.request_body(&message.head)?;
     if framing.upgrade {

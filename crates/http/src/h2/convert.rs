@@ -38,27 +38,27 @@ pub(crate) fn response_head(parts: http::response::Parts) -> ResponseHead {
 }
 
 /// A request to send. `None`: the authority or path has characters that HTTP/2 cannot carry.
-pub(crate) fn request(head: RequestHead) -> Option<Request<()>> {
+pub(crate) fn request(head: &RequestHead) -> Option<Request<()>> {
     let is_plain_connect = head.method == Method::CONNECT && head.protocol.is_none();
     let mut parts = http::uri::Parts::default();
-    let authority = head.authority.filter(|authority| !authority.is_empty());
+    let authority = head.authority.clone().filter(|authority| !authority.is_empty());
     let has_authority = authority.is_some();
     parts.authority = match authority {
         Some(authority) => Some(Authority::from_maybe_shared(authority.into_bytes()).ok()?),
         None => None,
     };
     if !is_plain_connect {
-        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(head.path.into_bytes()).ok()?);
-        let https = head.scheme.is_some_and(|scheme| scheme == "https");
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(head.path.clone().into_bytes()).ok()?);
+        let https = head.scheme.as_deref() == Some("https");
         parts.scheme = has_authority.then_some(if https { Scheme::HTTPS } else { Scheme::HTTP });
     }
     let mut request = Request::new(());
-    *request.method_mut() = head.method;
+    *request.method_mut() = head.method.clone();
     *request.uri_mut() = Uri::from_parts(parts).ok()?;
     // Without an authority `h2` only takes what claims to come from HTTP/1; the wire is the same.
     *request.version_mut() = if has_authority { http::Version::HTTP_2 } else { http::Version::HTTP_11 };
-    *request.headers_mut() = header_map(head.headers);
-    if let Some(protocol) = head.protocol {
+    *request.headers_mut() = header_map(head.headers.iter().cloned());
+    if let Some(protocol) = &head.protocol {
         request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
     }
     Some(request)
@@ -69,14 +69,14 @@ pub(crate) fn response(head: ResponseHead) -> Response<()> {
     let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let mut response = Response::new(());
     *response.status_mut() = if switching { StatusCode::OK } else { head.status };
-    *response.headers_mut() = header_map(head.headers);
+    *response.headers_mut() = header_map(head.headers.into_iter());
     response
 }
 
 /// Fields to send, without those of the connection.
-pub(crate) fn header_map(headers: Headers) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
+pub(crate) fn header_map(fields: impl ExactSizeIterator<Item = (HeaderName, HeaderValue)>) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
         if is_carried(&name, &value) {
             map.append(name, value);
         }

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::flood::FloodGuard;
 use crate::{Io, buffers};
 
 /// Pending bytes above which a write goes to the kernel at once.
@@ -31,13 +32,15 @@ struct State {
     /// Bytes read before it was clear that this is HTTP/2.
     prefix: BytesMut,
     pending: BytesMut,
+    guard: FloodGuard,
     /// The task already went to the back of the run queue for what is pending.
     yielded: bool,
 }
 
 /// Both ends over `io`; `prefix` was read from it before.
 pub(crate) fn deferred(io: Io, prefix: BytesMut) -> (Outbound, Deferred) {
-    let state = State { io, prefix, pending: BytesMut::new(), yielded: false };
+    let (pending, guard) = (BytesMut::new(), FloodGuard::default());
+    let state = State { io, prefix, pending, guard, yielded: false };
     let state = Rc::new(RefCell::new(state));
     (Outbound(Rc::clone(&state)), Deferred(state))
 }
@@ -82,6 +85,19 @@ impl State {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
+    fn queue(&mut self, bytes: &[u8]) {
+        self.guard.sent(bytes);
+        self.pending.extend_from_slice(bytes);
+    }
+
+    /// A flood ends the connection as if its stream had failed: it deserves no answer.
+    fn check_received(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.guard.received(bytes) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, "a flood of HTTP/2 control frames"))
+    }
+
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.pending.capacity() == 0 {
             self.pending = buffers::take();
@@ -98,13 +114,16 @@ impl AsyncRead for Deferred {
         let mut state = self.0.borrow_mut();
         if !state.prefix.is_empty() {
             let count = state.prefix.len().min(buf.remaining());
-            buf.put_slice(&state.prefix.split_to(count));
-            return Poll::Ready(Ok(()));
+            let early = state.prefix.split_to(count);
+            buf.put_slice(&early);
+            return Poll::Ready(state.check_received(&early));
         }
         if state.prefix.capacity() > 0 {
             buffers::release(&mut state.prefix);
         }
-        Pin::new(&mut state.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut state.io).poll_read(cx, buf))?;
+        Poll::Ready(state.check_received(&buf.filled()[before..]))
     }
 }
 
@@ -112,7 +131,7 @@ impl AsyncWrite for Deferred {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.0.borrow_mut();
         ready!(state.poll_room(cx))?;
-        state.pending.extend_from_slice(buf);
+        state.queue(buf);
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -124,7 +143,7 @@ impl AsyncWrite for Deferred {
         let mut state = self.0.borrow_mut();
         ready!(state.poll_room(cx))?;
         for slice in slices {
-            state.pending.extend_from_slice(slice);
+            state.queue(slice);
         }
         Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
     }

@@ -123,7 +123,7 @@ impl SendHalf {
         if std::mem::replace(&mut self.finished, true) {
             return Err(SendError::Misuse("trailers after the end"));
         }
-        let sent = self.stream.send_trailers(convert::header_map(trailers));
+        let sent = self.stream.send_trailers(convert::header_map(trailers.into_iter()));
         sent.map_err(|error| self.failure(error))
     }
 
@@ -132,8 +132,8 @@ impl SendHalf {
         self.finished = true;
     }
 
-    pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stream.poll_reset(cx).map(|_| ())
+    pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reason, h2::Error>> {
+        self.stream.poll_reset(cx)
     }
 
     pub(crate) fn is_finished(&self) -> bool {

@@ -23,6 +23,13 @@ use crate::{
 const HEADER_TIMEOUT: ProtocolError =
     ProtocolError { status: StatusCode::REQUEST_TIMEOUT, detail: "request_header_timeout" };
 
+/// A head that trickles in holds its connection no longer than this, whether or not `headers_timeout` is set. Envoy's
+/// default `stream_idle_timeout`, which there begins with the first byte of a head.
+const HEAD_MAX: Duration = Duration::from_secs(300);
+
+const HEAD_TOO_SLOW: ProtocolError =
+    ProtocolError { status: StatusCode::REQUEST_TIMEOUT, detail: "stream_idle_timeout" };
+
 /// The response side of one exchange.
 pub(crate) struct Turn {
     pub(crate) answering: Answering,
@@ -82,11 +89,17 @@ async fn exchange<S: Service>(
     context.service.call(Exchange { request: message.head, body, respond }).await;
 }
 
-/// Waits for the next request head. Idle until its first byte, then under `headers_timeout`.
+/// Waits for the next request head. Idle until its first byte, then under `headers_timeout`,
+/// `stream_idle_timeout` or [`HEAD_MAX`], whichever is shortest.
 async fn next_request<S: Service>(
     connection: &Connection,
     context: &mut Context<S>,
 ) -> Result<RequestMessage, End> {
+    let head_max = context.options.stream_idle_timeout.unwrap_or(HEAD_MAX).min(HEAD_MAX);
+    let (head_limit, overrun) = match context.options.headers_timeout {
+        Some(timeout) if timeout <= head_max => (timeout, HEADER_TIMEOUT),
+        _ => (head_max, HEAD_TOO_SLOW),
+    };
     let mut in_head = false;
     context.deadline.arm(context.idle_allowance());
     loop {
@@ -94,13 +107,13 @@ async fn next_request<S: Service>(
             if let Some(message) = parse(connection, context.options.accept_http_10)? {
                 return Ok(message);
             }
-            if !in_head && let Some(timeout) = context.options.headers_timeout {
-                context.deadline.arm(Some(timeout));
+            if !in_head {
+                context.deadline.arm(Some(head_limit));
             }
             in_head = true;
         }
         match context.fill(connection).await {
-            Err(End::Idle) if in_head => return Err(End::Protocol(HEADER_TIMEOUT)),
+            Err(End::Idle) if in_head => return Err(End::Protocol(overrun)),
             filled => filled?,
         }
     }

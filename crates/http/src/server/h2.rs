@@ -11,15 +11,20 @@ use std::task::{Poll, ready};
 use ::h2::server::{Connection, SendResponse};
 use ::h2::{Reason, RecvStream};
 use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderValue};
 use http::{Method, Request};
 use tokio::time::{Instant, timeout};
 
 use super::{Context, End, Service};
 use crate::h1::encode::content_length;
-use crate::h2::convert;
 use crate::h2::outbound::{Deferred, Outbound, deferred};
 use crate::h2::stream::{RecvHalf, SendHalf};
+use crate::h2::{PREMATURE_RESET_AGE, PREMATURE_RESET_STREAMS, convert};
+use crate::head::is_authority;
 use crate::{DrainStage, Exchange, Headers, Io, RecvBody, Responder, ResponseHead, SendError};
+
+const PREMATURE_RESETS: crate::ProtocolError =
+    crate::ProtocolError { status: http::StatusCode::BAD_REQUEST, detail: "too_many_premature_resets" };
 
 /// The response side of one stream.
 pub(crate) struct Stream {
@@ -27,12 +32,18 @@ pub(crate) struct Stream {
     send: Option<SendHalf>,
     to_head: bool,
     reset: bool,
+    started: Instant,
+    activity: Rc<Activity>,
 }
 
-/// Requests in progress on a connection.
+/// Requests of a connection.
 struct Activity {
+    /// In progress.
     streams: Cell<usize>,
     last: Cell<Instant>,
+    finished: Cell<u64>,
+    /// Reset by the client right after their start.
+    premature_resets: Cell<u64>,
 }
 
 /// What happens next on a connection.
@@ -77,12 +88,20 @@ async fn streams<S: Service + 'static>(
     outbound: &Outbound,
     context: &mut Context<S>,
 ) -> End {
-    let activity = Rc::new(Activity { streams: Cell::new(0), last: Cell::new(Instant::now()) });
+    let activity = Rc::new(Activity::new());
     let mut served: u32 = 0;
     let mut leaving = None;
     context.deadline.arm(context.idle_allowance());
     loop {
         match next_event(connection, outbound, context, leaving.is_some()).await {
+            Event::Stream(_, mut respond) if activity.is_flood() => {
+                respond.send_reset(Reason::REFUSED_STREAM);
+                leaving = Some(End::Protocol(PREMATURE_RESETS));
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            }
+            Event::Stream(request, mut respond) if has_wrong_host(&request) => {
+                respond.send_reset(Reason::PROTOCOL_ERROR);
+            }
             Event::Stream(request, respond) => {
                 served = served.saturating_add(1);
                 spawn(request, respond, context, &activity);
@@ -176,7 +195,14 @@ fn spawn<S: Service + 'static>(
     let (parts, body) = request.into_parts();
     let head = convert::request_head(parts);
     let body = RecvHalf::new(body, content_length(&head.headers));
-    let stream = Stream { respond, send: None, to_head: head.method == Method::HEAD, reset: false };
+    let stream = Stream {
+        respond,
+        send: None,
+        to_head: head.method == Method::HEAD,
+        reset: false,
+        started: Instant::now(),
+        activity: Rc::clone(activity),
+    };
     let exchange = Exchange { request: head, body: RecvBody::h2(body), respond: Responder::h2(stream) };
     let service = Rc::clone(&context.service);
     let activity = Activity::start(activity);
@@ -201,10 +227,31 @@ fn end_of(result: Result<(), ::h2::Error>) -> End {
     }
 }
 
+/// `h2` checks `:authority`, but `host` may stand for it, and there is only one.
+fn has_wrong_host(request: &Request<RecvStream>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let is_wrong = |host: &HeaderValue| !host.to_str().is_ok_and(is_authority);
+    hosts.next().is_some_and(is_wrong) || hosts.next().is_some()
+}
+
 /// One request in progress.
 struct ActiveStream(Rc<Activity>);
 
 impl Activity {
+    fn new() -> Activity {
+        Activity {
+            streams: Cell::new(0),
+            last: Cell::new(Instant::now()),
+            finished: Cell::new(0),
+            premature_resets: Cell::new(0),
+        }
+    }
+
+    /// Whether the client opens streams mainly to reset them. As Envoy counts it: at least half of what is finished.
+    fn is_flood(&self) -> bool {
+        self.premature_resets.get() * 2 >= self.finished.get().max(PREMATURE_RESET_STREAMS)
+    }
+
     fn start(activity: &Rc<Activity>) -> ActiveStream {
         activity.streams.set(activity.streams.get() + 1);
         ActiveStream(Rc::clone(activity))
@@ -215,6 +262,17 @@ impl Drop for ActiveStream {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
         self.0.last.set(Instant::now());
+        self.0.finished.set(self.0.finished.get() + 1);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let is_early = self.send.is_none() && self.started.elapsed() <= PREMATURE_RESET_AGE;
+        if is_early && self.is_reset_by_peer() {
+            let resets = &self.activity.premature_resets;
+            resets.set(resets.get() + 1);
+        }
     }
 }
 
@@ -255,9 +313,19 @@ impl Stream {
 
     pub(crate) fn poll_closed(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
         match &mut self.send {
-            Some(half) => half.poll_closed(cx),
+            Some(half) => half.poll_reset(cx).map(|_| ()),
             None => self.respond.poll_reset(cx).map(|_| ()),
         }
+    }
+
+    pub(crate) fn is_reset_by_peer(&mut self) -> bool {
+        let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        let reset = match &mut self.send {
+            Some(half) => half.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        };
+        // The end of the connection comes as an error.
+        !self.reset && matches!(reset, Poll::Ready(Ok(_)))
     }
 
     pub(crate) fn is_started(&self) -> bool {

@@ -10,6 +10,7 @@ use meltemi_http::server::{Codec, End, ServerOptions};
 use meltemi_http::{
     ClientError, DrainStage, Frame, H2Options, Headers, Io, Reason, RequestHead, ResponseHead, Version,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use crate::service::{Server, field, run};
@@ -177,6 +178,30 @@ fn a_reset_tells_its_reason_and_a_given_up_exchange_reaches_the_service() {
 }
 
 #[test]
+fn a_reset_is_told_from_the_end_of_the_connection() {
+    run(async {
+        let pair = connect(ServerOptions::default()).await;
+        let answers = &pair.server.answers;
+        for (calls, resets) in [(1, 1), (2, 1)] {
+            let mut exchange = pair.client.open().await.unwrap();
+            exchange.send.head(request(Method::GET, "/hang"), true).await.unwrap();
+            while answers.seen.borrow().len() < calls {
+                tokio::task::yield_now().await;
+            }
+            if calls == 2 {
+                pair.driver.abort();
+            } else {
+                drop(exchange);
+            }
+            while *answers.gone.borrow() < calls {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(*answers.resets.borrow(), resets);
+        }
+    });
+}
+
+#[test]
 fn draining_lets_streams_finish_and_refuses_new_ones() {
     run(async {
         let pair = connect(ServerOptions::default()).await;
@@ -271,5 +296,84 @@ fn connect_is_a_tunnel_of_data_frames() {
         assert_eq!(exchange.recv.next().await.unwrap(), Some(Frame::Data(Bytes::from_static(b"raw"))));
         exchange.send.data(Bytes::new(), true).await.unwrap();
         assert_eq!(exchange.recv.next().await.unwrap(), None);
+    });
+}
+
+/// A frame by hand.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+/// `GET` with this path and these literal fields, in HPACK without compression.
+fn header_block(path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    // The static table: :method GET is 2, :scheme http is 6, the name :path is 4.
+    let mut block = vec![0x82, 0x86];
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    block.extend([&[0x04][..], &text(path)].concat());
+    for (name, value) in fields {
+        block.extend([&[0x00][..], &text(name), &text(value)].concat());
+    }
+    block
+}
+
+#[test]
+fn streams_opened_only_to_be_reset_end_the_connection() {
+    run(async {
+        let mut server = Server::start(ServerOptions::default());
+        server.client.write_all(PREFACE).await.unwrap();
+        let block = header_block("/hang", &[("host", "a")]);
+        let mut pairs = 0;
+        // One at a time, so that every stream is accepted before its reset.
+        while !server.end.is_finished() && pairs < 1000 {
+            let stream = 2 * pairs + 1;
+            let opened = server.client.write_all(&frame(1, 5, stream, &block)).await;
+            if opened.is_err() {
+                break;
+            }
+            while server.answers.seen.borrow().len() <= pairs as usize && !server.end.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            let _ended = server.client.write_all(&frame(3, 0, stream, &[0, 0, 0, 8])).await;
+            tokio::task::yield_now().await;
+            pairs += 1;
+        }
+        let End::Protocol(error) = server.end.await.unwrap() else { panic!("the flood is over its limit") };
+        assert_eq!(error.detail, "too_many_premature_resets");
+        assert!((250..=260).contains(&pairs), "{pairs}");
+    });
+}
+
+#[test]
+fn control_frames_for_nothing_end_the_connection() {
+    run(async {
+        let floods = [frame(2, 0, 1, &[0, 0, 0, 3, 1]), frame(8, 0, 0, &[0, 0, 0, 1])];
+        for flood in floods {
+            let mut server = Server::start(ServerOptions::default());
+            server.client.write_all(PREFACE).await.unwrap();
+            server.client.write_all(&flood.repeat(500)).await.unwrap();
+            assert!(matches!(server.end.await.unwrap(), End::Io(std::io::ErrorKind::InvalidData)));
+        }
+    });
+}
+
+#[test]
+fn a_host_that_is_none_resets_the_stream() {
+    run(async {
+        let mut server = Server::start(ServerOptions::default());
+        server.client.write_all(PREFACE).await.unwrap();
+        let wrong: [&[(&str, &str)]; 2] = [&[("host", "a b/c")], &[("host", "a"), ("host", "b")]];
+        for (fields, stream) in wrong.into_iter().zip([1, 3]) {
+            let request = frame(1, 5, stream, &header_block("/", fields));
+            server.client.write_all(&request).await.unwrap();
+            let reset = frame(3, 0, stream, &[0, 0, 0, 1]);
+            let mut received = Vec::new();
+            while !received.windows(reset.len()).any(|window| window == reset) {
+                assert!(server.client.read_buf(&mut received).await.unwrap() > 0, "{received:?}");
+            }
+        }
+        assert!(server.answers.seen.borrow().is_empty());
     });
 }

@@ -176,6 +176,29 @@ fn time_limits_end_idle_connections_quietly_and_slow_heads_with_408() {
 }
 
 #[test]
+fn a_head_that_trickles_in_is_given_up_without_any_setting() {
+    run(async {
+        let options = ServerOptions { idle_timeout: None, ..ServerOptions::default() };
+        let mut server = Server::start(options);
+        let started = tokio::time::Instant::now();
+        for piece in ["GET / HTTP/1.1\r\n", "Host: a\r\n", "X: "] {
+            server.send(piece).await;
+            tokio::task::yield_now().await;
+            tokio::time::advance(Duration::from_secs(90)).await;
+        }
+        let end = server
+            .expect_end(concat!(
+                "HTTP/1.1 408 Request Timeout\r\ncontent-length: 14\r\ncontent-type: text/plain\r\n",
+                "server: test\r\nconnection: close\r\n\r\nstream timeout"
+            ))
+            .await;
+        assert!(matches!(end, End::Protocol(error) if error.detail == "stream_idle_timeout"), "{end:?}");
+        // The later pieces bought no time.
+        assert!(started.elapsed() < Duration::from_secs(310), "{:?}", started.elapsed());
+    });
+}
+
+#[test]
 fn a_response_that_overtakes_its_request_ends_the_connection() {
     run(async {
         let mut server = Server::start(ServerOptions::default());

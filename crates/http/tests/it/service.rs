@@ -18,6 +18,7 @@ pub(crate) struct Answers {
     pub(crate) seen: RefCell<Vec<RequestHead>>,
     pub(crate) errors: RefCell<Vec<ProtocolError>>,
     pub(crate) gone: RefCell<usize>,
+    pub(crate) resets: RefCell<usize>,
 }
 
 pub(crate) fn field(name: &'static str, value: &'static str) -> (HeaderName, HeaderValue) {
@@ -34,6 +35,7 @@ impl Service for Answers {
             "/hang" => {
                 exchange.respond.closed().await;
                 *self.gone.borrow_mut() += 1;
+                *self.resets.borrow_mut() += usize::from(exchange.respond.is_reset());
             }
             "/early" => {
                 exchange.respond.head(ResponseHead::new(StatusCode::FORBIDDEN), true).await.unwrap();

@@ -1,5 +1,6 @@
 //! What changes something: `/drain_listeners`, `/healthcheck/*`, `/logging`, `/quitquitquit`, `/reopen_logs`.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -30,6 +31,11 @@ pub(super) fn drain_listeners(admin: &Admin, params: &Params) -> Reply {
         tell(admin, || Command::StopListeners { inbound_only });
         return Reply::text("OK\n");
     }
+    // As in Envoy, a drain that is under way goes on as it began.
+    let draining = admin.draining[usize::from(inbound_only)].clone();
+    if draining.swap(true, Ordering::Relaxed) {
+        return Reply::text("OK\n");
+    }
     let workers = admin.workers.clone();
     let drain_time = Duration::from_secs(u64::from(admin.args.drain_time_s));
     let stop = async move {
@@ -38,6 +44,7 @@ pub(super) fn drain_listeners(admin: &Admin, params: &Params) -> Reply {
             // A worker that is gone listens no more.
             let _ = worker.send(Command::StopListeners { inbound_only });
         }
+        draining.store(false, Ordering::Relaxed);
     };
     task::spawn("drain_listeners", stop).detach();
     Reply::text("OK\n")

@@ -1,7 +1,7 @@
 //! The interface over a real socket.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::http::StatusCode;
 use clap::Parser;
@@ -84,6 +84,7 @@ impl World {
             workers: vec![worker],
             quit,
             started: SystemTime::now(),
+            draining: Default::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
@@ -146,6 +147,21 @@ async fn what_changes_something_wants_post() {
     world.ask("POST", "/drain_listeners?graceful").await;
     assert!(matches!(world.commands.try_recv(), Ok(Command::Drain { inbound_only: false })));
     assert!(world.commands.try_recv().is_err(), "listeners close after the drain time");
+}
+
+#[tokio::test]
+async fn a_graceful_drain_that_is_asked_for_again_goes_on_as_it_began() {
+    let mut world = World::start().await;
+    tokio::time::pause();
+    for _ in 0..3 {
+        let params = vec![("graceful".to_owned(), String::new())];
+        super::control::drain_listeners(&world.admin, &params);
+        assert!(matches!(world.commands.try_recv(), Ok(Command::Drain { inbound_only: false })));
+    }
+    let stopped = world.commands.recv().await;
+    assert!(matches!(stopped, Some(Command::StopListeners { inbound_only: false })));
+    let second = tokio::time::timeout(Duration::from_secs(3600), world.commands.recv()).await;
+    assert!(second.is_err(), "one timer for all three");
 }
 
 #[tokio::test]

@@ -20,8 +20,11 @@ pub(crate) enum PathVerdict {
 
 /// Applies the connection manager's settings. `path` includes the query, which is never touched.
 pub(crate) fn normalise(path: &str, settings: &HttpConnectionManager) -> PathVerdict {
-    let whole = without_fragment(path);
-    let (mut bare, query) = split_query(whole);
+    // A fragment is the client's own; who sends one means to confuse a matcher.
+    if path.contains('#') {
+        return PathVerdict::Reject(path.to_owned());
+    }
+    let (mut bare, query) = split_query(path);
     let mut owned;
     let unescaped = unescape_slashes(bare, settings.escaped_slashes);
     if let Some(text) = unescaped.as_deref() {
@@ -35,7 +38,7 @@ pub(crate) fn normalise(path: &str, settings: &HttpConnectionManager) -> PathVer
         }
     }
     if settings.normalize_path && needs_normalising(bare) {
-        let Some(text) = canonical(bare) else { return PathVerdict::Reject(whole.to_owned()) };
+        let Some(text) = canonical(bare) else { return PathVerdict::Reject(path.to_owned()) };
         owned = text;
         bare = &owned;
     }
@@ -49,11 +52,6 @@ pub(crate) fn normalise(path: &str, settings: &HttpConnectionManager) -> PathVer
         false if bare.len() + query.len() == path.len() && path.starts_with(bare) => PathVerdict::Keep,
         false => PathVerdict::Change(changed()),
     }
-}
-
-/// Envoy strips what stands behind `#`.
-fn without_fragment(path: &str) -> &str {
-    path.split_once('#').map_or(path, |(before, _)| before)
 }
 
 fn split_query(path: &str) -> (&str, &str) {

@@ -66,7 +66,8 @@ impl Stream<'_, '_> {
         if self.request.version == Version::Http10 && self.request.authority.is_none() {
             self.request.authority = settings.default_host_for_http_10.as_deref().map(Text::from);
         }
-        if self.request.authority.as_ref().is_none_or(|authority| authority.is_empty()) {
+        // An empty one is a host like any other.
+        if self.request.authority.is_none() {
             return Err(Box::new(LocalReply::new(StatusCode::BAD_REQUEST, "missing_host_header")));
         }
         // Only an absolute-form target gives an HTTP/1 request a scheme.
@@ -132,7 +133,8 @@ impl Stream<'_, '_> {
             }
             RouteAction::Respond { status, body } => {
                 self.manager.stats.counts.rq_direct_response.inc();
-                Err(Box::new(self.direct(&found, *status, body.clone(), None)))
+                let location = meltemi_compile::direct_response_location(*status, &*self, &found.route);
+                Err(Box::new(self.direct(&found, *status, body.clone(), location)))
             }
         }
     }
@@ -150,7 +152,7 @@ impl Stream<'_, '_> {
         if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
             reply = reply.header(header::LOCATION, location);
         }
-        reply.edits = Some(found.clone());
+        reply.edits = (!found.is_tls_redirect()).then(|| found.clone());
         reply
     }
 

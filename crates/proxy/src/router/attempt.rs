@@ -78,11 +78,12 @@ impl Plan<'_> {
             return Err(Stop::Fault(Fault::UpgradeRefused, false));
         }
 
-        let head = self.head_for(stream, &host);
         let ClientExchange { mut send, mut recv } = lease.exchange();
         let body = stream.body;
         let ends = body.is_empty() && !self.is_upgrade;
-        send.head(head, ends).await.map_err(|error| Stop::Fault(error.into(), true))?;
+        send.head(&*self.head_for(stream, &host), ends)
+            .await
+            .map_err(|error| Stop::Fault(error.into(), true))?;
         let mut rising: Upload<'_> = None;
         timers.begin_try(self.per_try_timeout.filter(|_| ends), self.per_try_idle);
         if self.is_upgrade {

@@ -91,7 +91,7 @@ async fn send(
 ) -> Result<(), meltemi_http::ClientError> {
     let ClientExchange { mut send, mut recv } = exchange;
     let last = body.len().checked_sub(1);
-    send.head(head, last.is_none()).await?;
+    send.head(&head, last.is_none()).await?;
     for (number, frame) in body.into_iter().enumerate() {
         match frame {
             Frame::Data(bytes) => send.data(bytes, Some(number) == last).await?,

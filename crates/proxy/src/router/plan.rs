@@ -1,5 +1,6 @@
 //! What a request will do upstream: cluster, limits, retries, and the head it goes with.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,15 +136,19 @@ impl<'p> Plan<'p> {
         }
     }
 
+    /// The rewrite of a weighted entry comes first and leaves no trace; what the route says comes over it.
     fn rewrite_host(&self, head: &mut RequestHead) {
         let literal = self.entry.and_then(|entry| entry.host_rewrite.as_ref());
-        let value = match (&self.forward.host_rewrite, literal) {
-            (_, Some(value)) | (HostRewrite::Literal(value), None) => value.clone(),
-            (HostRewrite::Header(name), None) => match head.headers.get(name) {
+        if let Some(text) = literal.and_then(|value| value.to_str().ok()) {
+            head.authority = Some(Text::from(text));
+        }
+        let value = match &self.forward.host_rewrite {
+            HostRewrite::Literal(value) => value.clone(),
+            HostRewrite::Header(name) => match head.headers.get(name) {
                 Some(value) if !value.is_empty() => value.clone(),
                 _ => return,
             },
-            (HostRewrite::None | HostRewrite::Auto, None) => return,
+            HostRewrite::None | HostRewrite::Auto => return,
         };
         let Ok(text) = value.to_str() else { return };
         self.set_authority(head, text);
@@ -167,11 +172,11 @@ impl<'p> Plan<'p> {
         head.path = Text::from(path);
     }
 
-    /// The head for an attempt on this host.
-    pub(super) fn head_for(&self, stream: &Stream<'_, '_>, host: &Host) -> RequestHead {
-        let mut head = stream.request.clone();
+    /// The head for an attempt on this host: the request's, but for what only this host gets.
+    pub(super) fn head_for<'h>(&self, stream: &'h Stream<'_, '_>, host: &Host) -> Cow<'h, RequestHead> {
+        let mut head = Cow::Borrowed(&stream.request);
         if matches!(self.forward.host_rewrite, HostRewrite::Auto) && !host.hostname.is_empty() {
-            self.set_authority(&mut head, &host.hostname);
+            self.set_authority(head.to_mut(), &host.hostname);
         }
         head
     }

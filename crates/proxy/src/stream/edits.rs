@@ -7,7 +7,7 @@ use http::HeaderValue;
 use meltemi_compile::format::{Format, Op};
 use meltemi_compile::header_edit::{AppendAction, HeaderAdd, HeaderEdits};
 use meltemi_compile::route::{Found, RouteEdits, RouteTable, WeightedCluster};
-use meltemi_http::{Headers, RequestHead, Text};
+use meltemi_http::{Headers, RequestHead};
 
 use crate::access_log::format::{Missing, render};
 use crate::record::{RecordView, RequestRecord};
@@ -29,12 +29,7 @@ pub(crate) fn request(head: &mut RequestHead, levels: &Levels<'_>, record: &Requ
         remove(&mut head.headers, edits);
         for add in &edits.add {
             let value = evaluate(&add.value, &record.view(Some(head), None, None));
-            let Some(value) = accepted(value, add) else { continue };
-            if add.authority {
-                if let Ok(text) = value.to_str() {
-                    head.authority = Some(Text::from(text));
-                }
-            } else {
+            if let Some(value) = accepted(value, add) {
                 apply(&mut head.headers, add, value);
             }
         }

@@ -65,8 +65,9 @@ impl LocalReply {
             return (self.grpc_head(), Bytes::new());
         }
         let mut head = ResponseHead::new(self.status);
-        head.headers.append(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        // How an empty body is told is the codec's matter: HTTP/1 says `content-length: 0`, HTTP/2 ends the stream.
         if !self.body.is_empty() {
+            head.headers.append(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
             head.headers.append(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
         self.headers.into_iter().for_each(|(name, value)| head.headers.append(name, value));

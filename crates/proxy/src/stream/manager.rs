@@ -84,6 +84,7 @@ fn server_options(settings: &HttpConnectionManager) -> ServerOptions {
         accept_http_10: settings.accept_http_10,
         idle_timeout: settings.idle_timeout,
         headers_timeout: settings.request_headers_timeout,
+        stream_idle_timeout: settings.stream_idle_timeout,
         max_requests: settings.max_requests_per_connection,
         max_connection_duration: settings.max_connection_duration,
         delayed_close_timeout: settings.delayed_close_timeout,

@@ -47,3 +47,10 @@ fn a_request_under_way_outlives_its_listener() {
     assert!(client.is_closed());
     worker.wait_until_idle();
 }
+
+#[test]
+fn the_end_of_a_worker_is_noticed() {
+    let mut worker = Worker::start(&resources(&[], &[]));
+    worker.send(Command::Stop);
+    worker.wait_until_ended();
+}

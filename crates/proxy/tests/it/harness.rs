@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use meltemi_compile::program::Program;
@@ -66,6 +67,16 @@ impl Worker {
 
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         self.addresses[listener]
+    }
+
+    /// Waits until the thread is gone.
+    pub(crate) fn wait_until_ended(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let start = Instant::now();
+        while self.handle.poll_ended(&mut cx).is_pending() {
+            assert!(start.elapsed() < DEADLINE, "the worker goes on");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits until no connection is open.

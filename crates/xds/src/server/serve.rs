@@ -146,7 +146,11 @@ impl<P: Provider> Conversation<P> {
             first = self.requests.next() => first,
             () = self.drain.started() => None,
         };
-        let Some(Ok(first)) = first else { return };
+        let first = match first {
+            Some(Ok(first)) => first,
+            Some(Err(status)) => return drop(self.responses.send(Err(status)).await),
+            None => return,
+        };
         let node = first.node().cloned().unwrap_or_default();
         let client = Client { id, node, peer, mode };
         let configs = match admit(Arc::clone(&self.provider), client.clone()).await {
@@ -208,7 +212,9 @@ impl<P: Provider> Conversation<P> {
         tokio::select! {
             request = self.requests.next() => match request {
                 Some(Ok(request)) => Ok(Event::Request(request)),
-                Some(Err(_)) | None => Err(End::Gone),
+                // Of a client that broke off nobody hears this; of one whose message cannot be read it does.
+                Some(Err(status)) => Err(End::Status(status)),
+                None => Err(End::Gone),
             },
             changed = configs.changed() => match changed {
                 Ok(()) => Ok(Event::Config(Arc::clone(&configs.borrow_and_update()))),

@@ -76,6 +76,12 @@ fn shapes_that_two_parsers_read_differently_are_refused() {
     for line in ["GET / HTTP/2.0", "GET / HTTP/1.2", "GET /"] {
         assert_eq!(refused(&format!("{line}\r\nHost: a\r\n\r\n")), (426, "low_version"), "{line}");
     }
+    assert_eq!(refused("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"), codec);
+    for host in ["a b", "a/b", "a?b", "a#b", "a\\b", "<a>", "a\"b"] {
+        let wire = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(refused(&wire), (400, "http.invalid_authority"), "{host}");
+    }
+    assert_eq!(refused("CONNECT a/b:1 HTTP/1.1\r\nHost: a\r\n\r\n"), (400, "http.invalid_authority"));
     assert_eq!(refused("\x16\x03\x01\x02"), codec);
     assert_eq!(accepted("GET / HTTP/1.1\r\n\r\n").head.authority, None);
     assert_eq!(accepted("GET / HTTP/1.1\r\nHost:\r\n\r\n").head.authority.as_deref(), Some(""));
