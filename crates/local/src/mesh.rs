@@ -59,6 +59,8 @@ struct Mesh {
     shared: Shared,
     verdicts: mpsc::Sender<Verdict>,
     departures: mpsc::Sender<String>,
+    /// Whether the manifests could not be read at the last look.
+    is_blind: bool,
     _reaper: Reaper,
 
     instances: BTreeMap<String, Instance>,
@@ -156,6 +158,7 @@ impl Mesh {
             mesh,
             verdicts,
             departures,
+            is_blind: false,
             _reaper: reaper,
             instances: BTreeMap::new(),
             leaving: BTreeSet::new(),

@@ -33,11 +33,16 @@ impl Mesh {
     /// Looks at the manifests again, and follows them if the plan has changed.
     pub(super) async fn rescan(&mut self) {
         match self.manifests.refresh() {
-            Ok(true) => {}
-            Ok(false) => return,
+            Ok(true) => self.is_blind = false,
+            Ok(false) => {
+                self.is_blind = false;
+                return;
+            }
             Err(error) => {
-                // The control plane watches the same directory and says so to the user.
-                tracing::warn!(%error, "cannot read the manifests");
+                // Looked at twice a second, told once.
+                if !std::mem::replace(&mut self.is_blind, true) {
+                    tracing::warn!(%error, "cannot read the manifests; everything runs on as it is");
+                }
                 return;
             }
         }

@@ -214,7 +214,8 @@ fn the_sidecar_of_the_user_is_part_of_the_one_that_is_written() {
     assert_eq!((mode(&of_root), hosts(&of_root)), (Some(RegistryOnly), vec![REDIS, (None, "*/*")]));
     assert_eq!(of_root.ingress.len(), 1);
 
-    let own = sidecar("default", "z", "{egress: [{hosts: ['./*']}], outboundTrafficPolicy: {mode: ALLOW_ANY}}");
+    let own =
+        sidecar("default", "z", "{egress: [{hosts: ['./*']}], outboundTrafficPolicy: {mode: ALLOW_ANY}}");
     let (of_namespace, _) = written(&[root.clone(), own.clone()]);
     assert_eq!((mode(&of_namespace), hosts(&of_namespace)), (Some(AllowAny), vec![REDIS, (None, "./*")]));
 
