@@ -68,13 +68,17 @@ pub struct RawAnswer {
     pub closed: bool,
 }
 
-/// Sends bytes as they are, and reads until the peer closes or says nothing for a second.
+/// How long a peer may say nothing before the connection counts as kept: longer than Envoy's
+/// `delayed_close_timeout` of a second, after which it closes a connection that it has given up.
+const QUIET: Duration = Duration::from_millis(1800);
+
+/// Sends bytes as they are, and reads until the peer closes or says nothing for a while.
 ///
 /// # Errors
 /// If the connection cannot be made.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<RawAnswer> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.set_read_timeout(Some(QUIET))?;
     let _early_close = stream.write_all(bytes);
     let mut all = Vec::new();
     let mut chunk = [0; 4096];
