@@ -15,11 +15,12 @@ fn kill(pid: i32, signal: Signal) {
     rustix::process::kill_process(Pid::from_raw(pid).expect("a pid is positive"), signal).expect("it runs");
 }
 
-/// The count of a binomial lies within three standard deviations (99.7 %) of its mean.
-fn within_3_sigma(count: u64, of: u64, share: f64) -> bool {
+/// The count of a binomial lies within four standard deviations of its mean: a fair split fails once in 16,000 runs.
+/// The three of the promise are tested on 10,000 requests in `static_proxy`.
+fn within_4_sigma(count: u64, of: u64, share: f64) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "counts of a test are small")]
     let (count, of) = (count as f64, of as f64);
-    (count - of * share).abs() <= 3.0 * (of * share * (1.0 - share)).sqrt()
+    (count - of * share).abs() <= 4.0 * (of * share * (1.0 - share)).sqrt()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,7 +31,7 @@ async fn shop_splits_routes_by_user_redirects_and_rewrites() {
     let (v1, v2) = (report.versions_with("recommendation@v1"), report.versions_with("recommendation@v2"));
     assert!(report.completed() >= 900, "{report:?}");
     assert_eq!(v1 + v2, report.completed(), "{report:?}");
-    assert!(within_3_sigma(v2, v1 + v2, 0.1), "{report:?}");
+    assert!(within_4_sigma(v2, v1 + v2, 0.1), "{report:?}");
 
     for _ in 0..10 {
         let versions = mesh.versions(Some("jason")).await.expect("200");
@@ -168,7 +169,7 @@ async fn shop_on_envoy(mode: &str) {
     assert_eq!(report.failed(), 0, "{report:?}");
     let (v1, v2) = (report.versions_with("recommendation@v1"), report.versions_with("recommendation@v2"));
     assert!(report.completed() >= 400, "{report:?}");
-    assert!(within_3_sigma(v2, v1 + v2, 0.1), "{report:?}");
+    assert!(within_4_sigma(v2, v1 + v2, 0.1), "{report:?}");
     let versions = mesh.versions(Some("jason")).await.expect("200");
     assert!(versions.contains("recommendation@v3"), "{versions}");
     mesh.edit("traffic.yaml", "exact: jason", "exact: maria").expect("edited");

@@ -80,9 +80,17 @@ async fn ten_thousand_requests_split_90_to_10_within_3_sigma() {
     let clusters = cluster("a", "ROUND_ROBIN", &[&a]) + &cluster("b", "ROUND_ROBIN", &[&b]);
     let action = "{weighted_clusters: {clusters: [{name: a, weight: 90}, {name: b, weight: 10}]}}";
     let running = proxy(action, &clusters, dir.path()).await;
-    let counts = counts(&running, 10_000).await;
-    // 10,000 × 0.1 ± 3 × √(10,000 × 0.1 × 0.9)
-    assert!((910..=1090).contains(&counts["b"]), "{counts:?}");
+    // 10,000 × 0.1 ± 3 × √(10,000 × 0.1 × 0.9). A fair split misses it once in 370 runs, so it gets a second chance; an
+    // unfair one misses twice.
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let counts = counts(&running, 10_000).await;
+        if (910..=1090).contains(&counts["b"]) {
+            return;
+        }
+        seen.push(counts);
+    }
+    panic!("outside 3 sigma twice: {seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
