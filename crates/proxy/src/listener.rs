@@ -18,6 +18,7 @@ use std::time::Duration;
 use meltemi_compile::program::{self, ConnectionFacts, Direction, FilterChain, NetworkFilter, Reporter};
 use meltemi_http::{Drain, DrainSignal, DrainStage, Io};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use self::sniff::Sniffed;
@@ -33,6 +34,12 @@ use crate::tcp;
 /// How long connections that outlived the drain time may take to finish their last request.
 const CLOSING_TIME: Duration = Duration::from_secs(5);
 
+/// How long clients of a closed listener may still send a request that was under way, before idle connections close.
+const LAST_REQUESTS: Duration = Duration::from_millis(100);
+
+/// Connections that are taken from the kernel's queue when a listener closes; more than a backlog holds.
+const MAX_LAST_CONNECTIONS: usize = 8192;
+
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,7 +47,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Listener {
     serving: Rc<RefCell<Rc<Serving>>>,
-    accepting: Option<AbortHandle>,
+    /// Ends the accepting task when it is sent or dropped.
+    accepting: Option<oneshot::Sender<Clients>>,
+}
+
+/// What becomes of connections that wait for a request when their listener closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clients {
+    /// They go on; who retires the listener gives them a time.
+    Stay,
+    /// The process is ending: they are closed after [`LAST_REQUESTS`].
+    Go,
 }
 
 /// What a listener serves at one moment.
@@ -107,12 +124,10 @@ impl Listener {
 
     /// Closes the socket.
     pub(crate) fn stop_accepting(&mut self) {
-        if let Some(task) = self.accepting.take() {
-            task.abort();
-        }
-        let serving = self.serving.borrow();
-        if serving.signal.is_draining() {
-            serving.drain.advance(DrainStage::Closing);
+        let is_ending = self.serving.borrow().signal.is_draining();
+        if let Some(accepting) = self.accepting.take() {
+            // A task that is gone has closed its socket.
+            let _gone = accepting.send(if is_ending { Clients::Go } else { Clients::Stay });
         }
     }
 
@@ -128,24 +143,56 @@ impl Listener {
     fn accept_on(&mut self, socket: std::net::TcpListener) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let socket = TcpListener::from_std(socket)?;
-        let task = tokio::task::spawn_local(accept(socket, self.serving.clone()));
-        if let Some(old) = self.accepting.replace(task.abort_handle()) {
-            old.abort();
-        }
+        let (stop, stopped) = oneshot::channel();
+        tokio::task::spawn_local(accept(socket, self.serving.clone(), stopped));
+        // The old task, if there is one, ends because its sender is dropped.
+        self.accepting = Some(stop);
         Ok(())
     }
 }
 
-/// Accepts connections for ever; each becomes a task.
-async fn accept(socket: TcpListener, serving: Rc<RefCell<Rc<Serving>>>) {
-    loop {
-        match socket.accept().await {
-            Ok((stream, peer)) => Serving::start(serving.borrow().clone(), stream, peer),
-            Err(error) if is_about_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+/// Accepts connections until it is told to stop; each becomes a task.
+async fn accept(
+    socket: TcpListener,
+    serving: Rc<RefCell<Rc<Serving>>>,
+    mut stopped: oneshot::Receiver<Clients>,
+) {
+    let clients = loop {
+        tokio::select! {
+            biased;
+            clients = &mut stopped => break clients.unwrap_or(Clients::Stay),
+            accepted = socket.accept() => match accepted {
+                Ok((stream, peer)) => Serving::start(serving.borrow().clone(), stream, peer),
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
+        }
+    };
+    let serving = serving.borrow().clone();
+    close(socket, &serving);
+    if clients == Clients::Go {
+        tokio::time::sleep(LAST_REQUESTS).await;
+        serving.drain.advance(DrainStage::Closing);
+    }
+}
+
+/// Closes a listening socket without harm: the kernel would reset the connections that it has completed and nobody has
+/// taken yet, so they are taken first. Asks the kernel itself, since the runtime learns of them only when it polls.
+fn close(socket: TcpListener, serving: &Rc<Serving>) {
+    let Ok(socket) = socket.into_std() else { return };
+    for _ in 0..MAX_LAST_CONNECTIONS {
+        match socket.accept() {
+            Ok((stream, peer)) => {
+                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                if let Ok(stream) = stream {
+                    Serving::start(serving.clone(), stream, peer);
+                }
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(_) => break,
         }
     }
 }
