@@ -8,6 +8,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use meltemi_e2e::backend::Backend;
+use meltemi_e2e::bootstrap;
 use meltemi_e2e::differential::{Proxy, Running, start};
 use meltemi_e2e::mesh::Load;
 use meltemi_e2e::peers;
@@ -15,43 +16,14 @@ use rustix::process::Signal;
 
 /// A proxy with one listener, `main`, whose only route has this action.
 async fn proxy(action: &str, clusters: &str, dir: &std::path::Path) -> Running {
-    let text = format!(
-        r#"
-admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}
-static_resources:
-  listeners:
-  - name: main
-    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: main
-          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {action}}}]}}]}}
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-  clusters:
-{clusters}
-"#
-    );
     let bootstrap = dir.join("bootstrap.yaml");
-    std::fs::write(&bootstrap, text).expect("written");
+    std::fs::write(&bootstrap, bootstrap::one_route(action, clusters)).expect("written");
     start(&Proxy::Meltemi(peers::meltemi()), &bootstrap, dir).await.expect("the proxy is up")
 }
 
 fn cluster(name: &str, policy: &str, backends: &[&Backend]) -> String {
-    let endpoint = |backend: &&Backend| {
-        let port = backend.address.port();
-        format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}")
-    };
-    let endpoints: Vec<String> = backends.iter().map(endpoint).collect();
-    format!(
-        "  - {{name: {name}, type: STATIC, lb_policy: {policy}, connect_timeout: 1s, load_assignment: \
-         {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{}]}}]}}}}\n",
-        endpoints.join(", ")
-    )
+    let ports: Vec<u16> = backends.iter().map(|backend| backend.address.port()).collect();
+    bootstrap::cluster(name, policy, &ports)
 }
 
 /// So many requests over one connection, counted by backend.
