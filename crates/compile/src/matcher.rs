@@ -34,6 +34,27 @@ pub trait RequestView {
     }
     /// A number that is uniform per request, for runtime fractions.
     fn random(&self) -> u64;
+    /// The value at a path of dynamic metadata, as filters or the connection set it.
+    fn dynamic_metadata(&self, _namespace: &str, _path: &[Box<str>]) -> Option<&prost_types::Value> {
+        None
+    }
+    /// A filter state object, as text.
+    fn filter_state(&self, _key: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+    /// What TLS says of the client's connection; `None` for plaintext.
+    fn tls(&self) -> Option<ClientTls> {
+        None
+    }
+}
+
+/// The TLS side of a downstream connection, as `RouteMatch.TlsContextMatchOptions` asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientTls {
+    /// The client presented a certificate.
+    pub presented: bool,
+    /// It was verified.
+    pub validated: bool,
 }
 
 /// `path_specifier`.

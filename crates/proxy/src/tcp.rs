@@ -22,8 +22,8 @@ use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
 use crate::shared::Shared;
 use crate::stats::TcpStats;
 use crate::timer::Deadline;
-use crate::upstream::Cluster;
 use crate::upstream::pool::{LeaseError, TcpLease};
+use crate::upstream::{Cluster, PickContext};
 
 /// A `tcp_proxy` of one filter chain, as one worker runs it.
 #[derive(Debug)]
@@ -170,7 +170,7 @@ enum Refusal {
 }
 
 async fn attempt(cluster: &Rc<Cluster>, record: &mut RequestRecord) -> Result<TcpLease, Refusal> {
-    let Some(host) = cluster.pick().cloned() else {
+    let Some(host) = cluster.pick(&PickContext::default()) else {
         cluster.stats.counts.upstream_cx_none_healthy.inc();
         record.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
         return Err(Refusal::Final);

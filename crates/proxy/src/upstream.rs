@@ -6,6 +6,7 @@
 mod balancer;
 mod host;
 pub(crate) mod outlier;
+mod pick;
 pub(crate) mod pool;
 pub mod shared;
 
@@ -19,6 +20,7 @@ use std::sync::atomic::Ordering;
 use meltemi_compile::program::{self, Endpoints};
 
 pub(crate) use self::host::{ActiveRequest, Host};
+pub(crate) use self::pick::PickContext;
 
 use self::balancer::Balancer;
 use self::pool::Pool;
@@ -132,26 +134,26 @@ impl Cluster {
         self.hosts.iter().map(|host| (host.address, host.pool.clone())).collect()
     }
 
-    /// The host for the next request.
-    pub(crate) fn pick(&self) -> Option<&Rc<Host>> {
+    /// The host for the next request. With hosts to avoid it draws again, at most `attempts` further times, and takes
+    /// whatever came last.
+    pub(crate) fn pick(&self, context: &PickContext<'_>) -> Option<Rc<Host>> {
+        let mut host = self.draw()?;
+        for _ in 0..context.attempts {
+            if !context.avoid.contains(&host.address) {
+                break;
+            }
+            host = self.draw()?;
+        }
+        Some(host.clone())
+    }
+
+    fn draw(&self) -> Option<&Rc<Host>> {
         let mut balancer = self.balancer.borrow_mut();
         let epoch = self.shared.health_epoch.load(Ordering::Relaxed);
         if self.health_epoch.replace(epoch) != epoch {
             balancer.refresh(&self.hosts, &self.levels);
         }
         balancer.pick(&self.hosts).map(|index| &self.hosts[index])
-    }
-
-    /// A pick that tries to avoid some addresses: at most `attempts` further draws, then whatever came last.
-    pub(crate) fn pick_avoiding(&self, avoid: &[SocketAddr], attempts: u32) -> Option<&Rc<Host>> {
-        let mut host = self.pick()?;
-        for _ in 0..attempts {
-            if !avoid.contains(&host.address) {
-                break;
-            }
-            host = self.pick()?;
-        }
-        Some(host)
     }
 
     /// All hosts, of every priority.

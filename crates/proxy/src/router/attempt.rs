@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::fault::Fault;
 use super::plan::{Plan, passes_trailers};
-use super::retry::Decision;
+use super::retry::{Decision, Retry};
 use super::timers::Timers;
 use super::upload::{UploadError, upload};
 use super::{Stop, guard};
@@ -20,7 +20,7 @@ use crate::record::ResponseFlags;
 use crate::relay::{self, Relayed};
 use crate::stream::{Stream, names};
 use crate::upstream::shared::{Permit, Resource};
-use crate::upstream::{ActiveRequest, Host, outlier};
+use crate::upstream::{ActiveRequest, Host, PickContext, outlier};
 
 /// How an attempt ended, if not with a fault.
 #[derive(Debug)]
@@ -128,14 +128,9 @@ impl Plan<'_> {
     }
 
     fn pick(&mut self, stream: &mut Stream<'_, '_>) -> Result<Rc<Host>, Stop> {
-        let picked = match &self.retry {
-            Some(retry) => {
-                let (avoid, attempts) = retry.avoid();
-                self.cluster.pick_avoiding(avoid, attempts)
-            }
-            None => self.cluster.pick(),
-        };
-        let Some(host) = picked.cloned() else {
+        let (avoid, attempts) = self.retry.as_ref().map(Retry::avoid).unwrap_or_default();
+        let context = PickContext { avoid, attempts, ..PickContext::default() };
+        let Some(host) = self.cluster.pick(&context) else {
             self.cluster.stats.counts.upstream_cx_none_healthy.inc();
             stream.record.host = None;
             return Err(Stop::Fault(Fault::NoHealthyUpstream, false));

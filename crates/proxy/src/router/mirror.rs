@@ -13,7 +13,7 @@ use meltemi_http::{Frame, RequestHead, Text};
 use crate::random;
 use crate::stream::{Stream, split_port};
 use crate::upstream::shared::{Permit, Resource};
-use crate::upstream::{ActiveRequest, Cluster};
+use crate::upstream::{ActiveRequest, Cluster, PickContext};
 
 /// How long a copy may take where the route has no timeout.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -74,7 +74,7 @@ fn shadowed(authority: &str) -> Text {
 
 /// One copy. Nobody waits for it, so it just ends where it fails.
 async fn copy(cluster: &Rc<Cluster>, head: RequestHead, body: Vec<Frame>) {
-    let Some(host) = cluster.pick().cloned() else { return };
+    let Some(host) = cluster.pick(&PickContext::default()) else { return };
     let limit = cluster.config.circuit_breakers[0].max_requests;
     let Some(permit) = Permit::take(&cluster.shared, 0, Resource::Requests, limit) else { return };
     let _active = ActiveRequest::new(host.clone(), permit);

@@ -1,0 +1,18 @@
+//! What a request or connection brings to the choice of its host (Envoy's `LoadBalancerContext`).
+
+use std::net::SocketAddr;
+
+/// Everything that a balancer may ask; the default asks for nothing in particular.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct PickContext<'a> {
+    /// Key for ring hash and Maglev, from the hash policies; without one the key is random.
+    pub(crate) hash: Option<u64>,
+    /// Hosts that `previous_hosts` rejects.
+    pub(crate) avoid: &'a [SocketAddr],
+    /// `host_selection_retry_max_attempts`: further draws that avoiding may cost.
+    pub(crate) attempts: u32,
+    /// Priorities of the hosts tried so far, in order, when `previous_priorities` is in force.
+    pub(crate) tried_priorities: &'a [u32],
+    /// Where the client wanted to go, for `ORIGINAL_DST` clusters.
+    pub(crate) original_destination: Option<SocketAddr>,
+}
