@@ -293,14 +293,12 @@ async fn serve(open: &Open, stream: TcpStream, peer: SocketAddr) {
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let Some(sniffed) = sniff_in_time(serving, &stream).await else { return };
-    let local = sniffed.original_destination.unwrap_or(local);
-    let connection = Rc::new(ConnectionInfo {
-        id: open.id,
-        local,
-        direct_remote: peer,
-        server_name: sniffed.server_name.clone(),
-        listener: serving.config.name.clone(),
-    });
+    let mut connection = ConnectionInfo::new(open.id, local, peer, serving.config.name.clone());
+    connection.local = sniffed.original_destination.unwrap_or(local);
+    connection.original_destination = sniffed.original_destination;
+    connection.server_name.clone_from(&sniffed.server_name);
+    let local = connection.local;
+    let connection = Rc::new(connection);
     match choose_chain(serving, &sniffed, local, peer) {
         Some(Chain::Http(manager)) => {
             http::serve(manager, handshake(stream), connection, serving.drain.signal()).await;

@@ -25,14 +25,36 @@ pub use flags::ResponseFlags;
 pub struct ConnectionInfo {
     /// Unique in the process, as `%CONNECTION_ID%`.
     pub id: u64,
-    /// The address that the client connected to.
+    /// The address that the client wanted to reach, restored when a listener filter could.
     pub local: SocketAddr,
+    /// The address of the socket (`%DOWNSTREAM_DIRECT_LOCAL_ADDRESS%`).
+    pub direct_local: SocketAddr,
+    /// The client as the PROXY protocol tells it, else the peer of the socket.
+    pub remote: SocketAddr,
     /// The peer of the socket (`%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%`).
     pub direct_remote: SocketAddr,
+    /// `local` when a listener filter restored it, for `ORIGINAL_DST` clusters.
+    pub original_destination: Option<SocketAddr>,
     /// SNI of the TLS handshake, or what the TLS inspector saw.
     pub server_name: Option<Box<str>>,
     /// Name of the listener.
     pub listener: Name,
+}
+
+impl ConnectionInfo {
+    /// A connection of which nothing is known but its socket.
+    pub fn new(id: u64, local: SocketAddr, remote: SocketAddr, listener: Name) -> ConnectionInfo {
+        ConnectionInfo {
+            id,
+            local,
+            direct_local: local,
+            remote,
+            direct_remote: remote,
+            original_destination: None,
+            server_name: None,
+            listener,
+        }
+    }
 }
 
 /// Everything that a log line, a metric or an operator in a header value can ask of a request, or of a TCP
@@ -91,7 +113,7 @@ impl RequestRecord {
         RequestRecord {
             start: Instant::now(),
             start_time: SystemTime::now(),
-            remote: connection.direct_remote,
+            remote: connection.remote,
             connection,
             stream_id,
             protocol,

@@ -170,7 +170,11 @@ enum Refusal {
 }
 
 async fn attempt(cluster: &Rc<Cluster>, record: &mut RequestRecord) -> Result<TcpLease, Refusal> {
-    let Some(host) = cluster.pick(&PickContext::default()) else {
+    let context = PickContext {
+        original_destination: record.connection.original_destination,
+        ..PickContext::default()
+    };
+    let Some(host) = cluster.pick(&context) else {
         cluster.stats.counts.upstream_cx_none_healthy.inc();
         record.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
         return Err(Refusal::Final);

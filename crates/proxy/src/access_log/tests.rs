@@ -14,13 +14,8 @@ use super::{FlushPolicy, LogWriter, WorkerLogs};
 use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
 
 fn record() -> RequestRecord {
-    let connection = ConnectionInfo {
-        id: 7,
-        local: "10.0.0.1:8080".parse().expect("address"),
-        direct_remote: "10.0.0.9:51000".parse().expect("address"),
-        server_name: None,
-        listener: "l".into(),
-    };
+    let address = |text: &str| text.parse().expect("address");
+    let connection = ConnectionInfo::new(7, address("10.0.0.1:8080"), address("10.0.0.9:51000"), "l".into());
     let mut record = RequestRecord::new(Rc::new(connection), 1, Some(Version::Http11));
     record.start_time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_042);
     record.start = Instant::now();

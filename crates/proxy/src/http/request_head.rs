@@ -137,7 +137,7 @@ fn forward_for(
     own_address: IpAddr,
 ) -> SocketAddr {
     let forwarding = &settings.forwarding;
-    let peer = connection.direct_remote;
+    let peer = connection.remote;
     if !forwarding.use_remote_address {
         let trusted = forwarded_address(headers, forwarding.xff_num_trusted_hops);
         return trusted.map_or(peer, |ip| SocketAddr::new(ip, 0));

@@ -38,13 +38,7 @@ fn node(id: &str) -> Arc<NodeFacts> {
 
 fn record() -> RequestRecord {
     let address: SocketAddr = ADDRESS.parse().expect("address");
-    let connection = ConnectionInfo {
-        id: 1,
-        local: address,
-        direct_remote: address,
-        server_name: None,
-        listener: "l".into(),
-    };
+    let connection = ConnectionInfo::new(1, address, address, "l".into());
     let mut record = RequestRecord::new(Rc::new(connection), 1, Some(Version::Http11));
     record.response_code = 200;
     record.bytes_sent = 700;

@@ -129,7 +129,8 @@ impl Plan<'_> {
 
     fn pick(&mut self, stream: &mut Stream<'_, '_>) -> Result<Rc<Host>, Stop> {
         let (avoid, attempts) = self.retry.as_ref().map(Retry::avoid).unwrap_or_default();
-        let context = PickContext { avoid, attempts, ..PickContext::default() };
+        let original_destination = stream.record.connection.original_destination;
+        let context = PickContext { avoid, attempts, original_destination, ..PickContext::default() };
         let Some(host) = self.cluster.pick(&context) else {
             self.cluster.stats.counts.upstream_cx_none_healthy.inc();
             stream.record.host = None;
