@@ -1,7 +1,6 @@
 //! `/clusters`: clusters in force with their hosts and what was counted for each.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use meltemi_compile::program::{CircuitBreaker, Cluster, Discovery, Endpoints, Host, Program};
 use serde_json::{Value as Json, json};
@@ -9,6 +8,7 @@ use serde_json::{Value as Json, json};
 use super::listeners::socket_address;
 use super::{Admin, Params, Reply, param, regex_param};
 use crate::stats::Value;
+use crate::upstream::shared::HealthFlag;
 
 pub(super) const PARAMS: &[(&str, &str)] = &[
     ("filter", "Regular expression for filtering clusters by name"),
@@ -59,7 +59,7 @@ fn hosts(admin: &Admin, cluster: &Cluster, program: &Program) -> Vec<HostStatus>
     let each = |(priority, host): (usize, &Host)| HostStatus {
         host: host.clone(),
         priority,
-        ejected: state.host(host.address).ejected.load(Ordering::Relaxed),
+        ejected: state.host(host.address).flags.has(HealthFlag::FailedOutlierCheck),
         numbers: numbers.remove(&host.address).unwrap_or_default(),
     };
     by_priority(endpoints).map(each).collect()

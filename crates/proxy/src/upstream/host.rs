@@ -9,7 +9,7 @@ use meltemi_compile::program;
 
 use super::balancer::Candidate;
 use super::pool::Pool;
-use super::shared::{HostState, Permit};
+use super::shared::{Health, HostState, Permit};
 use crate::stats::HostStats;
 
 /// A host as discovery describes it, with the pool of its address.
@@ -44,13 +44,20 @@ impl Host {
     }
 }
 
+impl Host {
+    /// How fit it is, by discovery and by all checks.
+    pub(crate) fn health(&self) -> Health {
+        self.state.health(if self.healthy { Health::Healthy } else { Health::Unhealthy })
+    }
+}
+
 impl Candidate for Rc<Host> {
     fn weight(&self) -> u32 {
         self.weight
     }
 
     fn is_healthy(&self) -> bool {
-        self.healthy && !self.state.ejected.load(Ordering::Relaxed)
+        self.health() == Health::Healthy
     }
 
     fn active_requests(&self) -> u32 {

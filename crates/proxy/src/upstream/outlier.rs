@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use meltemi_compile::program::OutlierDetection;
 
+use super::shared::HealthFlag;
 use super::{Cluster, Host};
 
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -48,7 +49,7 @@ fn eject(cluster: &Cluster, host: &Host, detection: &OutlierDetection) -> bool {
         cluster.stats.counts.outlier_ejections_overflow.inc();
         return false;
     }
-    if host.state.ejected.swap(true, Ordering::Relaxed) {
+    if !host.state.flags.put(HealthFlag::FailedOutlierCheck, true) {
         return false;
     }
     host.state.ejected_at_ms.store(now_ms(), Ordering::Relaxed);
@@ -71,7 +72,7 @@ pub(crate) async fn watch(cluster: Weak<Cluster>, detection: OutlierDetection) {
 
 fn check(cluster: &Rc<Cluster>, host: &Host, detection: &OutlierDetection) {
     let state = &host.state;
-    if !state.ejected.load(Ordering::Relaxed) {
+    if !state.flags.has(HealthFlag::FailedOutlierCheck) {
         // A quiet interval takes one step off the factor.
         let _ = state.ejections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         return;
@@ -82,7 +83,7 @@ fn check(cluster: &Rc<Cluster>, host: &Host, detection: &OutlierDetection) {
     if since < time {
         return;
     }
-    state.ejected.store(false, Ordering::Relaxed);
+    state.flags.put(HealthFlag::FailedOutlierCheck, false);
     state.consecutive_5xx.store(0, Ordering::Relaxed);
     state.consecutive_gateway.store(0, Ordering::Relaxed);
     cluster.shared.ejected.fetch_sub(1, Ordering::Relaxed);

@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use meltemi_compile::program::Name;
+
+pub use super::health::{Health, HealthFlag, HealthFlags};
 
 /// All shared states of a process.
 #[derive(Debug, Default)]
@@ -54,7 +56,7 @@ impl ClusterState {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         hosts.retain(|_, state| {
             let used = Arc::strong_count(state) > 1;
-            if !used && state.ejected.load(Ordering::Relaxed) {
+            if !used && state.flags.has(HealthFlag::FailedOutlierCheck) {
                 self.ejected.fetch_sub(1, Ordering::Relaxed);
             }
             used
@@ -80,8 +82,8 @@ pub struct Breaker {
 pub struct HostState {
     /// Requests in flight.
     pub active_requests: AtomicU32,
-    /// Taken out by outlier detection (`failed_outlier_check`).
-    pub ejected: AtomicBool,
+    /// What checks say of it.
+    pub flags: HealthFlags,
     /// 5xx in a row.
     pub(crate) consecutive_5xx: AtomicU32,
     /// Gateway failures in a row.
@@ -90,6 +92,19 @@ pub struct HostState {
     pub(crate) ejections: AtomicU32,
     /// When it was ejected, in milliseconds since the process began.
     pub(crate) ejected_at_ms: AtomicU64,
+}
+
+impl HostState {
+    /// How fit the host is, given what discovery says of it.
+    pub fn health(&self, discovered: Health) -> Health {
+        discovered.min(self.flags.health())
+    }
+
+    /// Whether the host does not count at all when a balancer works out which part of its hosts is fit: it was never
+    /// checked (`ignore_new_hosts_until_first_hc`), or said itself that it is to be left out.
+    pub fn is_excluded(&self) -> bool {
+        self.flags.is_excluded()
+    }
 }
 
 /// A resource that a breaker counts.
