@@ -1,13 +1,16 @@
 //! An upstream for tests: HTTP/1.1 and HTTP/2 by prior knowledge (hyper), told by request headers what to do,
 //! remembering what it received.
 
+mod scripted;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -16,8 +19,10 @@ use hyper_util::server::conn::auto;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
+pub use scripted::Script;
+
 /// A request as it arrived at a backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Received {
     /// Name of the backend.
     pub backend: String,
@@ -31,6 +36,29 @@ pub struct Received {
     pub headers: Vec<(String, String)>,
     /// The body when it is short text, else its length.
     pub body: String,
+    /// Trailers, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trailers: Vec<(String, String)>,
+}
+
+/// What kind of backend a case asks for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum BackendSpec {
+    /// One that does what request headers say.
+    Told(String),
+    /// One that answers by a script.
+    Scripted(Script),
+}
+
+impl BackendSpec {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            BackendSpec::Told(name) => name,
+            BackendSpec::Scripted(script) => &script.name,
+        }
+    }
 }
 
 /// A listening backend; it stops when dropped.
@@ -51,6 +79,23 @@ impl Backend {
     /// If no port can be bound.
     pub async fn start(name: &str) -> anyhow::Result<Backend> {
         Backend::listen(name, true).await
+    }
+
+    /// Listens as a case asks for.
+    ///
+    /// # Errors
+    /// If no port can be bound.
+    pub async fn start_as(spec: &BackendSpec) -> anyhow::Result<Backend> {
+        let script = match spec {
+            BackendSpec::Told(name) => return Backend::listen(name, true).await,
+            BackendSpec::Scripted(script) => script.clone(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let name = script.name.clone();
+        let task = tokio::spawn(scripted::accept(listener, script, Arc::clone(&received)));
+        Ok(Backend { name, address, received, task })
     }
 
     /// A backend for benchmarks: it remembers nothing and answers 1 KiB.
@@ -109,21 +154,26 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     }
 }
 
+type Content = BoxBody<Bytes, std::convert::Infallible>;
+
 /// What a request asks of the backend, by headers:
-/// `x-status`, `x-delay-ms`, `x-response-header: name=value`, `x-size` (bytes of body), `x-abort` (close before
-/// the response), and `x-fail-first: KEY:N:STATUS` (the first N requests with this key get STATUS, or are
+/// `x-status`, `x-delay-ms`, `x-response-header: name=value` and `x-response-trailer: name=value` (also several),
+/// `x-size` (bytes of body), `x-abort` (close before the response), and `x-fail-first: KEY:N:STATUS` (the first N requests with this key get STATUS, or are
 /// aborted when it is 0).
-async fn answer(
-    state: Arc<State>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, std::io::Error> {
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Content>, std::io::Error> {
     if !state.remembers {
-        return Ok(Response::new(Full::new(Bytes::from_static(&[b'x'; 1024]))));
+        return Ok(Response::new(Full::new(Bytes::from_static(&[b'x'; 1024])).boxed()));
     }
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let (body, trailers) = match body.collect().await {
+        Ok(whole) => {
+            let trailers = whole.trailers().cloned().unwrap_or_default();
+            (whole.to_bytes(), trailers)
+        }
+        Err(_cut_off) => (Bytes::new(), HeaderMap::new()),
+    };
     let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    state.received.lock().expect("no handler panicked").push(received(&state.name, &head, &body));
+    state.received.lock().expect("no handler panicked").push(received(&state.name, &head, &body, &trailers));
     if let Some(delay) = text("x-delay-ms").and_then(|v| v.parse().ok()) {
         tokio::time::sleep(Duration::from_millis(delay)).await;
     }
@@ -138,17 +188,28 @@ async fn answer(
         Some(size) => Bytes::from(vec![b'x'; size]),
         None => Bytes::from(format!("{}: {} {}\n", state.name, head.method, head.uri.path())),
     };
-    let mut response = Response::new(Full::new(content));
+    let trailers: HeaderMap = named(&head.headers, "x-response-trailer").collect();
+    let content = match trailers.is_empty() {
+        true => Full::new(content).boxed(),
+        false => Full::new(content).with_trailers(std::future::ready(Some(Ok(trailers)))).boxed(),
+    };
+    let mut response = Response::new(content);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response
         .headers_mut()
         .insert("x-backend", HeaderValue::from_str(&state.name).expect("a name is a token"));
-    if let Some((name, value)) = text("x-response-header").as_deref().and_then(|v| v.split_once('='))
-        && let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value))
-    {
-        response.headers_mut().insert(name, value);
+    for (name, value) in named(&head.headers, "x-response-header") {
+        response.headers_mut().append(name, value);
     }
     Ok(response)
+}
+
+/// The pairs `name=value` that a header of the request holds.
+fn named<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = (HeaderName, HeaderValue)> + 'h {
+    headers.get_all(name).into_iter().filter_map(|pair| {
+        let (name, value) = pair.to_str().ok()?.split_once('=')?;
+        Some((HeaderName::try_from(name).ok()?, HeaderValue::from_str(value).ok()?))
+    })
 }
 
 impl State {
@@ -162,12 +223,15 @@ impl State {
     }
 }
 
-fn received(backend: &str, head: &http::request::Parts, body: &Bytes) -> Received {
-    let mut headers: Vec<(String, String)> = head
-        .headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-        .collect();
+fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let mut pairs: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    pairs.sort();
+    pairs
+}
+
+fn received(backend: &str, head: &http::request::Parts, body: &Bytes, trailers: &HeaderMap) -> Received {
+    let mut headers = pairs(&head.headers);
     if let (http::Version::HTTP_2, Some(authority)) = (head.version, head.uri.authority()) {
         headers.push(("host".to_owned(), authority.to_string()));
     }
@@ -179,6 +243,7 @@ fn received(backend: &str, head: &http::request::Parts, body: &Bytes) -> Receive
         version: format!("{:?}", head.version),
         headers,
         body: short(body),
+        trailers: pairs(trailers),
     }
 }
 

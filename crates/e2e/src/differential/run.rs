@@ -1,0 +1,204 @@
+//! Running the calls of a case through a proxy.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use futures::future::join_all;
+use http::Request;
+
+use super::calls::Call;
+use super::case::{Case, Tokens};
+use super::mask::Mask;
+use super::observed::{Answer, Observed, Outcome};
+use super::proxy::{Proxy, Running, start};
+use crate::backend::{Backend, dead_port, short};
+use crate::client;
+use crate::process::until;
+
+/// How long a call with `until` is repeated, and how often.
+const REPEAT: Duration = Duration::from_secs(10);
+const REPEAT_PAUSE: Duration = Duration::from_millis(20);
+
+impl Case {
+    /// Runs the calls through a proxy.
+    ///
+    /// # Errors
+    /// If the proxy does not start.
+    pub async fn run(&self, proxy: &Proxy) -> anyhow::Result<Observed> {
+        let dir = tempfile::tempdir()?;
+        let mut backends = Vec::new();
+        for spec in &self.calls.backends {
+            backends.push(Backend::start_as(spec).await?);
+        }
+        let mut ports: Vec<(String, u16)> = vec![("dead".to_owned(), dead_port()?)];
+        ports.extend(backends.iter().map(|backend| (backend.name.clone(), backend.address.port())));
+        let log = dir.path().join("access.log");
+        let tokens = Tokens { ports, dir: dir.path().to_path_buf(), log };
+        let bootstrap = dir.path().join("bootstrap.yaml");
+        std::fs::write(&bootstrap, self.bootstrap(&tokens)?)?;
+        let calls = self.calls(&tokens)?;
+        let running =
+            start(proxy, &bootstrap, dir.path()).await.with_context(|| self.dir.display().to_string())?;
+        let mut ports = tokens.ports.clone();
+        ports.extend(running.listeners.iter().map(|(name, at)| (format!("listener {name}"), at.port())));
+        ports.push(("admin".to_owned(), running.admin.port()));
+        let mask = Mask::new(ports);
+        let mut outcomes = Vec::new();
+        for call in &calls.calls {
+            outcomes.push(outcome(call, &running, &backends, &mask).await?);
+        }
+        Ok(Observed { calls: outcomes, log: self.log_lines(&tokens.log, &mask).await })
+    }
+
+    async fn log_lines(&self, log: &Path, mask: &Mask) -> Vec<String> {
+        let calls = self.calls.calls.iter().filter(|call| !call.admin);
+        let wanted: usize = calls.map(|c| c.repeat.unwrap_or(1).max(c.parallel.unwrap_or(1))).sum();
+        let read = || String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
+        // A raw call may log more or fewer lines than one, so what is there at the deadline counts.
+        let deadline = Duration::from_millis(1500);
+        let _complete =
+            until("all lines", deadline, async || (read().lines().count() >= wanted).then_some(())).await;
+        let is_unordered = |call: &Call| {
+            call.count_only || call.parallel.is_some() || call.until.is_some() || call.until_status.is_some()
+        };
+        if self.differs() || self.calls.calls.iter().any(|call| !call.admin && is_unordered(call)) {
+            return Vec::new();
+        }
+        read().lines().map(|line| mask.text(line)).collect()
+    }
+}
+
+async fn outcome(
+    call: &Call,
+    running: &Running,
+    backends: &[Backend],
+    mask: &Mask,
+) -> anyhow::Result<Outcome> {
+    tokio::time::sleep(Duration::from_millis(call.pause_ms)).await;
+    let listener = call.listener.as_deref().unwrap_or("main");
+    let address = match call.admin {
+        true => running.admin,
+        false => *running.listeners.get(listener).with_context(|| format!("no listener {listener}"))?,
+    };
+    let mut outcome = Outcome { name: call.name.clone(), ..Outcome::default() };
+    if call.is_raw() {
+        outcome.raw = Some(raw(call, address, mask).await?);
+    }
+    outcome.answers = answers(call, address, mask).await?;
+    // Whoever logs or mirrors may be a moment behind the answer.
+    outcome.upstream = backends.iter().flat_map(Backend::take).map(|r| mask.received(r)).collect();
+    if call.parallel.is_some() {
+        outcome.upstream.sort();
+    }
+    if call.until.is_some() || call.until_status.is_some() {
+        outcome.upstream.clear();
+    }
+    if call.count_only {
+        outcome.count();
+    }
+    // Whether the head of a request had left before its body turned out bad is a matter of timing.
+    let is_refused = |raw: &client::RawAnswer| raw.statuses.iter().all(|status| *status >= 400);
+    if !call.raw_text && outcome.raw.as_ref().is_some_and(is_refused) {
+        outcome.upstream.clear();
+    }
+    Ok(outcome)
+}
+
+async fn raw(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result<client::RawAnswer> {
+    let steps = match (&call.frames, &call.raw) {
+        (Some(frames), _) => {
+            let frames = client::frames(frames)?.repeat(call.frames_repeat.unwrap_or(1));
+            return tokio::task::spawn_blocking(move || client::raw_http2(address, &frames)).await?;
+        }
+        (None, Some(raw)) => vec![raw.clone()],
+        (None, None) => call.raw_steps.clone(),
+    };
+    let mut raw = tokio::task::spawn_blocking(move || client::raw_steps(address, &steps)).await??;
+    raw.text = call.raw_text.then(|| {
+        let text = raw.text.unwrap_or_default().concat();
+        text.split_inclusive('\n').map(|line| mask.line(line)).collect()
+    });
+    Ok(raw)
+}
+
+async fn answers(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result<Vec<Answer>> {
+    if call.until.is_some() || call.until_status.is_some() {
+        return Ok(vec![answer_until(call, address, mask).await?]);
+    }
+    let mut answers = Vec::new();
+    for _ in 0..call.repeat.unwrap_or(usize::from(!call.is_raw())) {
+        let batch = join_all((0..call.parallel.unwrap_or(1)).map(|_| answer(call, address, mask))).await;
+        answers.extend(batch.into_iter().collect::<anyhow::Result<Vec<_>>>()?);
+    }
+    if call.parallel.is_some() {
+        answers.sort();
+    }
+    Ok(answers)
+}
+
+async fn answer_until(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result<Answer> {
+    let deadline = Instant::now() + REPEAT;
+    loop {
+        let answer = answer(call, address, mask).await?;
+        let has_text = call.until.as_ref().is_none_or(|text| answer.body.contains(text.as_str()));
+        let has_status = call.until_status.is_none_or(|status| status == answer.status);
+        if (has_text && has_status) || Instant::now() > deadline {
+            return Ok(answer);
+        }
+        tokio::time::sleep(REPEAT_PAUSE).await;
+    }
+}
+
+async fn answer(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result<Answer> {
+    let host = call.host.as_deref().unwrap_or("shop.example");
+    let path = call.path.as_deref().unwrap_or("/");
+    let method = call.method.as_deref().unwrap_or("GET");
+    let uri = match call.http2 {
+        true if method == "CONNECT" => host.to_owned(),
+        true => format!("http://{host}{path}"),
+        false => path.to_owned(),
+    };
+    let mut request = Request::builder().method(method).uri(uri);
+    if !call.http2 {
+        request = request.header("host", host);
+    }
+    for (name, value) in &call.headers {
+        request = request.header(name, value);
+    }
+    let body = if call.body_size > 0 { "b".repeat(call.body_size) } else { call.body.clone() };
+    let request = request.body(Bytes::from(body)).with_context(|| call.name.clone())?;
+    let cancel = call.cancel_after_ms.map(Duration::from_millis);
+    let whole = client::whole_call(address, call.http2, request, &call.trailers, cancel).await?;
+    let mut answer = Answer {
+        status: whole.status,
+        informational: whole.informational,
+        headers: masked(&whole.headers, mask),
+        body: short(&whole.body),
+        trailers: masked(&whole.trailers, mask),
+        broken: whole.broken,
+    };
+    answer.headers.retain(|(name, _)| !call.ignore_headers.contains(name));
+    if !call.keep.is_empty() {
+        let text = String::from_utf8_lossy(&whole.body);
+        let mut kept: Vec<&str> = text
+            .lines()
+            .filter(|line| call.keep.iter().any(|wanted| line.contains(wanted.as_str())))
+            .collect();
+        kept.sort_unstable();
+        answer.body = kept.join("\n");
+    }
+    if call.admin {
+        answer.headers.retain(|(name, _)| name == "content-type");
+    }
+    answer.body = mask.text(&answer.body);
+    Ok(answer)
+}
+
+fn masked(headers: &[(String, String)], mask: &Mask) -> Vec<(String, String)> {
+    let mut masked: Vec<_> = headers.iter().map(|(name, value)| mask.header(name, value)).collect();
+    masked.sort();
+    masked
+}
