@@ -177,6 +177,14 @@ impl<'c> Responder<'c> {
         }
     }
 
+    /// As [`Responder::reset`] after a response has begun: what was queued of it leaves first.
+    pub async fn break_off(&mut self, reason: Reason) {
+        match &mut self.0 {
+            Sending::H1(_, turn) => turn.break_off(),
+            Sending::H2(stream) => stream.break_off(reason).await,
+        }
+    }
+
     /// Completes when the client has gone away or reset the stream. Cancel safe.
     pub async fn closed(&mut self) {
         std::future::poll_fn(|cx| self.poll_closed(cx)).await

@@ -311,6 +311,15 @@ impl Stream {
         }
     }
 
+    /// Breaks off a response of which something was queued: `h2` forgets what is queued when a stream is reset, so its
+    /// connection gets a turn first.
+    pub(crate) async fn break_off(&mut self, reason: Reason) {
+        if self.send.is_some() {
+            tokio::task::yield_now().await;
+        }
+        self.reset(reason);
+    }
+
     pub(crate) fn poll_closed(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
         match &mut self.send {
             Some(half) => half.poll_reset(cx).map(|_| ()),

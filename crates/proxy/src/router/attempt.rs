@@ -120,7 +120,7 @@ impl Plan<'_> {
             Err(_) => Err(Stop::ClientGone),
         };
         drop(rising);
-        self.finish(stream, relayed, &host);
+        self.finish(stream, relayed, &host).await;
         if !send.is_finished() {
             send.reset(Reason::CANCEL);
         }
@@ -288,7 +288,7 @@ impl Plan<'_> {
     }
 
     /// Notes how the response ended after it had begun.
-    fn finish(&self, stream: &mut Stream<'_, '_>, relayed: Result<Relayed, Stop>, host: &Host) {
+    async fn finish(&self, stream: &mut Stream<'_, '_>, relayed: Result<Relayed, Stop>, host: &Host) {
         match relayed {
             Ok(relayed) => {
                 stream.trailers = relayed.trailers;
@@ -305,12 +305,12 @@ impl Plan<'_> {
                 if let Some(status) = fault.outlier_status() {
                     outlier::observe(&self.cluster, host, status);
                 }
-                stream.respond.reset(Reason::INTERNAL_ERROR);
+                stream.respond.break_off(Reason::INTERNAL_ERROR).await;
             }
             Err(Stop::BadBody) => {
                 stream.record.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
                 stream.record.details = Some("http1.codec_error".into());
-                stream.respond.reset(Reason::INTERNAL_ERROR);
+                stream.respond.break_off(Reason::INTERNAL_ERROR).await;
             }
             Err(Stop::ClientGone) => super::client_gone(stream),
         }
