@@ -9,6 +9,22 @@ use std::fmt;
 
 use crate::rejection::Rejection;
 
+/// Gives each reason its doc comment as text too.
+macro_rules! reasons {
+    ($(#[$meta:meta])* pub(crate) enum $name:ident { $($(#[doc = $doc:literal])+ $variant:ident,)+ }) => {
+        $(#[$meta])*
+        pub(crate) enum $name { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl $name {
+            /// The reason as a sentence.
+            pub(crate) fn text(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
 /// The reasons for which a field may be read and have no effect, each with the argument for it.
 ///
 /// [`harmless!`] takes one of these with the fields, so this list and its uses are the table of what is
@@ -45,6 +61,7 @@ pub(crate) enum Harmless {
     NoTracing,
     /// A deprecated spelling of the default.
     Deprecated,
+}
 }
 
 /// What was rejected in one resource.
@@ -176,8 +193,8 @@ macro_rules! refuse {
 /// Says that the fields have no effect, and why.
 macro_rules! harmless {
     ($reason:ident; $($field:ident),+ $(,)?) => {{
-        let _ = $crate::ledger::Harmless::$reason;
-        $( let _ = $field; )+
+        use $crate::coverage::IsSet as _;
+        $( $crate::coverage::note($crate::ledger::Harmless::$reason, stringify!($field), $field.is_set()); )+
     }};
 }
 

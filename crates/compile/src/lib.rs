@@ -15,6 +15,7 @@ mod choice;
 mod cluster;
 mod config_source;
 mod connection_manager;
+pub mod coverage;
 mod endpoint;
 mod extension;
 pub mod format;

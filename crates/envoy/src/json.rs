@@ -13,6 +13,11 @@ use crate::Any;
 
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// The descriptors of all messages here, for reflection. Costs megabytes and milliseconds.
+pub fn descriptor_pool() -> DescriptorPool {
+    DescriptorPool::decode(DESCRIPTORS).expect("invariant: build.rs wrote a valid set")
+}
+
 /// What went wrong, with the place in the input where that is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -33,7 +38,7 @@ impl Default for Codec {
 impl Codec {
     /// Reads the embedded descriptor set.
     pub fn new() -> Codec {
-        Codec { pool: DescriptorPool::decode(DESCRIPTORS).expect("invariant: build.rs wrote a valid set") }
+        Codec { pool: descriptor_pool() }
     }
 
     /// The message as protobuf JSON with the field names of the `.proto` files (`snake_case`), as Envoy's

@@ -60,8 +60,8 @@ pub fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     }
     let logging = logging::init(args.effective_log_level()?).ok();
     let start = bootstrap::start(bootstrap::read_apart(&args)?).map_err(|refused| refusal(&refused))?;
-    for field in &start.notes {
-        tracing::info!(field, "bootstrap: the field has no effect");
+    for (field, reason) in &start.notes {
+        tracing::info!(field, reason, "bootstrap: the field has no effect");
     }
     for option in args.without_effect() {
         tracing::debug!(option, "command line: the option has no effect");

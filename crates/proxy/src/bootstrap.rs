@@ -58,7 +58,7 @@ pub(crate) struct Start {
     /// Where the admin interface listens, if anywhere.
     pub(crate) admin: Option<SocketAddr>,
     /// Fields that have no effect.
-    pub(crate) notes: Vec<&'static str>,
+    pub(crate) notes: Vec<(&'static str, &'static str)>,
 }
 
 /// Reads the file and `--config-yaml` in a process of its own: protobuf JSON needs megabytes of descriptors and code
@@ -149,6 +149,15 @@ pub(crate) fn start(message: Bootstrap) -> Result<Start, Vec<Rejection>> {
     Ok(Start { message, store, ads, admin, notes: check.notes })
 }
 
+/// Says what is refused of a bootstrap, else the fields without effect and why.
+///
+/// # Errors
+/// All that is refused.
+pub fn check(message: Bootstrap) -> Result<Vec<(&'static str, &'static str)>, Vec<Rejection>> {
+    let start = start(message)?;
+    Ok(start.notes)
+}
+
 /// The node as it is told to the control plane.
 fn announced(mut node: Node, args: &ProxyArgs) -> Node {
     let fill = |field: &mut String, value: &Option<String>| {
@@ -184,7 +193,7 @@ fn announced(mut node: Node, args: &ProxyArgs) -> Node {
 #[derive(Default)]
 struct Check {
     refused: Vec<Rejection>,
-    notes: Vec<&'static str>,
+    notes: Vec<(&'static str, &'static str)>,
 }
 
 impl Check {
@@ -198,9 +207,9 @@ impl Check {
         }
     }
 
-    fn note_if(&mut self, set: bool, path: &'static str) {
+    fn note_if(&mut self, set: bool, path: &'static str, reason: &'static str) {
         if set {
-            self.notes.push(path);
+            self.notes.push((path, reason));
         }
     }
 
@@ -260,33 +269,73 @@ impl Check {
         self.refuse_if(!default_socket_interface.is_empty(), "default_socket_interface");
         self.refuse_if(!certificate_provider_instances.is_empty(), "certificate_provider_instances");
         self.refuse_if(xds_delegate_extension.is_some(), "xds_delegate_extension");
-        self.note_if(cluster_manager.is_some(), "cluster_manager");
-        self.note_if(!flags_path.is_empty(), "flags_path");
-        self.note_if(deferred_stat_options.is_some(), "deferred_stat_options");
-        self.note_if(stats_config.is_some(), "stats_config");
-        self.note_if(stats_flush_interval.is_some(), "stats_flush_interval");
-        self.note_if(stats_flush.is_some(), "stats_flush_on_admin");
-        self.note_if(stats_eviction.is_some(), "stats_eviction_interval");
-        self.note_if(watchdog.is_some(), "watchdog");
-        self.note_if(watchdogs.is_some(), "watchdogs");
-        self.note_if(layered_runtime.is_some(), "layered_runtime");
-        self.note_if(overload_manager.is_some(), "overload_manager");
-        self.note_if(*enable_dispatcher_stats, "enable_dispatcher_stats");
-        self.note_if(stats_server_version_override.is_some(), "stats_server_version_override");
-        self.note_if(*use_tcp_for_dns_lookups, "use_tcp_for_dns_lookups");
-        self.note_if(dns_resolution_config.is_some(), "dns_resolution_config");
-        self.note_if(typed_dns_resolver_config.is_some(), "typed_dns_resolver_config");
-        self.note_if(!bootstrap_extensions.is_empty(), "bootstrap_extensions");
-        self.note_if(!fatal_actions.is_empty(), "fatal_actions");
-        self.note_if(!inline_headers.is_empty(), "inline_headers");
-        self.note_if(!perf_tracing_file_path.is_empty(), "perf_tracing_file_path");
-        self.note_if(default_regex_engine.is_some(), "default_regex_engine");
-        self.note_if(xds_config_tracker_extension.is_some(), "xds_config_tracker_extension");
-        self.note_if(listener_manager.is_some(), "listener_manager");
-        self.note_if(application_log_config.is_some(), "application_log_config");
-        self.note_if(grpc_async_client_manager_config.is_some(), "grpc_async_client_manager_config");
-        self.note_if(memory_allocator_manager.is_some(), "memory_allocator_manager");
-        self.note_if(*enable_worker_cpu_affinity, "enable_worker_cpu_affinity");
+        self.note_if(cluster_manager.is_some(), "cluster_manager", "no field of it is read");
+        self.note_if(!flags_path.is_empty(), "flags_path", "the runtime of files is not read");
+        self.note_if(
+            deferred_stat_options.is_some(),
+            "deferred_stat_options",
+            "statistics are made when they are needed anyway",
+        );
+        self.note_if(stats_config.is_some(), "stats_config", "not read yet");
+        self.note_if(
+            stats_flush_interval.is_some(),
+            "stats_flush_interval",
+            "there are no stats sinks to flush to",
+        );
+        self.note_if(stats_flush.is_some(), "stats_flush_on_admin", "there are no stats sinks to flush to");
+        self.note_if(
+            stats_eviction.is_some(),
+            "stats_eviction_interval",
+            "statistics of what is gone are dropped at once",
+        );
+        self.note_if(watchdog.is_some(), "watchdog", "a stuck worker is logged");
+        self.note_if(watchdogs.is_some(), "watchdogs", "a stuck worker is logged");
+        self.note_if(
+            layered_runtime.is_some(),
+            "layered_runtime",
+            "there is no runtime layer; defaults hold",
+        );
+        self.note_if(overload_manager.is_some(), "overload_manager", "not read yet");
+        self.note_if(
+            *enable_dispatcher_stats,
+            "enable_dispatcher_stats",
+            "there are no dispatchers of that kind",
+        );
+        self.note_if(
+            stats_server_version_override.is_some(),
+            "stats_server_version_override",
+            "the version is our own",
+        );
+        self.note_if(*use_tcp_for_dns_lookups, "use_tcp_for_dns_lookups", "not read yet");
+        self.note_if(dns_resolution_config.is_some(), "dns_resolution_config", "not read yet");
+        self.note_if(typed_dns_resolver_config.is_some(), "typed_dns_resolver_config", "not read yet");
+        self.note_if(!bootstrap_extensions.is_empty(), "bootstrap_extensions", "not read yet");
+        self.note_if(!fatal_actions.is_empty(), "fatal_actions", "they act on crashes of Envoy");
+        self.note_if(!inline_headers.is_empty(), "inline_headers", "header storage needs no registration");
+        self.note_if(!perf_tracing_file_path.is_empty(), "perf_tracing_file_path", "it traces Envoy itself");
+        self.note_if(default_regex_engine.is_some(), "default_regex_engine", "there is one regex engine");
+        self.note_if(
+            xds_config_tracker_extension.is_some(),
+            "xds_config_tracker_extension",
+            "it observes only",
+        );
+        self.note_if(listener_manager.is_some(), "listener_manager", "there is one listener manager");
+        self.note_if(application_log_config.is_some(), "application_log_config", "not read yet");
+        self.note_if(
+            grpc_async_client_manager_config.is_some(),
+            "grpc_async_client_manager_config",
+            "it bounds a cache of Envoy",
+        );
+        self.note_if(
+            memory_allocator_manager.is_some(),
+            "memory_allocator_manager",
+            "it tunes the allocator of Envoy",
+        );
+        self.note_if(
+            *enable_worker_cpu_affinity,
+            "enable_worker_cpu_affinity",
+            "the scheduler places threads",
+        );
     }
 
     #[expect(deprecated, reason = "every field is looked at, the deprecated ones too")]
@@ -300,10 +349,14 @@ impl Check {
             ignore_global_conn_limit,
             allow_paths,
         } = admin;
-        self.note_if(!access_log.is_empty(), "admin.access_log");
-        self.note_if(!access_log_path.is_empty(), "admin.access_log_path");
-        self.note_if(!profile_path.is_empty(), "admin.profile_path");
-        self.note_if(*ignore_global_conn_limit, "admin.ignore_global_conn_limit");
+        self.note_if(!access_log.is_empty(), "admin.access_log", "not read yet");
+        self.note_if(!access_log_path.is_empty(), "admin.access_log_path", "not read yet");
+        self.note_if(!profile_path.is_empty(), "admin.profile_path", "there is no profiler");
+        self.note_if(
+            *ignore_global_conn_limit,
+            "admin.ignore_global_conn_limit",
+            "there is no such limit for admin connections",
+        );
         self.refuse_if(!socket_options.is_empty(), "admin.socket_options");
         self.refuse_if(!allow_paths.is_empty(), "admin.allow_paths");
         let address = address.as_ref()?;

@@ -32,4 +32,5 @@ pub mod upstream;
 pub mod worker;
 
 pub use boot::run;
+pub use bootstrap::check as check_bootstrap;
 pub use command_line::ProxyArgs;

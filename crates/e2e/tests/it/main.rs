@@ -3,6 +3,7 @@
 mod agreement;
 mod architecture;
 mod differential;
+mod envoy_api;
 mod hostile;
 mod manifests;
 mod shop;
