@@ -4,6 +4,7 @@
 //! full match) and are bounded in compiled size.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use http::HeaderName;
 
@@ -12,8 +13,8 @@ mod eval;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use build::{header_matcher, query_matcher, regex_full_match, rewrite_pattern};
-pub(crate) use eval::without_query;
+pub(crate) use build::{header_matcher, header_subject, query_matcher, regex_full_match, rewrite_pattern};
+pub(crate) use eval::{cookie, query_parameter, without_query};
 
 /// A request as routing sees it.
 pub trait RequestView {
@@ -40,6 +41,14 @@ pub trait RequestView {
     }
     /// A filter state object, as text.
     fn filter_state(&self, _key: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+    /// A filter state object that hashes as its text (`envoy.hashable_string`).
+    fn hashable_filter_state(&self, _key: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+    /// The client's address, as `x-forwarded-for` or the connection tells it.
+    fn source_ip(&self) -> Option<IpAddr> {
         None
     }
     /// What TLS says of the client's connection; `None` for plaintext.

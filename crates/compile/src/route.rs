@@ -9,8 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 
+use crate::hash_policy::HashPolicies;
 use crate::header_edit::HeaderEdits;
 use crate::matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RewritePattern};
+use crate::metadata_match::MetadataMatch;
 use crate::program::Name;
 
 mod build;
@@ -31,7 +33,7 @@ pub struct RouteTable {
     /// `name`.
     pub name: Name,
     /// `virtual_hosts`, in order.
-    pub virtual_hosts: Vec<Arc<VirtualHost>>,
+    pub virtual_hosts: Vec<VirtualHost>,
     /// Index from domain to virtual host.
     pub(crate) domains: Domains,
     /// `ignore_path_parameters_in_path_matching`.
@@ -50,11 +52,11 @@ pub struct VirtualHost {
     /// `name`.
     pub name: Name,
     /// `routes`, in order.
-    pub routes: Vec<Arc<Route>>,
+    pub routes: Vec<Route>,
     /// `require_tls`.
     pub require_tls: RequireTls,
     /// What `require_tls` answers; `None` when it asks for nothing.
-    pub(crate) tls_redirect: Option<Arc<Route>>,
+    pub(crate) tls_redirect: Option<Box<Route>>,
     /// Header changes of the virtual host.
     pub edits: RouteEdits,
     /// `retry_policy` for routes that have none.
@@ -151,6 +153,10 @@ pub struct Forward {
     pub host_rewrite: HostRewrite,
     /// `append_x_forwarded_host`.
     pub append_x_forwarded_host: bool,
+    /// `hash_policy`.
+    pub hash: HashPolicies,
+    /// `metadata_match`, its part for load balancing.
+    pub metadata_match: Option<MetadataMatch>,
     /// `request_mirror_policies`.
     pub mirrors: Vec<Mirror>,
     /// `priority` is HIGH.
@@ -184,6 +190,8 @@ pub enum ClusterChoice {
 pub struct WeightedCluster {
     /// `name`.
     pub name: Name,
+    /// `metadata_match` over that of the route; `None` when neither says anything.
+    pub metadata_match: Option<MetadataMatch>,
     /// `weight`; may be 0.
     pub weight: u32,
     /// Header changes of the entry.
@@ -265,10 +273,22 @@ pub struct RetryPolicy {
 pub struct RetryOn(pub u32);
 
 /// What [`RouteTable::find`] found.
-#[derive(Debug, Clone)]
-pub struct Found {
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'t> {
+    /// The table.
+    pub table: &'t RouteTable,
     /// The virtual host.
-    pub virtual_host: Arc<VirtualHost>,
+    pub virtual_host: &'t VirtualHost,
     /// The route.
-    pub route: Arc<Route>,
+    pub route: &'t Route,
+    /// Where both stand in the table.
+    pub place: RoutePlace,
+}
+
+/// A route of a table, by its place; [`RouteTable::at`] looks it up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoutePlace {
+    pub(crate) virtual_host: u32,
+    /// `None` is the redirect of `require_tls`.
+    pub(crate) route: Option<u32>,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use meltemi_compile::program::{Name, Program};
 
+use crate::record::Routes;
 use crate::stats::WorkerStats;
 use crate::upstream::Cluster;
 use crate::upstream::shared::HostStates;
@@ -15,6 +16,7 @@ use crate::upstream::shared::HostStates;
 pub(crate) struct Generation {
     pub(crate) program: Arc<Program>,
     clusters: HashMap<Name, Rc<Cluster>, foldhash::fast::RandomState>,
+    routes: HashMap<Name, Routes, foldhash::fast::RandomState>,
 }
 
 impl Generation {
@@ -34,7 +36,9 @@ impl Generation {
                 (name.clone(), cluster)
             })
             .collect();
-        let next = Generation { program, clusters };
+        let routes =
+            program.routes.iter().map(|(name, table)| (name.clone(), Rc::new(table.clone()))).collect();
+        let next = Generation { program, clusters, routes };
         for (name, cluster) in &old.clusters {
             if !next.clusters.contains_key(name) {
                 cluster.close();
@@ -46,6 +50,11 @@ impl Generation {
     /// A cluster by name.
     pub(crate) fn cluster(&self, name: &str) -> Option<&Rc<Cluster>> {
         self.clusters.get(name)
+    }
+
+    /// The route table of that name.
+    pub(crate) fn routes(&self, name: &str) -> Option<&Routes> {
+        self.routes.get(name)
     }
 
     /// All clusters.

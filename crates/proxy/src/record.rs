@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use meltemi_compile::program::Name;
-use meltemi_compile::route::Found;
+use meltemi_compile::route::{Found, RoutePlace, RouteTable};
 use meltemi_http::{Headers, RequestHead, Version};
 
 use crate::stats::{ClusterStats, HostStats};
@@ -92,7 +92,7 @@ pub struct RequestRecord {
     /// When the last byte of the response went to the client; set by the one who records.
     pub end: Option<Instant>,
     /// The route that the request took.
-    pub found: Option<Found>,
+    pub found: Option<TakenRoute>,
     /// The cluster that was chosen.
     pub cluster: Option<Arc<ClusterStats>>,
     /// The host of the last attempt.
@@ -105,6 +105,28 @@ pub struct RequestRecord {
     pub attempts: u32,
     /// Why the upstream connection failed (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
     pub upstream_failure: Option<Box<str>>,
+}
+
+/// A route table as a worker holds it; the inner count is shared by all workers, the outer is the worker's own.
+pub type Routes = Rc<Arc<RouteTable>>;
+
+/// The route that a request took, for as long as someone asks.
+#[derive(Debug, Clone)]
+pub struct TakenRoute {
+    table: Routes,
+    place: RoutePlace,
+}
+
+impl TakenRoute {
+    /// What was found in this table.
+    pub fn new(table: &Routes, found: Found<'_>) -> TakenRoute {
+        TakenRoute { table: table.clone(), place: found.place }
+    }
+
+    /// The route, with its table and virtual host.
+    pub fn found(&self) -> Found<'_> {
+        self.table.at(self.place).expect("invariant: the place is of this table")
+    }
 }
 
 impl RequestRecord {

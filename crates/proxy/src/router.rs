@@ -5,6 +5,7 @@
 
 mod attempt;
 mod fault;
+mod hash;
 mod mirror;
 mod plan;
 mod retry;
@@ -42,7 +43,7 @@ enum Stop {
 /// Forwards a request and relays the response; an error is to be answered in its place.
 pub(crate) async fn forward(
     stream: &mut Stream<'_, '_>,
-    found: &Found,
+    found: Found<'_>,
     forward: &Forward,
 ) -> Result<(), LocalReply> {
     let mut plan = Plan::new(stream, found, forward).map_err(|fault| fault.reply(false))?;

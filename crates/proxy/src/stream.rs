@@ -11,6 +11,7 @@ mod request_body;
 pub(crate) mod response_head;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -85,11 +86,10 @@ impl<'s, 'c> Stream<'s, 'c> {
     pub(crate) fn edit_response(
         &self,
         headers: &mut Headers,
-        found: &Found,
+        found: Found<'_>,
         entry: Option<&WeightedCluster>,
     ) {
-        let Some(table) = self.manager.routes(&self.generation) else { return };
-        edits::response(headers, &Levels { table, found, entry }, &self.record, &self.request);
+        edits::response(headers, &Levels { found, entry }, &self.record, &self.request);
     }
 
     /// Finishes a response head and queues it.
@@ -164,6 +164,10 @@ impl RequestView for Stream<'_, '_> {
         let mut values = self.request.headers.iter().filter(|(key, _)| key == name).peekable();
         values.peek()?;
         Some(values.any(|(_, value)| test(value.as_bytes())))
+    }
+
+    fn source_ip(&self) -> Option<IpAddr> {
+        Some(self.record.remote.ip())
     }
 
     fn random(&self) -> u64 {

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use meltemi_compile::program::{self, Endpoints};
+use meltemi_compile::program::{self, Endpoints, LbPolicy};
 
 pub(crate) use self::host::{ActiveRequest, Host};
 pub(crate) use self::pick::PickContext;
@@ -155,6 +155,16 @@ impl Cluster {
             balancer.refresh(&self.hosts, &self.levels);
         }
         balancer.pick(&self.hosts).map(|index| &self.hosts[index])
+    }
+
+    /// Whether a pick reads [`PickContext::hash`]; without, it is not worth computing.
+    pub(crate) fn uses_hash(&self) -> bool {
+        match self.config.lb {
+            LbPolicy::RoundRobin
+            | LbPolicy::Random
+            | LbPolicy::LeastRequest { .. }
+            | LbPolicy::ClusterProvided => false,
+        }
     }
 
     /// All hosts, of every priority.

@@ -106,20 +106,21 @@ pub(crate) fn header_matcher(at: &At<'_>, message: &proto::HeaderMatcher) -> Opt
     let proto::HeaderMatcher { name, invert_match, treat_missing_header_as_empty, header_match_specifier } =
         message;
     Some(HeaderMatcher {
-        subject: header_subject(at, name)?,
+        subject: header_subject(at, "name", name)?,
         test: header_test(at, header_match_specifier.as_ref())?,
         invert: *invert_match,
         missing_as_empty: *treat_missing_header_as_empty,
     })
 }
 
-fn header_subject(at: &At<'_>, name: &str) -> Option<HeaderSubject> {
+/// The header of a field that may also name a pseudo header.
+pub(crate) fn header_subject(at: &At<'_>, field: &'static str, name: &str) -> Option<HeaderSubject> {
     Some(match name.to_ascii_lowercase().as_str() {
         ":method" => HeaderSubject::Method,
         ":authority" => HeaderSubject::Authority,
         ":path" => HeaderSubject::Path,
         ":scheme" => HeaderSubject::Scheme,
-        _ => match at.header_name("name", name)? {
+        _ => match at.header_name(field, name)? {
             HOST => HeaderSubject::Authority,
             name => HeaderSubject::Named(name),
         },

@@ -1,6 +1,9 @@
 //! Evaluation of matchers.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+
+use http::header::COOKIE;
 
 use super::{
     HeaderMatcher, HeaderSubject, HeaderTest, PathMatcher, QueryMatcher, QueryTest, RequestView,
@@ -83,7 +86,7 @@ fn number(value: &[u8]) -> Option<i64> {
 
 impl HeaderSubject {
     /// Whether any value passes; `None` when there is none.
-    fn any_value(&self, view: &impl RequestView, test: &dyn Fn(&[u8]) -> bool) -> Option<bool> {
+    pub(crate) fn any_value(&self, view: &impl RequestView, test: &dyn Fn(&[u8]) -> bool) -> Option<bool> {
         let pseudo = match self {
             HeaderSubject::Named(name) => return view.any_header_value(name, test),
             HeaderSubject::Method => view.method(),
@@ -99,19 +102,43 @@ impl QueryMatcher {
     /// Whether the query of `path` matches; of a parameter that is there twice, the first counts. Values are
     /// compared as they came, without unescaping.
     pub(crate) fn matches(&self, path: &str) -> bool {
-        match (self.value(path), &self.test) {
+        match (query_parameter(path, &self.name), &self.test) {
             (value, QueryTest::Present(present)) => value.is_some() == *present,
             (value, QueryTest::String(test)) => value.is_some_and(|value| test.matches(value.as_bytes())),
         }
     }
+}
 
-    fn value<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let (_, query) = path.split_once('?')?;
-        let query = query.split_once('#').map_or(query, |(query, _)| query);
-        query.split('&').find_map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (name == &*self.name).then_some(value)
-        })
+/// The first value of a query parameter, as it came.
+pub(crate) fn query_parameter<'p>(path: &'p str, wanted: &str) -> Option<&'p str> {
+    let (_, query) = path.split_once('?')?;
+    let query = query.split_once('#').map_or(query, |(query, _)| query);
+    query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name == wanted).then_some(value)
+    })
+}
+
+/// The first value of a cookie, without the quotes that it may have.
+pub(crate) fn cookie(view: &impl RequestView, wanted: &str) -> Option<Vec<u8>> {
+    let found = RefCell::new(None);
+    view.any_header_value(&COOKIE, &|value| {
+        let mut pairs = value.split(|byte| *byte == b';');
+        let value = pairs.find_map(|pair| {
+            let pair = pair.trim_ascii_start();
+            let equals = pair.iter().position(|byte| *byte == b'=')?;
+            (&pair[..equals] == wanted.as_bytes()).then(|| unquoted(&pair[equals + 1..]))
+        });
+        *found.borrow_mut() = value.map(<[u8]>::to_vec);
+        value.is_some()
+    });
+    found.into_inner()
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => value,
     }
 }
 

@@ -62,6 +62,9 @@ impl RequestView for Request {
         values.peek()?;
         Some(values.any(|value| test(value.as_bytes())))
     }
+    fn source_ip(&self) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 1, 2, 3]))
+    }
     fn random(&self) -> u64 {
         self.random
     }

@@ -100,7 +100,7 @@ fn domains(at: &At<'_>, virtual_hosts: &[proto::VirtualHost], ignore_port: bool)
     index
 }
 
-fn virtual_host(at: &At<'_>, message: &proto::VirtualHost, above: &Inherited) -> Option<Arc<VirtualHost>> {
+fn virtual_host(at: &At<'_>, message: &proto::VirtualHost, above: &Inherited) -> Option<VirtualHost> {
     let proto::VirtualHost {
         name,
         domains,
@@ -150,11 +150,11 @@ fn virtual_host(at: &At<'_>, message: &proto::VirtualHost, above: &Inherited) ->
         TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
         TlsRequirementType::All => RequireTls::All,
     };
-    Some(Arc::new(VirtualHost {
+    Some(VirtualHost {
         name: name.as_str().into(),
         routes: at.each("routes", routes, |at, route| entry::route(at, route, &inherited)),
         require_tls,
-        tls_redirect: (require_tls != RequireTls::None).then(|| Arc::new(tls_redirect())),
+        tls_redirect: (require_tls != RequireTls::None).then(|| Box::new(tls_redirect())),
         edits: RouteEdits {
             request: header_edits(at, &Fields::REQUEST, request_headers_to_add, request_headers_to_remove),
             response: header_edits(
@@ -167,7 +167,7 @@ fn virtual_host(at: &At<'_>, message: &proto::VirtualHost, above: &Inherited) ->
         retry: inherited.retry,
         include_request_attempt_count: *include_request_attempt_count,
         include_attempt_count_in_response: *include_attempt_count_in_response,
-    }))
+    })
 }
 
 /// The route that `require_tls` answers with.

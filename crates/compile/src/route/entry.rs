@@ -1,7 +1,5 @@
 //! Routes from `Route`: the match, and the actions that answer by themselves.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::StatusCode;
 use meltemi_envoy::config::route::v3 as proto;
@@ -20,7 +18,7 @@ use crate::matcher::{PathMatcher, header_matcher, query_matcher, regex_full_matc
 use crate::scalar::{inline_data, runtime_fraction_ppm};
 
 /// Compiles a route.
-pub(super) fn route(at: &At<'_>, message: &proto::Route, above: &Inherited) -> Option<Arc<Route>> {
+pub(super) fn route(at: &At<'_>, message: &proto::Route, above: &Inherited) -> Option<Route> {
     let proto::Route {
         name,
         r#match,
@@ -49,7 +47,7 @@ pub(super) fn route(at: &At<'_>, message: &proto::Route, above: &Inherited) -> O
     let action = action(at, chosen.as_ref(), above);
     let Some(matched) = r#match else { return at.field("match").none("must be set") };
     let conditions = Conditions::compile(&at.field("match"), matched)?;
-    Some(Arc::new(Route {
+    Some(Route {
         name: name.as_str().into(),
         path: conditions.path,
         headers: conditions.headers,
@@ -59,7 +57,7 @@ pub(super) fn route(at: &At<'_>, message: &proto::Route, above: &Inherited) -> O
         action: action?,
         edits,
         operation: decorator.as_ref().and_then(|decorator| operation(&at.field("decorator"), decorator)),
-    }))
+    })
 }
 
 fn operation(at: &At<'_>, message: &proto::Decorator) -> Option<Box<str>> {

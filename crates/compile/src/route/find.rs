@@ -1,11 +1,9 @@
 //! Which route a request takes.
 
-use std::sync::Arc;
-
 use http::HeaderName;
 use http::header::CONTENT_TYPE;
 
-use super::{Found, RequireTls, Route, RouteTable, VirtualHost};
+use super::{Found, RequireTls, Route, RoutePlace, RouteTable, VirtualHost};
 use crate::matcher::{RequestView, without_query};
 use crate::scalar::WHOLE_PPM;
 
@@ -15,13 +13,27 @@ const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal")
 impl RouteTable {
     /// The virtual host and route of a request; `None` is Envoy's 404 (`NR`). A virtual host that requires
     /// TLS gives a route that redirects to https. Costs no allocation of its own.
-    pub fn find(&self, view: &impl RequestView) -> Option<Found> {
-        let virtual_host = &self.virtual_hosts[self.domains.find(view.authority())?];
-        let route = virtual_host.tls_redirect(view).or_else(|| {
-            let path = self.matched_part(view.path());
-            virtual_host.routes.iter().find(|route| route.matches(path, view))
-        })?;
-        Some(Found { virtual_host: Arc::clone(virtual_host), route: Arc::clone(route) })
+    pub fn find(&self, view: &impl RequestView) -> Option<Found<'_>> {
+        let number = self.domains.find(view.authority())?;
+        let virtual_host = &self.virtual_hosts[number];
+        let place = |route| RoutePlace { virtual_host: number as u32, route };
+        if let Some(route) = virtual_host.tls_redirect(view) {
+            return Some(Found { table: self, virtual_host, route, place: place(None) });
+        }
+        let path = self.matched_part(view.path());
+        let (number, route) =
+            virtual_host.routes.iter().enumerate().find(|(_, route)| route.matches(path, view))?;
+        Some(Found { table: self, virtual_host, route, place: place(Some(number as u32)) })
+    }
+
+    /// The route at a place that this table gave; `None` for a place of another table.
+    pub fn at(&self, place: RoutePlace) -> Option<Found<'_>> {
+        let virtual_host = self.virtual_hosts.get(place.virtual_host as usize)?;
+        let route = match place.route {
+            Some(number) => virtual_host.routes.get(number as usize)?,
+            None => virtual_host.tls_redirect.as_deref()?,
+        };
+        Some(Found { table: self, virtual_host, route, place })
     }
 
     fn matched_part<'p>(&self, path: &'p str) -> &'p str {
@@ -33,16 +45,16 @@ impl RouteTable {
     }
 }
 
-impl Found {
+impl Found<'_> {
     /// Whether this is the redirect of `require_tls`, whose answer takes no header changes of any level.
     pub fn is_tls_redirect(&self) -> bool {
-        self.virtual_host.tls_redirect.as_ref().is_some_and(|redirect| Arc::ptr_eq(redirect, &self.route))
+        self.place.route.is_none()
     }
 }
 
 impl VirtualHost {
-    fn tls_redirect(&self, view: &impl RequestView) -> Option<&Arc<Route>> {
-        let redirect = self.tls_redirect.as_ref()?;
+    fn tls_redirect(&self, view: &impl RequestView) -> Option<&Route> {
+        let redirect = self.tls_redirect.as_deref()?;
         let forwarded = view.header(&X_FORWARDED_PROTO);
         if forwarded.as_deref().unwrap_or(view.scheme().as_bytes()) == b"https" {
             return None;

@@ -16,9 +16,11 @@ use meltemi_envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewr
 use super::build::{Inherited, refuse_filter_configs};
 use super::retry_policy::retry_policy;
 use super::{ClusterChoice, Forward, HostRewrite, Mirror, RouteEdits, WeightedCluster};
+use crate::hash_policy::hash_policies;
 use crate::header_edit::{Fields, header_edits};
 use crate::ledger::{At, harmless, refuse};
 use crate::matcher::rewrite_pattern;
+use crate::metadata_match::{MetadataMatch, metadata_match};
 use crate::scalar::{WHOLE_PPM, runtime_fraction_ppm};
 
 /// `timeout` when it is not set.
@@ -28,7 +30,7 @@ const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) fn forward(at: &At<'_>, message: &proto::RouteAction, above: &Inherited) -> Option<Forward> {
     let proto::RouteAction {
         cluster_not_found_response_code,
-        metadata_match,
+        metadata_match: criteria,
         prefix_rewrite,
         regex_rewrite,
         path_rewrite_policy,
@@ -57,8 +59,8 @@ pub(super) fn forward(at: &At<'_>, message: &proto::RouteAction, above: &Inherit
         cluster_specifier,
         host_rewrite_specifier,
     } = message;
-    refuse!(at; metadata_match, path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy);
-    refuse!(at; retry_policy_typed_config, rate_limits, hash_policy, cors, grpc_timeout_offset);
+    refuse!(at; path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy);
+    refuse!(at; retry_policy_typed_config, rate_limits, cors, grpc_timeout_offset);
     refuse!(at; upgrade_configs, internal_redirect_policy, internal_redirect_action);
     refuse!(at; max_internal_redirects, hedge_policy);
     at.refuse_true("include_vh_rate_limits", *include_vh_rate_limits);
@@ -70,8 +72,9 @@ pub(super) fn forward(at: &At<'_>, message: &proto::RouteAction, above: &Inherit
     let own_retry = retry.as_ref().and_then(|policy| retry_policy(&at.field("retry_policy"), policy));
     let mirrors = mirrors(at, request_mirror_policies);
     let host_rewrite = host_rewrite(at, host_rewrite_specifier.as_ref());
+    let metadata_match = metadata_match(at, criteria);
     Some(Forward {
-        cluster: cluster_choice(at, cluster_specifier.as_ref())?,
+        cluster: cluster_choice(at, cluster_specifier.as_ref(), metadata_match.as_ref())?,
         cluster_not_found: match at
             .choice("cluster_not_found_response_code", *cluster_not_found_response_code)?
         {
@@ -91,6 +94,8 @@ pub(super) fn forward(at: &At<'_>, message: &proto::RouteAction, above: &Inherit
         regex_rewrite: regex_rewrite.flatten(),
         host_rewrite: host_rewrite?,
         append_x_forwarded_host: *append_x_forwarded_host,
+        hash: hash_policies(at, hash_policy),
+        metadata_match,
         mirrors: if mirrors.is_empty() { above.mirrors.clone() } else { mirrors },
         high_priority: at.choice::<RoutingPriority>("priority", *priority)? == RoutingPriority::High,
     })
@@ -160,7 +165,11 @@ pub(super) fn mirrors(at: &At<'_>, policies: &[RequestMirrorPolicy]) -> Vec<Mirr
     })
 }
 
-fn cluster_choice(at: &At<'_>, specifier: Option<&ClusterSpecifier>) -> Option<ClusterChoice> {
+fn cluster_choice(
+    at: &At<'_>,
+    specifier: Option<&ClusterSpecifier>,
+    criteria: Option<&MetadataMatch>,
+) -> Option<ClusterChoice> {
     match specifier {
         Some(ClusterSpecifier::Cluster(name)) => {
             at.required("cluster", name);
@@ -168,7 +177,7 @@ fn cluster_choice(at: &At<'_>, specifier: Option<&ClusterSpecifier>) -> Option<C
         }
         Some(ClusterSpecifier::ClusterHeader(name)) => cluster_header(at, name),
         Some(ClusterSpecifier::WeightedClusters(clusters)) => {
-            weighted_clusters(&at.field("weighted_clusters"), clusters)
+            weighted_clusters(&at.field("weighted_clusters"), clusters, criteria)
         }
         Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => {
             at.field("cluster_specifier_plugin").none("not supported yet")
@@ -187,14 +196,18 @@ fn cluster_header(at: &At<'_>, name: &str) -> Option<ClusterChoice> {
     at.header_name("cluster_header", name).map(|name: HeaderName| ClusterChoice::Header(name))
 }
 
-fn weighted_clusters(at: &At<'_>, message: &proto::WeightedCluster) -> Option<ClusterChoice> {
+fn weighted_clusters(
+    at: &At<'_>,
+    message: &proto::WeightedCluster,
+    criteria: Option<&MetadataMatch>,
+) -> Option<ClusterChoice> {
     let proto::WeightedCluster { clusters, total_weight, runtime_key_prefix, random_value_specifier } =
         message;
     refuse!(at; random_value_specifier);
     harmless!(RuntimeKey; runtime_key_prefix);
     // Envoy 1.40 adds up the weights itself and takes any value here.
     harmless!(Deprecated; total_weight);
-    let entries = at.each("clusters", clusters, cluster_weight);
+    let entries = at.each("clusters", clusters, |at, entry| cluster_weight(at, entry, criteria));
     let total: u64 = entries.iter().map(|entry| u64::from(entry.weight)).sum();
     let at_clusters = at.field("clusters");
     if entries.len() < clusters.len() {
@@ -209,12 +222,16 @@ fn weighted_clusters(at: &At<'_>, message: &proto::WeightedCluster) -> Option<Cl
     Some(ClusterChoice::Weighted(entries, sum))
 }
 
-fn cluster_weight(at: &At<'_>, message: &ClusterWeight) -> Option<WeightedCluster> {
+fn cluster_weight(
+    at: &At<'_>,
+    message: &ClusterWeight,
+    criteria: Option<&MetadataMatch>,
+) -> Option<WeightedCluster> {
     let ClusterWeight {
         name,
         cluster_header,
         weight,
-        metadata_match,
+        metadata_match: own_criteria,
         request_headers_to_add,
         request_headers_to_remove,
         response_headers_to_add,
@@ -222,7 +239,7 @@ fn cluster_weight(at: &At<'_>, message: &ClusterWeight) -> Option<WeightedCluste
         typed_per_filter_config,
         host_rewrite_specifier,
     } = message;
-    refuse!(at; cluster_header, metadata_match);
+    refuse!(at; cluster_header);
     refuse_filter_configs(at, typed_per_filter_config);
     at.required("name", name);
     let edits = RouteEdits {
@@ -234,5 +251,9 @@ fn cluster_weight(at: &At<'_>, message: &ClusterWeight) -> Option<WeightedCluste
         None => None,
     };
     let Some(weight) = *weight else { return at.field("weight").none("must be set") };
-    Some(WeightedCluster { name: name.as_str().into(), weight, edits, host_rewrite })
+    let metadata_match = match (criteria, metadata_match(at, own_criteria)) {
+        (Some(route), Some(own)) => Some(route.merged(&own)),
+        (route, own) => own.or_else(|| route.cloned()),
+    };
+    Some(WeightedCluster { name: name.as_str().into(), metadata_match, weight, edits, host_rewrite })
 }

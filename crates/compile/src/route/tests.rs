@@ -27,7 +27,7 @@ fn rejections(route: &str) -> Vec<String> {
     rejections.iter().map(text).collect()
 }
 
-fn forward(found: &Found) -> &Forward {
+fn forward<'t>(found: &Found<'t>) -> &'t Forward {
     match &found.route.action {
         RouteAction::Forward(forward) => forward,
         other => panic!("{other:?}"),
@@ -352,8 +352,8 @@ fn what_is_wrong_in_a_route_is_told_by_its_path() {
             .starts_with("match.path_separated_prefix")
     );
     assert_eq!(
-        one("{match: {prefix: /}, route: {cluster: c, hash_policy: [{header: {header_name: a}}]}}"),
-        "route.hash_policy: not supported yet"
+        one("{match: {prefix: /}, route: {cluster: c, rate_limits: [{stage: 1}]}}"),
+        "route.rate_limits: not supported yet"
     );
     assert!(
         one("{match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: a, weight: 0}]}}}")

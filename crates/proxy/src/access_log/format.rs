@@ -139,8 +139,10 @@ fn write_op(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
         Op::DownstreamDirectRemoteAddress => write_address(connection.direct_remote, out),
         Op::DownstreamDirectRemoteAddressWithoutPort => write_ip(connection.direct_remote, out),
         Op::RequestedServerName => write_text(connection.server_name.as_deref(), out),
-        Op::RouteName => write_text(record.found.as_ref().map(|found| &*found.route.name), out),
-        Op::VirtualHostName => write_text(record.found.as_ref().map(|found| &*found.virtual_host.name), out),
+        Op::RouteName => write_text(record.found.as_ref().map(|taken| &*taken.found().route.name), out),
+        Op::VirtualHostName => {
+            write_text(record.found.as_ref().map(|taken| &*taken.found().virtual_host.name), out)
+        }
         Op::Hostname => write_text(hostname(), out),
         Op::ConnectionId => write_number(connection.id, out),
         Op::StreamId => write_number(record.stream_id, out),

@@ -8,7 +8,7 @@ use meltemi_http::{Reason, ResponseHead, Text, Version};
 
 use super::path::{self, PathVerdict};
 use super::request_head;
-use crate::record::ResponseFlags;
+use crate::record::{ResponseFlags, TakenRoute};
 use crate::router;
 use crate::stream::{LocalReply, Stream};
 
@@ -22,7 +22,7 @@ impl Stream<'_, '_> {
             Ok(()) => {
                 self.answer_expectation().await;
                 match self.route() {
-                    Ok(found) => self.decide(found).await,
+                    Ok(taken) => self.decide(taken).await,
                     Err(reply) => Err(reply),
                 }
             }
@@ -109,32 +109,36 @@ impl Stream<'_, '_> {
     }
 
     /// Finds the virtual host and the route.
-    fn route(&mut self) -> Result<Found, Box<LocalReply>> {
+    fn route(&mut self) -> Result<TakenRoute, Box<LocalReply>> {
         let counts = &self.manager.stats.counts;
         counts.rq_total.inc();
-        let found = self.manager.routes(&self.generation).and_then(|table| table.find(&*self));
-        let Some(found) = found else {
+        let taken = self
+            .manager
+            .routes(&self.generation)
+            .and_then(|table| Some(TakenRoute::new(table, table.find(&*self)?)));
+        let Some(taken) = taken else {
             counts.no_route.inc();
             let reply = LocalReply::new(StatusCode::NOT_FOUND, "route_not_found");
             return Err(Box::new(reply.flags(ResponseFlags::NO_ROUTE_FOUND)));
         };
-        Ok(found)
+        Ok(taken)
     }
 
     /// Does what the route says.
-    async fn decide(&mut self, found: Found) -> Result<(), Box<LocalReply>> {
-        self.record.found = Some(found.clone());
+    async fn decide(&mut self, taken: TakenRoute) -> Result<(), Box<LocalReply>> {
+        self.record.found = Some(taken.clone());
+        let found = taken.found();
         match &found.route.action {
-            RouteAction::Forward(forward) => router::forward(self, &found, forward).await.map_err(Box::new),
+            RouteAction::Forward(forward) => router::forward(self, found, forward).await.map_err(Box::new),
             RouteAction::Redirect(redirect) => {
                 self.manager.stats.counts.rq_redirect.inc();
-                let location = redirect.location(&*self, &found.route);
-                Err(Box::new(self.direct(&found, redirect.status, Bytes::new(), Some(location))))
+                let location = redirect.location(&*self, found.route);
+                Err(Box::new(self.direct(found, redirect.status, Bytes::new(), Some(location))))
             }
             RouteAction::Respond { status, body } => {
                 self.manager.stats.counts.rq_direct_response.inc();
-                let location = meltemi_compile::direct_response_location(*status, &*self, &found.route);
-                Err(Box::new(self.direct(&found, *status, body.clone(), location)))
+                let location = meltemi_compile::direct_response_location(*status, &*self, found.route);
+                Err(Box::new(self.direct(found, *status, body.clone(), location)))
             }
         }
     }
@@ -142,7 +146,7 @@ impl Stream<'_, '_> {
     /// A redirect or direct response, with the route's header changes.
     fn direct(
         &mut self,
-        found: &Found,
+        found: Found<'_>,
         status: StatusCode,
         body: Bytes,
         location: Option<String>,
@@ -152,7 +156,7 @@ impl Stream<'_, '_> {
         if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
             reply = reply.header(header::LOCATION, location);
         }
-        reply.edits = (!found.is_tls_redirect()).then(|| found.clone());
+        reply.edits = self.record.found.clone().filter(|_| !found.is_tls_redirect());
         reply
     }
 
@@ -167,8 +171,8 @@ impl Stream<'_, '_> {
         let edits = reply.edits.clone();
         let (mut head, body) = reply.into_response(&self.request.method, self.traits.is_grpc);
         self.record.response_code = head.status.as_u16();
-        if let Some(found) = edits {
-            self.edit_response(&mut head.headers, &found, None);
+        if let Some(taken) = edits {
+            self.edit_response(&mut head.headers, taken.found(), None);
         }
         // A client that went away is noticed and recorded by whoever sends; there is nobody left to tell.
         let end = body.is_empty();

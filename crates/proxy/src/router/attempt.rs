@@ -128,9 +128,15 @@ impl Plan<'_> {
     }
 
     fn pick(&mut self, stream: &mut Stream<'_, '_>) -> Result<Rc<Host>, Stop> {
+        let hash = if self.host.is_none() { self.first_hash } else { self.hash(stream) };
+        let metadata = match self.entry {
+            Some(entry) => entry.metadata_match.as_ref(),
+            None => self.forward.metadata_match.as_ref(),
+        };
         let (avoid, attempts) = self.retry.as_ref().map(Retry::avoid).unwrap_or_default();
         let original_destination = stream.record.connection.original_destination;
-        let context = PickContext { avoid, attempts, original_destination, ..PickContext::default() };
+        let context =
+            PickContext { hash, metadata, avoid, attempts, original_destination, ..PickContext::default() };
         let Some(host) = self.cluster.pick(&context) else {
             self.cluster.stats.counts.upstream_cx_none_healthy.inc();
             stream.record.host = None;

@@ -21,7 +21,7 @@ use crate::upstream::{Cluster, Host};
 
 /// The decision for one request, and the state of its attempts.
 pub(super) struct Plan<'p> {
-    pub(super) found: &'p Found,
+    pub(super) found: Found<'p>,
     pub(super) forward: &'p Forward,
     pub(super) entry: Option<&'p WeightedCluster>,
     pub(super) cluster: Rc<Cluster>,
@@ -34,6 +34,10 @@ pub(super) struct Plan<'p> {
     pub(super) per_try_idle: Option<Duration>,
     pub(super) is_upgrade: bool,
     pub(super) is_mirrored: bool,
+    /// The hash for the first pick.
+    pub(super) first_hash: Option<u64>,
+    /// `set-cookie` values for the response.
+    pub(super) new_cookies: Vec<HeaderValue>,
     timeout: Option<Duration>,
 }
 
@@ -41,7 +45,7 @@ impl<'p> Plan<'p> {
     /// Decides cluster and limits.
     pub(super) fn new(
         stream: &mut Stream<'_, '_>,
-        found: &'p Found,
+        found: Found<'p>,
         forward: &'p Forward,
     ) -> Result<Plan<'p>, Fault> {
         let (cluster, entry) = choose_cluster(stream, forward)?;
@@ -65,6 +69,8 @@ impl<'p> Plan<'p> {
             per_try_idle: None,
             is_upgrade,
             is_mirrored: false,
+            first_hash: None,
+            new_cookies: Vec::new(),
             timeout,
         };
         plan.per_try(policy);
@@ -80,14 +86,13 @@ impl<'p> Plan<'p> {
     }
 
     /// Changes the request as the route says, and starts its timers.
-    pub(super) fn prepare(&self, stream: &mut Stream<'_, '_>) -> Timers {
+    pub(super) fn prepare(&mut self, stream: &mut Stream<'_, '_>) -> Timers {
+        // Envoy picks the first host before it changes the request, and those of retries after it.
+        self.first_hash = self.hash(stream);
         stream.record.attempts = 1;
         self.announce(stream, Duration::ZERO);
-        let manager = stream.manager.clone();
-        if let Some(table) = manager.routes(&stream.generation) {
-            let levels = Levels { table, found: self.found, entry: self.entry };
-            edits::request(&mut stream.request, &levels, &stream.record);
-        }
+        let levels = Levels { found: self.found, entry: self.entry };
+        edits::request(&mut stream.request, &levels, &stream.record);
         self.rewrite_host(&mut stream.request);
         self.rewrite_path(&mut stream.request);
         if self.retry.is_some() {
@@ -165,7 +170,7 @@ impl<'p> Plan<'p> {
     }
 
     fn rewrite_path(&self, head: &mut RequestHead) {
-        let Some(path) = self.forward.rewritten_path(&self.found.route, &head.path) else { return };
+        let Some(path) = self.forward.rewritten_path(self.found.route, &head.path) else { return };
         if let Ok(original) = HeaderValue::from_str(&head.path) {
             head.headers.set(names::X_ENVOY_ORIGINAL_PATH.clone(), original);
         }
@@ -191,7 +196,7 @@ impl<'p> Plan<'p> {
 
     /// What the router adds to an upstream's response.
     pub(super) fn finish_response(
-        &self,
+        &mut self,
         stream: &mut Stream<'_, '_>,
         head: &mut ResponseHead,
         timers: &Timers,
@@ -208,6 +213,7 @@ impl<'p> Plan<'p> {
         }
         stream.record.response_code = head.status.as_u16();
         stream.record.details = Some("via_upstream".into());
+        self.set_cookies(&mut head.headers);
         stream.edit_response(&mut head.headers, self.found, self.entry);
     }
 }

@@ -6,7 +6,7 @@
 use http::HeaderValue;
 use meltemi_compile::format::{Format, Op};
 use meltemi_compile::header_edit::{AppendAction, HeaderAdd, HeaderEdits};
-use meltemi_compile::route::{Found, RouteEdits, RouteTable, WeightedCluster};
+use meltemi_compile::route::{Found, RouteEdits, WeightedCluster};
 use meltemi_http::{Headers, RequestHead};
 
 use crate::access_log::format::{Missing, render};
@@ -14,8 +14,7 @@ use crate::record::{RecordView, RequestRecord};
 
 /// Where header changes come from, most specific first.
 pub(crate) struct Levels<'a> {
-    pub(crate) table: &'a RouteTable,
-    pub(crate) found: &'a Found,
+    pub(crate) found: Found<'a>,
     pub(crate) entry: Option<&'a WeightedCluster>,
 }
 
@@ -62,8 +61,8 @@ pub(crate) fn response(
 fn in_order<'a>(levels: &Levels<'a>) -> impl Iterator<Item = &'a RouteEdits> {
     let route = &levels.found.route.edits;
     let virtual_host = &levels.found.virtual_host.edits;
-    let table = &levels.table.edits;
-    let levels_then = if levels.table.most_specific_wins {
+    let table = &levels.found.table.edits;
+    let levels_then = if levels.found.table.most_specific_wins {
         [table, virtual_host, route]
     } else {
         [route, virtual_host, table]

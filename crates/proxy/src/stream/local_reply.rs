@@ -8,11 +8,10 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use meltemi_compile::route::Found;
 use meltemi_http::ResponseHead;
 
 use super::names;
-use crate::record::ResponseFlags;
+use crate::record::{ResponseFlags, TakenRoute};
 
 /// An answer of ours, before it is put into the form that the client understands.
 #[derive(Debug, Clone)]
@@ -27,7 +26,7 @@ pub(crate) struct LocalReply {
     /// `grpc-status` in place of the one that the status maps to.
     pub(crate) grpc_status: Option<u8>,
     /// The route whose response header changes apply: direct responses and redirects.
-    pub(crate) edits: Option<Found>,
+    pub(crate) edits: Option<TakenRoute>,
 }
 
 impl LocalReply {

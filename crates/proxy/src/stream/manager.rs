@@ -4,14 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use meltemi_compile::program::{CodecType, HttpConnectionManager, RouteSource};
-use meltemi_compile::route::RouteTable;
 use meltemi_http::H2Options;
 use meltemi_http::server::{Codec, ServerOptions};
 
 use crate::access_log::Logger;
 use crate::generation::Generation;
 use crate::istio_stats::IstioReporter;
-use crate::record::RecordView;
+use crate::record::{RecordView, Routes};
 use crate::shared::Shared;
 use crate::stats::HttpStats;
 
@@ -24,6 +23,8 @@ pub(crate) struct Manager {
     /// How much of a body may be kept for a retry (`per_connection_buffer_limit_bytes`).
     pub(crate) buffer_limit: usize,
     pub(crate) options: Rc<ServerOptions>,
+    /// `route_config`.
+    inline_routes: Option<Routes>,
     loggers: Vec<Logger>,
     istio: Option<Rc<IstioReporter>>,
 }
@@ -40,16 +41,20 @@ impl Manager {
             stats: worker.stats.http(&settings.stat_prefix),
             buffer_limit: buffer_limit as usize,
             options: Rc::new(server_options(settings)),
+            inline_routes: match &settings.routes {
+                RouteSource::Inline(table) => Some(Rc::new(table.clone())),
+                RouteSource::Rds(_) => None,
+            },
             loggers: settings.access_log.iter().map(|log| worker.logs.logger(log)).collect(),
             istio: settings.istio_stats.map(|reporter| worker.istio(reporter)),
         }
     }
 
     /// The route table for a request, if it is there.
-    pub(crate) fn routes<'g>(&'g self, generation: &'g Generation) -> Option<&'g Arc<RouteTable>> {
+    pub(crate) fn routes<'g>(&'g self, generation: &'g Generation) -> Option<&'g Routes> {
         match &self.settings.routes {
-            RouteSource::Inline(table) => Some(table),
-            RouteSource::Rds(name) => generation.program.routes.get(name),
+            RouteSource::Inline(_) => self.inline_routes.as_ref(),
+            RouteSource::Rds(name) => generation.routes(name),
         }
     }
 

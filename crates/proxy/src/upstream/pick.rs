@@ -2,11 +2,15 @@
 
 use std::net::SocketAddr;
 
+use meltemi_compile::metadata_match::MetadataMatch;
+
 /// Everything that a balancer may ask; the default asks for nothing in particular.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct PickContext<'a> {
     /// Key for ring hash and Maglev, from the hash policies; without one the key is random.
     pub(crate) hash: Option<u64>,
+    /// What the metadata of the host must hold, for subsets.
+    pub(crate) metadata: Option<&'a MetadataMatch>,
     /// Hosts that `previous_hosts` rejects.
     pub(crate) avoid: &'a [SocketAddr],
     /// `host_selection_retry_max_attempts`: further draws that avoiding may cost.
