@@ -109,6 +109,10 @@ pub fn parse_request(
     while scan.scanned == 0 && buffer.starts_with(b"\r\n") {
         buffer.advance(2);
     }
+    // Half of an empty line.
+    if buffer.as_ref() == b"\r" {
+        return Ok(None);
+    }
     let Some(head) = split_head(buffer, scan, limits)? else {
         if starts_wrong(buffer) {
             return Err(CODEC_ERROR);
