@@ -14,7 +14,7 @@ use parts::{PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransforma
 use crate::access_log::{Place, access_logs};
 use crate::config_source::ads;
 use crate::extension::{unknown, unpack};
-use crate::http_filter::http_filters;
+use crate::filter::http_filters;
 use crate::ledger::{At, harmless, refuse};
 use crate::program::{
     CodecType, Direction, EscapedSlashes, Forwarding, HttpConnectionManager, Name, Reporter, RouteSource,

@@ -13,7 +13,9 @@ mod eval;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use build::{header_matcher, header_subject, query_matcher, regex_full_match, rewrite_pattern};
+pub(crate) use build::{
+    header_matcher, header_subject, query_matcher, regex_full_match, rewrite_pattern, string_matcher,
+};
 pub(crate) use eval::{cookie, query_parameter, without_query};
 
 /// A request as routing sees it.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::filter::HttpFilter;
 use crate::format::{Format, JsonFormat};
 use crate::route::RouteTable;
 
@@ -250,17 +251,6 @@ pub enum Reporter {
     Source,
     /// Inbound sidecars.
     Destination,
-}
-
-/// An HTTP filter before the router. A closed set; each variant carries its listener-level configuration.
-#[derive(Debug)]
-pub enum HttpFilter {
-    /// `envoy.filters.http.fault`, no listener-level configuration; faults come per route (a later change).
-    Fault,
-    /// `envoy.filters.http.cors`, acts only by route policy (a later change).
-    Cors,
-    /// `envoy.filters.http.grpc_stats`.
-    GrpcStats,
 }
 
 /// `server_header_transformation`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 
+use crate::filter::PerFilterConfigs;
 use crate::hash_policy::HashPolicies;
 use crate::header_edit::HeaderEdits;
 use crate::matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RewritePattern};
@@ -42,6 +43,8 @@ pub struct RouteTable {
     pub edits: RouteEdits,
     /// `most_specific_header_mutations_wins`.
     pub most_specific_wins: bool,
+    /// `typed_per_filter_config`.
+    pub filters: PerFilterConfigs,
     /// Digest of the encoded message.
     pub digest: u64,
 }
@@ -65,6 +68,8 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     /// `include_attempt_count_in_response`.
     pub include_attempt_count_in_response: bool,
+    /// `typed_per_filter_config`.
+    pub filters: PerFilterConfigs,
 }
 
 /// `require_tls`.
@@ -97,6 +102,8 @@ pub struct Route {
     pub action: RouteAction,
     /// Header changes of the route.
     pub edits: RouteEdits,
+    /// `typed_per_filter_config`.
+    pub filters: PerFilterConfigs,
     /// `decorator.operation`.
     pub operation: Option<Box<str>>,
 }
@@ -198,6 +205,8 @@ pub struct WeightedCluster {
     pub edits: RouteEdits,
     /// `host_rewrite_literal` of the entry.
     pub host_rewrite: Option<http::HeaderValue>,
+    /// `typed_per_filter_config` of the entry.
+    pub filters: PerFilterConfigs,
 }
 
 /// How `:authority` changes on the way.

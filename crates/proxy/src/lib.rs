@@ -5,8 +5,8 @@
 //! counters. Everything that needs no socket is decided by `meltemi-compile`; bytes are parsed by `meltemi-http`.
 //! Must not know: Istio objects, the snapshot, how Envoy resources are translated.
 //!
-//! Layers: boot > admin > bootstrap > config > command_line > lifecycle > worker > listener > http, tcp > router >
-//! upstream > access_log > istio_stats > record > stats; a module may name only modules to its right.
+//! Layers: boot > admin > bootstrap > config > command_line > lifecycle > worker > listener > http, tcp > router,
+//! filter > upstream > access_log > istio_stats > record > stats; a module may name only modules to its right.
 
 pub mod access_log;
 pub mod admin;
@@ -14,6 +14,7 @@ pub mod boot;
 mod bootstrap;
 pub mod command_line;
 pub mod config;
+mod filter;
 mod generation;
 mod http;
 pub mod istio_stats;

@@ -17,8 +17,10 @@ use meltemi_http::{Headers, RequestHead, Version};
 use crate::stats::{ClusterStats, HostStats};
 
 mod flags;
+mod state;
 
 pub use flags::ResponseFlags;
+pub use state::{FilterObject, ReadOnly, Sharing, State};
 
 /// What stays the same for all requests of a downstream connection.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub struct ConnectionInfo {
     pub server_name: Option<Box<str>>,
     /// Name of the listener.
     pub listener: Name,
+    /// What listener and network filters left.
+    pub state: State,
 }
 
 impl ConnectionInfo {
@@ -53,6 +57,7 @@ impl ConnectionInfo {
             original_destination: None,
             server_name: None,
             listener,
+            state: State::default(),
         }
     }
 }
@@ -105,6 +110,8 @@ pub struct RequestRecord {
     pub attempts: u32,
     /// Why the upstream connection failed (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
     pub upstream_failure: Option<Box<str>>,
+    /// What HTTP filters left.
+    pub state: State,
 }
 
 /// A route table as a worker holds it; the inner count is shared by all workers, the outer is the worker's own.
@@ -155,7 +162,18 @@ impl RequestRecord {
             upstream_protocol: None,
             attempts: 0,
             upstream_failure: None,
+            state: State::default(),
         }
+    }
+
+    /// Dynamic metadata: the request's; of a TCP connection, the connection's.
+    pub fn metadata(&self) -> &State {
+        if self.protocol.is_some() { &self.state } else { &self.connection.state }
+    }
+
+    /// An object of filter state, of the request or else of its connection.
+    pub fn filter_state(&self, key: &str) -> Option<&FilterObject> {
+        self.state.object(key).or_else(|| self.connection.state.object(key))
     }
 
     /// The record with the headers that are there.

@@ -71,7 +71,7 @@ pub(crate) async fn forward(
 }
 
 /// Notes that nobody waits for the response any more.
-fn client_gone(stream: &mut Stream<'_, '_>) {
+pub(crate) fn client_gone(stream: &mut Stream<'_, '_>) {
     stream.manager.stats.counts.downstream_rq_rx_reset.inc();
     let (flag, details) = match stream.respond.is_reset() {
         true => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset"),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meltemi_compile::program::{Cluster, Listener, Name};
 
+mod filter;
 mod istio;
 pub mod prometheus;
 mod sample;
@@ -17,6 +18,7 @@ mod scope;
 pub mod text;
 mod value;
 
+pub use filter::{CorsCounts, FaultCounts, FilterStats};
 pub use istio::{RequestSeries, TcpSeries};
 pub use sample::{Sample, Value};
 pub use scope::{
@@ -119,6 +121,7 @@ impl WorkerStats {
             prefix: prefix.clone(),
             counts: HttpCounts::default(),
             codes: ResponseCodes::default(),
+            filters: FilterStats::default(),
         };
         self.part(&mut self.registry.scopes().http, prefix, make)
     }

@@ -25,6 +25,7 @@ pub(crate) use self::manager::Manager;
 pub(crate) use self::request_body::RequestBody;
 
 use self::edits::Levels;
+use crate::filter::FilterRun;
 use crate::generation::Generation;
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord};
@@ -44,6 +45,8 @@ pub(crate) struct Stream<'s, 'c> {
     pub(crate) trailers: Option<Headers>,
     /// One number per request, for weights and fractions.
     random: u64,
+    /// The filters that it passes.
+    pub(crate) filters: FilterRun,
     /// The head was refused before anyone looked at it; it is not logged.
     pub(crate) is_unread: bool,
 }
@@ -78,6 +81,7 @@ impl<'s, 'c> Stream<'s, 'c> {
             response: None,
             trailers: None,
             random: random::next(),
+            filters: FilterRun::default(),
             is_unread: false,
         }
     }
@@ -100,6 +104,7 @@ impl<'s, 'c> Stream<'s, 'c> {
 
     /// What every response head gets, whether it comes from upstream or from us.
     pub(crate) fn finish_head(&mut self, head: &mut ResponseHead, is_upgrade: bool) {
+        self.encode_filters(head);
         let request_id = self.request.headers.get(&names::X_REQUEST_ID);
         response_head::finish(&mut head.headers, &self.manager.settings, request_id, is_upgrade);
         // HTTP/1 has no way to stop a request that is still coming in.
@@ -172,6 +177,14 @@ impl RequestView for Stream<'_, '_> {
 
     fn random(&self) -> u64 {
         self.random
+    }
+
+    fn dynamic_metadata(&self, namespace: &str, path: &[Box<str>]) -> Option<&prost_types::Value> {
+        self.record.metadata().metadata(namespace, path)
+    }
+
+    fn filter_state(&self, key: &str) -> Option<Cow<'_, str>> {
+        self.record.filter_state(key).map(|object| Cow::Borrowed(&*object.text))
     }
 }
 

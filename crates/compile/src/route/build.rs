@@ -1,10 +1,8 @@
 //! Route tables from `RouteConfiguration`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::StatusCode;
-use meltemi_envoy::Any;
 use meltemi_envoy::config::route::v3 as proto;
 use meltemi_envoy::config::route::v3::virtual_host::TlsRequirementType;
 
@@ -15,6 +13,7 @@ use super::{
     Mirror, Redirect, RedirectPath, RequireTls, RetryPolicy, Route, RouteAction, RouteEdits, RouteTable,
     VirtualHost, entry,
 };
+use crate::filter::{PerFilterConfigs, per_filter_configs};
 use crate::header_edit::{Fields, header_edits};
 use crate::ledger::{At, harmless, refuse};
 use crate::matcher::PathMatcher;
@@ -55,7 +54,6 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::RouteConfiguration) -> Optio
     } = message;
     refuse!(at; vhds, internal_only_headers, cluster_specifier_plugins, vhost_header, route_specifiers);
     at.refuse_true("validate_clusters", *validate_clusters);
-    refuse_filter_configs(at, typed_per_filter_config);
     harmless!(Metadata; metadata);
     let inherited = Inherited {
         max_direct_response_body_bytes: max_direct_response_body_size_bytes
@@ -74,15 +72,9 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::RouteConfiguration) -> Optio
         virtual_hosts: at.each("virtual_hosts", virtual_hosts, |at, host| virtual_host(at, host, &inherited)),
         edits,
         most_specific_wins: *most_specific_header_mutations_wins,
+        filters: per_filter_configs(at, typed_per_filter_config),
         digest: digest(message),
     })
-}
-
-/// Rejects filter configurations below the listener: no filter takes any yet.
-pub(super) fn refuse_filter_configs(at: &At<'_>, configs: &BTreeMap<String, Any>) {
-    for name in configs.keys() {
-        at.key("typed_per_filter_config", name).reject("not supported yet");
-    }
 }
 
 /// Indexes the domains. A virtual host has the same index here as in the table, unless one was rejected.
@@ -129,7 +121,6 @@ fn virtual_host(at: &At<'_>, message: &proto::VirtualHost, above: &Inherited) ->
     } = message;
     refuse!(at; matcher, rate_limits, cors, retry_policy_typed_config, hedge_policy, route_specifiers);
     refuse!(at; include_is_timeout_retry_header, per_request_buffer_limit_bytes, request_body_buffer_limit);
-    refuse_filter_configs(at, typed_per_filter_config);
     harmless!(StatsOnly; virtual_clusters);
     harmless!(Metadata; metadata);
     at.required("name", name);
@@ -167,6 +158,7 @@ fn virtual_host(at: &At<'_>, message: &proto::VirtualHost, above: &Inherited) ->
         retry: inherited.retry,
         include_request_attempt_count: *include_request_attempt_count,
         include_attempt_count_in_response: *include_attempt_count_in_response,
+        filters: per_filter_configs(at, typed_per_filter_config),
     })
 }
 
@@ -191,5 +183,6 @@ fn tls_redirect() -> Route {
         action: RouteAction::Redirect(Box::new(redirect)),
         edits: RouteEdits::default(),
         operation: None,
+        filters: PerFilterConfigs::default(),
     }
 }

@@ -9,9 +9,10 @@ use meltemi_envoy::config::route::v3::redirect_action::{
 use meltemi_envoy::config::route::v3::route::Action;
 use meltemi_envoy::config::route::v3::route_match::{ConnectMatcher, GrpcRouteMatchOptions, PathSpecifier};
 
-use super::build::{Inherited, refuse_filter_configs};
+use super::build::Inherited;
 use super::forward::forward;
 use super::{Redirect, RedirectPath, Route, RouteAction, RouteEdits};
+use crate::filter::per_filter_configs;
 use crate::header_edit::{Fields, header_edits};
 use crate::ledger::{At, harmless, refuse};
 use crate::matcher::{PathMatcher, header_matcher, query_matcher, regex_full_match, rewrite_pattern};
@@ -37,7 +38,6 @@ pub(super) fn route(at: &At<'_>, message: &proto::Route, above: &Inherited) -> O
         action: chosen,
     } = message;
     refuse!(at; tracing, per_request_buffer_limit_bytes, request_body_buffer_limit, route_specifiers);
-    refuse_filter_configs(at, typed_per_filter_config);
     harmless!(Metadata; metadata);
     harmless!(StatsOnly; stat_prefix);
     let edits = RouteEdits {
@@ -56,6 +56,7 @@ pub(super) fn route(at: &At<'_>, message: &proto::Route, above: &Inherited) -> O
         fraction_ppm: conditions.fraction_ppm,
         action: action?,
         edits,
+        filters: per_filter_configs(at, typed_per_filter_config),
         operation: decorator.as_ref().and_then(|decorator| operation(&at.field("decorator"), decorator)),
     })
 }

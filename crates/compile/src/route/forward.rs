@@ -13,9 +13,10 @@ use meltemi_envoy::config::route::v3::route_action::{
 use meltemi_envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use meltemi_envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as EntryRewrite;
 
-use super::build::{Inherited, refuse_filter_configs};
+use super::build::Inherited;
 use super::retry_policy::retry_policy;
 use super::{ClusterChoice, Forward, HostRewrite, Mirror, RouteEdits, WeightedCluster};
+use crate::filter::per_filter_configs;
 use crate::hash_policy::hash_policies;
 use crate::header_edit::{Fields, header_edits};
 use crate::ledger::{At, harmless, refuse};
@@ -240,7 +241,6 @@ fn cluster_weight(
         host_rewrite_specifier,
     } = message;
     refuse!(at; cluster_header);
-    refuse_filter_configs(at, typed_per_filter_config);
     at.required("name", name);
     let edits = RouteEdits {
         request: header_edits(at, &Fields::REQUEST, request_headers_to_add, request_headers_to_remove),
@@ -255,5 +255,6 @@ fn cluster_weight(
         (Some(route), Some(own)) => Some(route.merged(&own)),
         (route, own) => own.or_else(|| route.cloned()),
     };
-    Some(WeightedCluster { name: name.as_str().into(), metadata_match, weight, edits, host_rewrite })
+    let filters = per_filter_configs(at, typed_per_filter_config);
+    Some(WeightedCluster { name: name.as_str().into(), metadata_match, weight, edits, host_rewrite, filters })
 }

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use meltemi_compile::filter::FilterConfig;
 use meltemi_compile::format::Op;
 use meltemi_compile::program::{
-    CodecType, ConnectionFacts, Direction, EscapedSlashes, HttpConnectionManager, HttpFilter, ListenerFilter,
-    LogFormat, NetworkFilter, Reporter, RouteSource, ServerHeader, StripPort,
+    CodecType, ConnectionFacts, Direction, EscapedSlashes, HttpConnectionManager, ListenerFilter, LogFormat,
+    NetworkFilter, Reporter, RouteSource, ServerHeader, StripPort,
 };
 use meltemi_compile::{Rejection, program};
 use meltemi_envoy::config::listener::v3::Listener;
@@ -104,7 +105,8 @@ fn a_gateway_listener_is_understood() {
     assert!(matches!(&manager.routes, RouteSource::Rds(name) if &**name == "http.8080"));
     assert_eq!(manager.initial_fetch_timeout, None);
     assert_eq!(manager.istio_stats, Some(Reporter::Source));
-    assert!(matches!(manager.filters[..], [HttpFilter::GrpcStats, HttpFilter::Fault, HttpFilter::Cors]));
+    let kinds: Vec<_> = manager.filters.iter().map(|filter| &filter.config).collect();
+    assert!(matches!(kinds[..], [FilterConfig::GrpcStats, FilterConfig::Fault(_), FilterConfig::Cors]));
     assert!(manager.forwarding.use_remote_address && manager.forwarding.generate_request_id);
     assert_eq!(manager.server_name, "istio-envoy");
     assert!(manager.normalize_path);
@@ -198,7 +200,9 @@ fn filters_of_unknown_type_are_refused_by_name_unless_optional() {
     let optional = wasm.replacen("name: w", "name: w\n        is_optional: true", 1);
     assert_eq!(manager(&filters(&optional).unwrap()).filters.len(), 3);
     let disabled = wasm.replacen("name: w", "name: w\n        disabled: true", 1);
-    assert_eq!(manager(&filters(&disabled).unwrap()).filters.len(), 3);
+    assert!(reason(filters(&disabled)).ends_with("is not supported"));
+    let disabled = "      - disabled: true\n        name: envoy.filters.http.cors";
+    assert!(manager(&filters(disabled).unwrap()).filters[2].disabled);
     let changed = HTTP.replace("{disable_host_header_fallback: true}", "{metrics: []}");
     assert!(
         reason(compile(&changed))

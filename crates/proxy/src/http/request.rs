@@ -8,6 +8,7 @@ use meltemi_http::{Reason, ResponseHead, Text, Version};
 
 use super::path::{self, PathVerdict};
 use super::request_head;
+use crate::filter::Stop;
 use crate::record::{ResponseFlags, TakenRoute};
 use crate::router;
 use crate::stream::{LocalReply, Stream};
@@ -21,16 +22,26 @@ impl Stream<'_, '_> {
         let refused = match self.read_head() {
             Ok(()) => {
                 self.answer_expectation().await;
-                match self.route() {
-                    Ok(taken) => self.decide(taken).await,
-                    Err(reply) => Err(reply),
-                }
+                self.pass().await
             }
             Err(reply) => Err(reply),
         };
         if let Err(reply) = refused {
             self.answer(*reply).await;
         }
+    }
+
+    /// Finds the route, passes the filters, and does what the route says.
+    async fn pass(&mut self) -> Result<(), Box<LocalReply>> {
+        self.find_route();
+        if !self.manager.settings.filters.is_empty() {
+            match self.decode_filters().await {
+                Ok(()) => {}
+                Err(Stop::Reply(reply)) => return Err(reply),
+                Err(Stop::Done) => return Ok(()),
+            }
+        }
+        self.decide().await
     }
 
     /// HTTP/2 has no answer for that before the head is read: the stream is reset. HTTP/1 is checked by its codec.
@@ -108,25 +119,23 @@ impl Stream<'_, '_> {
         reply.map_or(Ok(()), |reply| Err(Box::new(reply)))
     }
 
-    /// Finds the virtual host and the route.
-    fn route(&mut self) -> Result<TakenRoute, Box<LocalReply>> {
-        let counts = &self.manager.stats.counts;
-        counts.rq_total.inc();
-        let taken = self
+    /// Finds the virtual host and the route; filters run without one too.
+    fn find_route(&mut self) {
+        self.record.found = self
             .manager
             .routes(&self.generation)
             .and_then(|table| Some(TakenRoute::new(table, table.find(&*self)?)));
-        let Some(taken) = taken else {
+    }
+
+    /// Does what the route says.
+    async fn decide(&mut self) -> Result<(), Box<LocalReply>> {
+        let counts = &self.manager.stats.counts;
+        counts.rq_total.inc();
+        let Some(taken) = self.record.found.clone() else {
             counts.no_route.inc();
             let reply = LocalReply::new(StatusCode::NOT_FOUND, "route_not_found");
             return Err(Box::new(reply.flags(ResponseFlags::NO_ROUTE_FOUND)));
         };
-        Ok(taken)
-    }
-
-    /// Does what the route says.
-    async fn decide(&mut self, taken: TakenRoute) -> Result<(), Box<LocalReply>> {
-        self.record.found = Some(taken.clone());
         let found = taken.found();
         match &found.route.action {
             RouteAction::Forward(forward) => router::forward(self, found, forward).await.map_err(Box::new),

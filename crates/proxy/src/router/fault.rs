@@ -222,7 +222,7 @@ impl Fault {
     }
 }
 
-const GRPC_DEADLINE_EXCEEDED: u8 = 4;
+const GRPC_DEADLINE_EXCEEDED: u32 = 4;
 
 /// A timeout is the client's fault until its request is complete.
 fn timeout_status(request_complete: bool) -> StatusCode {

@@ -153,6 +153,10 @@ impl Registry {
                 Naming { kind: "http", tag: "envoy_http_conn_manager_prefix", instance: &stats.prefix };
             stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
             naming.codes("downstream_rq", &stats.codes, false, &mut sums);
+            stats.filters.visit(&mut |field, cell| {
+                let metric = field.replace(['.', '-'], "_");
+                sums.add(naming.tagged(field, &metric, None, cell));
+            });
         });
         each(tcp, |stats| {
             let naming = Naming { kind: "tcp", tag: "envoy_tcp_prefix", instance: &stats.prefix };

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use meltemi_compile::program::{Cluster, ClusterService, Host, Name};
 
+use super::filter::FilterStats;
 use super::istio::WorkloadIds;
 use super::value::{Counter, Gauge, Histogram};
 
@@ -40,6 +41,7 @@ macro_rules! counts {
         }
     };
 }
+pub(super) use counts;
 
 counts! {
     /// `cluster.<name>.*`.
@@ -319,6 +321,8 @@ pub struct HttpStats {
     pub counts: HttpCounts,
     /// Responses by status.
     pub codes: ResponseCodes,
+    /// The numbers of its filters.
+    pub filters: FilterStats,
 }
 
 /// What one worker counts for a `stat_prefix` of TCP proxies.

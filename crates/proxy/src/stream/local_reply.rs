@@ -24,7 +24,7 @@ pub(crate) struct LocalReply {
     /// Further headers.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// `grpc-status` in place of the one that the status maps to.
-    pub(crate) grpc_status: Option<u8>,
+    pub(crate) grpc_status: Option<u32>,
     /// The route whose response header changes apply: direct responses and redirects.
     pub(crate) edits: Option<TakenRoute>,
 }
@@ -77,8 +77,8 @@ impl LocalReply {
     fn grpc_head(self) -> ResponseHead {
         let mut head = ResponseHead::new(StatusCode::OK);
         head.headers.append(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
-        head.headers.append(names::GRPC_STATUS.clone(), HeaderValue::from(u16::from(status)));
+        let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status).into());
+        head.headers.append(names::GRPC_STATUS.clone(), HeaderValue::from(status));
         if !self.body.is_empty() {
             head.headers.append(names::GRPC_MESSAGE.clone(), percent_encoded(&self.body));
         }

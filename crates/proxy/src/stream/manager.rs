@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use meltemi_compile::program::{CodecType, HttpConnectionManager, RouteSource};
 use meltemi_http::H2Options;
@@ -25,6 +26,8 @@ pub(crate) struct Manager {
     pub(crate) options: Rc<ServerOptions>,
     /// `route_config`.
     inline_routes: Option<Routes>,
+    /// Faults under way under this `stat_prefix`, on all workers.
+    pub(crate) active_faults: Arc<AtomicU32>,
     loggers: Vec<Logger>,
     istio: Option<Rc<IstioReporter>>,
 }
@@ -35,10 +38,13 @@ impl Manager {
         worker: &Rc<Shared>,
         buffer_limit: u32,
     ) -> Manager {
+        let stats = worker.stats.http(&settings.stat_prefix);
+        stats.filters.make(&settings.filters);
         Manager {
             settings: settings.clone(),
             worker: worker.clone(),
-            stats: worker.stats.http(&settings.stat_prefix),
+            stats,
+            active_faults: worker.states.active_faults(&settings.stat_prefix),
             buffer_limit: buffer_limit as usize,
             options: Rc::new(server_options(settings)),
             inline_routes: match &settings.routes {

@@ -16,6 +16,7 @@ pub use super::health::{Health, HealthFlag, HealthFlags};
 #[derive(Debug, Default)]
 pub struct HostStates {
     clusters: Mutex<HashMap<Name, Arc<ClusterState>>>,
+    active_faults: Mutex<HashMap<Name, Arc<AtomicU32>>>,
 }
 
 impl HostStates {
@@ -23,6 +24,13 @@ impl HostStates {
     pub fn cluster(&self, name: &Name) -> Arc<ClusterState> {
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
         clusters.entry(name.clone()).or_default().clone()
+    }
+
+    /// Faults under way under a `stat_prefix` of connection managers.
+    pub fn active_faults(&self, prefix: &Name) -> Arc<AtomicU32> {
+        let mut faults = self.active_faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.retain(|name, count| name == prefix || Arc::strong_count(count) > 1);
+        faults.entry(prefix.clone()).or_default().clone()
     }
 
     /// Forgets clusters that no worker uses any more.

@@ -1,0 +1,242 @@
+//! The HTTP filters of a connection manager: the catalogue, and how a chain is compiled.
+//!
+//! A filter is one file below: its configuration, what a route may say to it, and its verdict on a request as a
+//! pure function ([`HttpFilter::decode`], [`HttpFilter::encode`]). What a verdict asks for, the proxy performs
+//! ([`Effect`]). A new filter is a file, a variant of [`FilterConfig`] and a line in each table of this file.
+//! Source: `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`.
+
+use meltemi_envoy::Any;
+use meltemi_envoy::config::core::v3::TypedExtensionConfig;
+use meltemi_envoy::extensions::filters::http::cors::v3 as cors_proto;
+use meltemi_envoy::extensions::filters::http::fault::v3::HttpFault;
+use meltemi_envoy::extensions::filters::http::grpc_stats::v3::FilterConfig as GrpcStatsMessage;
+use meltemi_envoy::extensions::filters::http::router::v3::Router;
+use meltemi_envoy::extensions::filters::network::http_connection_manager::v3 as proto;
+use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+
+use crate::extension::{typed_struct, unknown, unpack};
+use crate::istio_stats;
+use crate::ledger::{At, Ledger};
+use crate::program::Name;
+use crate::rejection::Rejection;
+
+pub mod cors;
+pub mod fault;
+pub mod grpc_stats;
+mod per_route;
+mod router;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+pub(crate) use per_route::per_filter_configs;
+pub use per_route::{Levels, PerFilter, PerFilterConfigs};
+pub use verdict::{Answer, AnswerFlag, Effect, Event, FilterView, HeadEdit, Verdict};
+
+/// The most filters of one chain: which of them are on is a set of bits.
+const MAX_FILTERS: usize = 64;
+
+/// One filter before the router.
+#[derive(Debug)]
+pub struct HttpFilter {
+    /// `name`: under it routes hold configurations for the filter.
+    pub name: Name,
+    /// `disabled`, unless a route has something for it.
+    pub disabled: bool,
+    /// What kind of filter it is, with its configuration.
+    pub config: FilterConfig,
+}
+
+/// The catalogue: a variant per filter, with its configuration at the listener.
+#[derive(Debug)]
+pub enum FilterConfig {
+    /// `envoy.filters.http.cors`, acts only by the policies of routes.
+    Cors,
+    /// `envoy.filters.http.fault`.
+    Fault(Box<fault::Fault>),
+    /// `envoy.filters.http.grpc_stats`.
+    GrpcStats,
+}
+
+/// What a route, virtual host, weighted cluster or route configuration says to a filter.
+#[derive(Debug)]
+pub enum RouteFilterConfig {
+    /// `envoy.extensions.filters.http.cors.v3.CorsPolicy`.
+    Cors(Box<cors::CorsPolicy>),
+    /// `envoy.extensions.filters.http.fault.v3.HTTPFault`.
+    Fault(Box<fault::Fault>),
+}
+
+/// What a filter keeps of a request between its hooks.
+#[derive(Debug, Default)]
+pub enum FilterState {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// The origin that is allowed.
+    Cors(http::HeaderValue),
+    /// The faults of the request.
+    Fault(fault::FaultState),
+}
+
+impl HttpFilter {
+    /// What to do with a request head.
+    pub fn decode(&self, view: &impl FilterView, levels: &Levels<'_>, state: &mut FilterState) -> Verdict {
+        match &self.config {
+            FilterConfig::Cors => cors::decode(&self.name, view, levels, state),
+            FilterConfig::Fault(own) => fault::decode(own, &self.name, view, levels, state),
+            FilterConfig::GrpcStats => Verdict::Continue,
+        }
+    }
+
+    /// What to do next, after the effect of the verdict before was performed.
+    pub fn resume(&self, view: &impl FilterView, levels: &Levels<'_>, state: &mut FilterState) -> Verdict {
+        match &self.config {
+            FilterConfig::Fault(own) => fault::resume(own, &self.name, view, levels, state),
+            FilterConfig::Cors | FilterConfig::GrpcStats => Verdict::Continue,
+        }
+    }
+
+    /// What to do with a response head, also one of ours; `state` is what [`HttpFilter::decode`] left.
+    pub fn encode(&self, levels: &Levels<'_>, state: &FilterState) -> HeadEdit {
+        match &self.config {
+            FilterConfig::Cors => cors::encode(&self.name, levels, state),
+            FilterConfig::Fault(_) | FilterConfig::GrpcStats => HeadEdit::Nothing,
+        }
+    }
+}
+
+/// Compiles the configuration of a filter by itself, as extension discovery (ECDS) delivers it.
+///
+/// # Errors
+/// All fields that are invalid or not supported, or the type when it is not known.
+pub fn discovered(message: &TypedExtensionConfig) -> Result<FilterConfig, Vec<Rejection>> {
+    let TypedExtensionConfig { name, typed_config } = message;
+    Ledger::run(name, |at| {
+        let at = at.field("typed_config");
+        let Some(any) = typed_config else { return at.none("must be set") };
+        match known_filter(&at, any)? {
+            Some(Known::Filter(config)) => Some(config),
+            Some(Known::IstioStats | Known::Router) => {
+                at.none("not supported yet: only filters before the router")
+            }
+            None => unknown(&at, name, any),
+        }
+    })
+}
+
+/// The compiled `http_filters`.
+#[derive(Default)]
+pub(crate) struct Filters {
+    /// Those before the router.
+    pub(crate) filters: Vec<HttpFilter>,
+    /// `istio.stats` is among them.
+    pub(crate) istio_stats: bool,
+}
+
+/// What one entry turned out to be.
+enum Compiled {
+    Filter(HttpFilter),
+    IstioStats,
+    Router,
+    /// Optional and not known.
+    Nothing,
+}
+
+/// A type that is known.
+enum Known {
+    Filter(FilterConfig),
+    IstioStats,
+    Router,
+}
+
+/// Compiles the filters. The router must be the last one, as Envoy demands of a terminal filter.
+pub(crate) fn http_filters(at: &At<'_>, messages: &[proto::HttpFilter]) -> Filters {
+    let mut compiled = Filters::default();
+    if messages.is_empty() {
+        at.field("http_filters").reject("the last filter must be the router");
+    }
+    for (i, message) in messages.iter().enumerate() {
+        let at = at.item("http_filters", i);
+        let is_last = i + 1 == messages.len();
+        match http_filter(&at, message) {
+            Some(Compiled::Router) if !is_last => at.reject("the router must be the last filter"),
+            None | Some(Compiled::Router) => {}
+            Some(_) if is_last => at.reject("the last filter must be the router"),
+            Some(Compiled::Filter(filter)) => compiled.filters.push(filter),
+            Some(Compiled::IstioStats) => compiled.istio_stats = true,
+            Some(Compiled::Nothing) => {}
+        }
+    }
+    if compiled.filters.len() > MAX_FILTERS {
+        at.field("http_filters").reject(format_args!("more than {MAX_FILTERS} filters"));
+    }
+    compiled
+}
+
+fn http_filter(at: &At<'_>, message: &proto::HttpFilter) -> Option<Compiled> {
+    let proto::HttpFilter { name, is_optional, disabled, config_type } = message;
+    at.required("name", name);
+    let any = match config_type {
+        Some(ConfigType::TypedConfig(any)) => any,
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            return at.field("config_discovery").none("not supported yet");
+        }
+        None => return at.field("typed_config").none("must be set"),
+    };
+    let at_config = &at.field("typed_config");
+    let config = match known_filter(at_config, any)? {
+        Some(Known::Filter(config)) => config,
+        Some(Known::IstioStats) if *disabled => return Some(Compiled::Nothing),
+        Some(Known::IstioStats) => return Some(Compiled::IstioStats),
+        Some(Known::Router) if *disabled => {
+            return at.field("disabled").none("the router cannot be disabled");
+        }
+        Some(Known::Router) => return Some(Compiled::Router),
+        None if *is_optional => return Some(Compiled::Nothing),
+        None => return unknown(at_config, name, any),
+    };
+    Some(Compiled::Filter(HttpFilter { name: name.as_str().into(), disabled: *disabled, config }))
+}
+
+/// Compiles a configuration at the listener; `Some(None)` when the type is not known.
+fn known_filter(at: &At<'_>, any: &Any) -> Option<Option<Known>> {
+    if any.is::<Router>() {
+        router::check(at, &unpack(at, any)?);
+        return Some(Some(Known::Router));
+    }
+    let config = if any.is::<GrpcStatsMessage>() {
+        grpc_stats::compile(at, &unpack(at, any)?);
+        FilterConfig::GrpcStats
+    } else if any.is::<HttpFault>() {
+        FilterConfig::Fault(Box::new(fault::compile(at, &unpack(at, any)?)?))
+    } else if any.is::<cors_proto::Cors>() {
+        let cors_proto::Cors {} = unpack(at, any)?;
+        FilterConfig::Cors
+    } else {
+        return known_by_name(at, any);
+    };
+    Some(Some(Known::Filter(config)))
+}
+
+/// Filters whose messages exist here only as text.
+fn known_by_name(at: &At<'_>, any: &Any) -> Option<Option<Known>> {
+    let Some(inner) = typed_struct(at, any) else { return Some(None) };
+    if inner.type_name != istio_stats::PLUGIN_CONFIG {
+        return Some(None);
+    }
+    istio_stats::check(at, &inner.value);
+    Some(Some(Known::IstioStats))
+}
+
+/// Compiles a configuration below the listener; `Some(None)` when the type is not known.
+fn known_route_config(at: &At<'_>, any: &Any) -> Option<Option<RouteFilterConfig>> {
+    let config = if any.is::<cors_proto::CorsPolicy>() {
+        RouteFilterConfig::Cors(Box::new(cors::compile(at, &unpack(at, any)?)))
+    } else if any.is::<HttpFault>() {
+        RouteFilterConfig::Fault(Box::new(fault::compile(at, &unpack(at, any)?)?))
+    } else {
+        return Some(None);
+    };
+    Some(Some(config))
+}
