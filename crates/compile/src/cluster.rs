@@ -14,7 +14,7 @@ use prost_types::value::Kind;
 
 use crate::ledger::{At, harmless, refuse};
 use crate::listener::raw_transport_socket;
-use crate::program::{CircuitBreaker, Cluster, ClusterService, Endpoints, Http2Options, UpstreamHttp};
+use crate::program::{CircuitBreaker, Cluster, ClusterService, Endpoints, UpstreamHttp};
 use crate::protocol_options::{self, Common};
 use crate::scalar::digest;
 
@@ -215,11 +215,6 @@ impl Protocol {
         }
         if self.common.max_headers_count != defaults.max_headers_count {
             at.field("max_headers_count").reject("not supported yet in a cluster");
-        }
-        if let UpstreamHttp::Http2(options) | UpstreamHttp::UseDownstream(options) = self.http
-            && options.allow_connect != Http2Options::default().allow_connect
-        {
-            at.field("allow_connect").reject("not supported yet in a cluster");
         }
         self
     }

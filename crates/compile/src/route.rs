@@ -24,9 +24,11 @@ mod forward;
 mod retry_policy;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub(crate) use build::compile;
 use domains::Domains;
+pub use upgrade::{ConnectConfig, Upgrades};
 
 /// A compiled `RouteConfiguration`. Build with [`crate::route_table`], ask with [`RouteTable::find`].
 #[derive(Debug)]
@@ -168,6 +170,8 @@ pub struct Forward {
     pub mirrors: Vec<Mirror>,
     /// `priority` is HIGH.
     pub high_priority: bool,
+    /// `upgrade_configs`: what the route says instead of the connection manager.
+    pub upgrades: Upgrades,
 }
 
 /// An entry of `request_mirror_policies`: where a copy of some requests goes, its response unread.

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use crate::h1::BodyLength;
 use crate::h1::connection::Connection;
 use crate::h2::stream::RecvHalf;
 use crate::server::{h1::Turn, h2::Stream};
@@ -131,7 +130,7 @@ impl<'c> Responder<'c> {
                 if !turn.is_tunnel() {
                     return Err(SendError::Misuse("this response accepts no upgrade"));
                 }
-                connection.reader().start_body(BodyLength::Tunnel);
+                connection.reader().open_tunnel();
                 connection.flush().await
             }
             Sending::H2(stream) => stream.head(head, false),

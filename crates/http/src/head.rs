@@ -1,8 +1,10 @@
 //! Message heads, the same for both versions.
 //!
 //! Owns the shape of a request line or status line with its fields. `Host` and `:authority` are one thing here
-//! ([`RequestHead::authority`]); the encoders write it back in the form of their version.
+//! ([`RequestHead::authority`]); the encoders write it back in the form of their version. So is an upgrade: an extended
+//! CONNECT of HTTP/2 (RFC 8441) reads as the `GET` with `upgrade` that HTTP/1 has for it, and 101 is its acceptance.
 
+use http::header::{self, HeaderName};
 use http::{Method, StatusCode};
 
 use crate::{Headers, Text};
@@ -45,11 +47,20 @@ pub struct RequestHead {
     pub headers: Headers,
     /// The version the message came with. The encoders ignore it.
     pub version: Version,
-    /// `:protocol` of an extended CONNECT (RFC 8441).
-    pub protocol: Option<Text>,
 }
 
 impl RequestHead {
+    /// The protocol that the request asks to switch to: `upgrade` with the `connection: upgrade` that it needs.
+    pub fn upgrade(&self) -> Option<&str> {
+        let protocol = self.headers.get_str(&header::UPGRADE)?;
+        has_token(&self.headers, &header::CONNECTION, "upgrade").then_some(protocol)
+    }
+
+    /// Whether what follows the head is no HTTP: an upgrade or CONNECT.
+    pub fn is_tunnel(&self) -> bool {
+        self.method == Method::CONNECT || self.upgrade().is_some()
+    }
+
     /// A request with an origin-form path, no authority and no fields.
     pub fn new(method: Method, path: impl Into<Text>) -> RequestHead {
         RequestHead {
@@ -59,7 +70,6 @@ impl RequestHead {
             path: path.into(),
             headers: Headers::new(),
             version: Version::Http11,
-            protocol: None,
         }
     }
 }
@@ -80,6 +90,11 @@ impl ResponseHead {
     pub fn new(status: StatusCode) -> ResponseHead {
         ResponseHead { status, headers: Headers::new(), version: Version::Http11 }
     }
+}
+
+fn has_token(headers: &Headers, name: &HeaderName, token: &str) -> bool {
+    let lists = headers.get_all(name).filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
 /// Whether every character may stand in an authority (RFC 3986, 3.2): what else stands there (a space, a slash) is read

@@ -10,6 +10,7 @@ mod mirror;
 mod plan;
 mod retry;
 mod timers;
+mod tunnel;
 mod upload;
 
 use std::future::Future;

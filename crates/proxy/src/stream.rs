@@ -137,6 +137,13 @@ pub(crate) struct RequestTraits {
     pub(crate) upgrade: Option<Box<str>>,
 }
 
+impl RequestTraits {
+    /// A WebSocket handshake.
+    pub(crate) fn is_websocket(&self) -> bool {
+        self.upgrade.as_deref() == Some("websocket")
+    }
+}
+
 /// A stream that is dropped unrecorded was cut off with its connection at the end of the drain time.
 impl Drop for Stream<'_, '_> {
     fn drop(&mut self) {

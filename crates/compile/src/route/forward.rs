@@ -15,6 +15,7 @@ use meltemi_envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewr
 
 use super::build::Inherited;
 use super::retry_policy::retry_policy;
+use super::upgrade::upgrades;
 use super::{ClusterChoice, Forward, HostRewrite, Mirror, RouteEdits, WeightedCluster};
 use crate::filter::per_filter_configs;
 use crate::hash_policy::hash_policies;
@@ -62,7 +63,7 @@ pub(super) fn forward(at: &At<'_>, message: &proto::RouteAction, above: &Inherit
     } = message;
     refuse!(at; path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy);
     refuse!(at; retry_policy_typed_config, rate_limits, cors, grpc_timeout_offset);
-    refuse!(at; upgrade_configs, internal_redirect_policy, internal_redirect_action);
+    refuse!(at; internal_redirect_policy, internal_redirect_action);
     refuse!(at; max_internal_redirects, hedge_policy);
     at.refuse_true("include_vh_rate_limits", *include_vh_rate_limits);
     at.header_value("prefix_rewrite", prefix_rewrite);
@@ -99,6 +100,7 @@ pub(super) fn forward(at: &At<'_>, message: &proto::RouteAction, above: &Inherit
         metadata_match,
         mirrors: if mirrors.is_empty() { above.mirrors.clone() } else { mirrors },
         high_priority: at.choice::<RoutingPriority>("priority", *priority)? == RoutingPriority::High,
+        upgrades: upgrades(at, upgrade_configs),
     })
 }
 

@@ -26,6 +26,8 @@ pub struct H1 {
     answered: Cell<bool>,
     keep_alive: Cell<bool>,
     upgrading: Cell<bool>,
+    /// The bytes of a terminated CONNECT: no heads on the wire.
+    raw: bool,
 }
 
 /// How far a message has come.
@@ -47,7 +49,16 @@ impl H1 {
             answered: Cell::new(false),
             keep_alive: Cell::new(true),
             upgrading: Cell::new(false),
+            raw: false,
         }
+    }
+
+    /// A connection that carries the bytes of one CONNECT that ends here: its head is not sent, and answered with 200 as
+    /// soon as someone asks for the answer. Never reusable.
+    pub fn raw(io: Io) -> H1 {
+        let connection = H1::new(io, Limits::default());
+        connection.break_off();
+        H1 { raw: true, ..connection }
     }
 
     /// Starts the next exchange. Only after [`H1::is_reusable`] said yes.
@@ -98,6 +109,12 @@ impl H1 {
         }
         *self.method.borrow_mut() = head.method.clone();
         let mut writer = self.connection.writer();
+        if self.raw {
+            writer.start_body(BodyLength::Tunnel, false);
+            self.upgrading.set(true);
+            self.request.set(Progress::Body);
+            return Ok(());
+        }
         let framing = encode_request(writer.head_buffer(), head, end);
         self.upgrading.set(framing == BodyLength::Tunnel);
         if end && framing != BodyLength::Empty {
@@ -147,6 +164,11 @@ impl H1 {
     pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ClientError>> {
         if self.response.get() != Progress::Head {
             return Poll::Ready(Err(ClientError::Misuse("the final head was received")));
+        }
+        if self.raw {
+            self.connection.reader().start_body(BodyLength::Tunnel);
+            self.response.set(Progress::Body);
+            return Poll::Ready(Ok(ResponseHead::new(StatusCode::OK)));
         }
         loop {
             if let Some(head) = self.parse_head()? {
@@ -215,8 +237,12 @@ impl H1 {
             return Err(ClientError::Protocol("http1.unexpected_upgrade"));
         }
         if self.upgrading.get() && message.body != BodyLength::Tunnel {
-            // The upgrade was refused: the request had no body, so it is complete.
-            self.connection.writer().start_body(BodyLength::Empty, true);
+            // The upgrade was refused: the request is complete, unless its body was on the way.
+            let mut writer = self.connection.writer();
+            if writer.body_bytes() > 0 {
+                self.break_off();
+            }
+            writer.start_body(BodyLength::Empty, true);
             self.upgrading.set(false);
             self.request.set(Progress::Done);
         }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use ::h2::client::{Connection, ResponseFuture, SendRequest};
 use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderValue};
 use tokio::sync::Notify;
 
 use super::ClientExchange;
@@ -57,6 +58,8 @@ pub(crate) struct Receiver {
 struct Exchange {
     permit: Permit,
     response: RefCell<Awaiting>,
+    /// The protocol that the request asks for.
+    upgrade: RefCell<Option<HeaderValue>>,
 }
 
 /// The response as far as its head.
@@ -134,7 +137,7 @@ impl H2 {
         self.0.active.set(self.0.active.get() + 1);
         let permit = Permit(Rc::clone(&self.0));
         let response = RefCell::new(Awaiting::Request(None));
-        let exchange = Rc::new(Exchange { permit, response });
+        let exchange = Rc::new(Exchange { permit, response, upgrade: RefCell::default() });
         let sender = Sender { exchange: Rc::clone(&exchange), half: None };
         Ok(ClientExchange::h2(sender, Receiver { exchange, half: None }))
     }
@@ -158,6 +161,9 @@ impl Sender {
         let mut send = self.exchange.permit.0.send.borrow().clone();
         let (response, stream) = send.send_request(request, end).map_err(unsent)?;
         self.half = Some(SendHalf::new(stream, end, false));
+        if head.upgrade().is_some() {
+            *self.exchange.upgrade.borrow_mut() = head.headers.get(&header::UPGRADE).cloned();
+        }
         let before = self.exchange.response.replace(Awaiting::Response(response));
         if let Awaiting::Request(Some(waker)) = before {
             waker.wake();
@@ -206,12 +212,12 @@ impl Receiver {
             Awaiting::Response(response) => response,
         };
         if let Poll::Ready(Some(Ok(informational))) = response.poll_informational(cx) {
-            return Poll::Ready(Ok(convert::response_head(informational.into_parts().0)));
+            return Poll::Ready(Ok(convert::response_head(informational.into_parts().0, None)));
         }
         let received = ready!(Pin::new(response).poll(cx));
         *awaiting = Awaiting::Received;
         let (parts, body) = received.map_err(ClientError::from_h2)?.into_parts();
-        let head = convert::response_head(parts);
+        let head = convert::response_head(parts, self.exchange.upgrade.take());
         self.half = Some(RecvHalf::new(body, content_length(&head.headers)));
         Poll::Ready(Ok(head))
     }

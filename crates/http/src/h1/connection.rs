@@ -237,6 +237,12 @@ impl Reader {
         };
     }
 
+    /// From here on the other protocol; the count of bytes goes on.
+    pub(crate) fn open_tunnel(&mut self) {
+        self.announced = None;
+        self.body = Decoder::Tunnel;
+    }
+
     pub(crate) fn is_body_end(&self) -> bool {
         self.body.is_end()
     }

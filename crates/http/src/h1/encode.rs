@@ -34,11 +34,8 @@ pub fn encode_request(out: &mut BytesMut, head: &RequestHead, end: bool) -> Body
     if let Some(authority) = &head.authority {
         put(out, &["host: ", authority, "\r\n"]);
     }
-    let upgrade = head.headers.contains(&header::UPGRADE);
+    let upgrade = head.upgrade().is_some();
     put_fields(out, &head.headers, upgrade, true);
-    if upgrade {
-        put(out, &["connection: upgrade\r\n"]);
-    }
     let body = request_framing(out, head, end, upgrade);
     put(out, &["\r\n"]);
     body
@@ -70,8 +67,10 @@ pub fn encode_response(
     let (body, framing) =
         if tunnel { (BodyLength::Tunnel, "") } else { response_framing(head, answering, end) };
     let close = close || body == BodyLength::UntilClose;
-    if upgrade {
+    if upgrade && !head.headers.contains(&header::CONNECTION) {
         put(out, &["connection: upgrade\r\n"]);
+    } else if upgrade {
+        // Its own field names the upgrade.
     } else if close && !tunnel && !head.status.is_informational() {
         put(out, &["connection: close\r\n"]);
     } else if answering.http_10 && answering.keep_alive {
@@ -91,6 +90,9 @@ pub fn encode_last_chunk(out: &mut BytesMut, trailers: &Headers) {
 }
 
 fn request_framing(out: &mut BytesMut, head: &RequestHead, end: bool, upgrade: bool) -> BodyLength {
+    if !end && (upgrade || head.method == Method::CONNECT) {
+        return BodyLength::Tunnel;
+    }
     if let Some(length) = content_length(&head.headers) {
         return if length == 0 { BodyLength::Empty } else { BodyLength::Fixed(length) };
     }
@@ -100,9 +102,6 @@ fn request_framing(out: &mut BytesMut, head: &RequestHead, end: bool, upgrade: b
             put(out, &["content-length: 0\r\n"]);
         }
         return BodyLength::Empty;
-    }
-    if upgrade || head.method == Method::CONNECT {
-        return BodyLength::Tunnel;
     }
     put(out, &["transfer-encoding: chunked\r\n"]);
     BodyLength::Chunked
@@ -149,7 +148,7 @@ fn put_fields(out: &mut BytesMut, headers: &Headers, upgrade: bool, length_allow
 }
 
 fn is_relayed(name: &HeaderName, upgrade: bool, length_allowed: bool) -> bool {
-    if *name == header::UPGRADE {
+    if *name == header::UPGRADE || *name == header::CONNECTION {
         return upgrade;
     }
     if *name == header::CONTENT_LENGTH {

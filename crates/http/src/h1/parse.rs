@@ -57,7 +57,7 @@ const METHODS: [&str; 35] = [
 pub struct RequestMessage {
     /// The head.
     pub head: RequestHead,
-    /// The framing of the body. [`BodyLength::Empty`] for CONNECT and upgrades until they are accepted.
+    /// The framing of the body; for CONNECT and upgrades, of what comes before the tunnel.
     pub body: BodyLength,
     /// Whether the client lets the connection stay open.
     pub keep_alive: bool,
@@ -241,10 +241,10 @@ fn request_message(
         return Err(INVALID_AUTHORITY);
     }
     message.keep_alive = framing.keep_alive(version);
-    message.body = framing.request_body(&message.head)?;
     if framing.upgrade {
         drop_h2c_upgrade(&mut message.head.headers);
     }
+    message.body = framing.request_body(&message.head)?;
     Ok(message)
 }
 
@@ -365,8 +365,15 @@ impl Framing {
 
     fn request_body(&self, head: &RequestHead) -> Result<BodyLength, ProtocolError> {
         if head.method == Method::CONNECT {
-            let has_body = self.transfer_encoding || self.content_length.is_some_and(|length| length > 0);
-            return if has_body { Err(BODY_DISALLOWED) } else { Ok(BodyLength::Empty) };
+            return match (self.transfer_encoding, self.content_length) {
+                (true, _) => Err(TRANSFER_ENCODING),
+                (false, Some(1..)) => Err(BODY_DISALLOWED),
+                (false, _) => Ok(BodyLength::Empty),
+            };
+        }
+        if self.transfer_encoding && self.upgrade && head.upgrade().is_some() {
+            // Where the chunks end and the other protocol begins, no two parsers agree on.
+            return Err(TRANSFER_ENCODING);
         }
         if self.transfer_encoding && head.version == Version::Http10 {
             return Err(CODEC_ERROR);

@@ -12,9 +12,14 @@ use crate::{Headers, RequestHead, ResponseHead, Text, Version};
 
 /// The head of a received request.
 pub(crate) fn request_head(parts: http::request::Parts) -> RequestHead {
-    let protocol = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| Text::from(protocol.as_str()));
+    let protocol = parts.extensions.get::<h2::ext::Protocol>();
     let is_plain_connect = parts.method == Method::CONNECT && protocol.is_none();
     let mut headers = headers(parts.headers);
+    let mut method = parts.method;
+    if let Some(protocol) = protocol.and_then(|protocol| HeaderValue::from_str(protocol.as_str()).ok()) {
+        method = Method::GET;
+        put_upgrade(&mut headers, protocol);
+    }
     let host = headers.get(&header::HOST).and_then(|host| Text::from_utf8(shared(host)).ok());
     if host.is_some() {
         headers.remove(&header::HOST);
@@ -29,17 +34,29 @@ pub(crate) fn request_head(parts: http::request::Parts) -> RequestHead {
         "https" => Text::from_static("https"),
         other => Text::from(other),
     });
-    RequestHead { method: parts.method, scheme, authority, path, headers, version: Version::Http2, protocol }
+    RequestHead { method, scheme, authority, path, headers, version: Version::Http2 }
 }
 
-/// The head of a received response.
-pub(crate) fn response_head(parts: http::response::Parts) -> ResponseHead {
-    ResponseHead { status: parts.status, headers: headers(parts.headers), version: Version::Http2 }
+/// The head of a received response. `upgrade` is what the request asked for; 200 accepts it.
+pub(crate) fn response_head(parts: http::response::Parts, upgrade: Option<HeaderValue>) -> ResponseHead {
+    let mut headers = headers(parts.headers);
+    let mut status = parts.status;
+    if let Some(protocol) = upgrade.filter(|_| status == StatusCode::OK) {
+        status = StatusCode::SWITCHING_PROTOCOLS;
+        put_upgrade(&mut headers, protocol);
+    }
+    ResponseHead { status, headers, version: Version::Http2 }
+}
+
+fn put_upgrade(headers: &mut Headers, protocol: HeaderValue) {
+    headers.set(header::UPGRADE, protocol);
+    headers.set(header::CONNECTION, HeaderValue::from_static("upgrade"));
 }
 
 /// A request to send. `None`: the authority or path has characters that HTTP/2 cannot carry.
 pub(crate) fn request(head: &RequestHead) -> Option<Request<()>> {
-    let is_plain_connect = head.method == Method::CONNECT && head.protocol.is_none();
+    let is_plain_connect = head.method == Method::CONNECT;
+    let protocol = head.upgrade().filter(|_| !is_plain_connect);
     let mut parts = http::uri::Parts::default();
     let authority = head.authority.clone().filter(|authority| !authority.is_empty());
     let has_authority = authority.is_some();
@@ -53,13 +70,13 @@ pub(crate) fn request(head: &RequestHead) -> Option<Request<()>> {
         parts.scheme = has_authority.then_some(if https { Scheme::HTTPS } else { Scheme::HTTP });
     }
     let mut request = Request::new(());
-    *request.method_mut() = head.method.clone();
+    *request.method_mut() = if protocol.is_some() { Method::CONNECT } else { head.method.clone() };
     *request.uri_mut() = Uri::from_parts(parts).ok()?;
     // Without an authority `h2` only takes what claims to come from HTTP/1; the wire is the same.
     *request.version_mut() = if has_authority { http::Version::HTTP_2 } else { http::Version::HTTP_11 };
     *request.headers_mut() = header_map(head.headers.iter().cloned());
-    if let Some(protocol) = &head.protocol {
-        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+    if let Some(protocol) = protocol {
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
     }
     Some(request)
 }

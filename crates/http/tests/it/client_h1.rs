@@ -184,6 +184,7 @@ fn an_upgrade_turns_both_directions_raw_or_is_refused() {
         let upgrade = || {
             let mut head = get("/");
             head.headers.append(http::header::UPGRADE, HeaderValue::from_static("echo"));
+            head.headers.append(http::header::CONNECTION, HeaderValue::from_static("upgrade"));
             head
         };
         let (mut client, mut server) = pair();

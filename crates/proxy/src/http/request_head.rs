@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderName, HeaderValue};
 use meltemi_compile::program::{HttpConnectionManager, StripPort};
-use meltemi_http::{Headers, RequestHead, Text, Version, is_hop_by_hop};
+use meltemi_http::{Headers, RequestHead, Text, is_hop_by_hop};
 
 use crate::random;
 use crate::record::ConnectionInfo;
@@ -48,7 +48,7 @@ pub(crate) fn prepare(
 ) -> (SocketAddr, RequestTraits) {
     let is_edge = settings.forwarding.use_remote_address;
     let traits = traits(head);
-    let keep_upgrade = head.version != Version::Http2 && traits.upgrade.is_some();
+    let keep_upgrade = traits.upgrade.is_some();
     remove_nominated(&mut head.headers);
     head.headers.retain(|name, value| {
         if is_hop_by_hop(name) {
@@ -86,21 +86,9 @@ fn is_grpc_type(value: &HeaderValue) -> bool {
 
 fn upgrade(head: &RequestHead) -> Option<Box<str>> {
     if head.method == http::Method::CONNECT {
-        return Some(head.protocol.as_deref().unwrap_or("connect").to_ascii_lowercase().into());
+        return Some("connect".into());
     }
-    if !header_has_token(&head.headers, &header::CONNECTION, "upgrade") {
-        return None;
-    }
-    let value = head.headers.get_str(&header::UPGRADE)?;
-    Some(value.to_ascii_lowercase().into())
-}
-
-fn header_has_token(headers: &Headers, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|item| item.trim().eq_ignore_ascii_case(token))
+    head.upgrade().map(|protocol| protocol.to_ascii_lowercase().into())
 }
 
 fn keeps_hop_field(name: &HeaderName, value: &HeaderValue, keep_upgrade: bool) -> bool {

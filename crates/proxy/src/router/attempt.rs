@@ -15,10 +15,11 @@ use super::plan::{Plan, passes_trailers};
 use super::retry::{Decision, Retry};
 use super::timers::Timers;
 use super::upload::{UploadError, upload};
-use super::{Stop, guard};
+use super::{Stop, guard, tunnel};
 use crate::record::ResponseFlags;
 use crate::relay::{self, Relayed};
 use crate::stream::{Stream, names};
+use crate::upstream::pool::{Lease, LeaseError};
 use crate::upstream::shared::{Permit, Resource};
 use crate::upstream::{ActiveRequest, Host, PickContext, outlier};
 
@@ -66,17 +67,14 @@ impl Plan<'_> {
 
     async fn exchange(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) -> Result<Ended, Stop> {
         let host = self.pick(stream)?;
-        let leased = host.pool.lease(stream.request.version, self.priority);
+        let leased = self.lease(&host, stream.request.version);
         let leased = guard(leased, &mut stream.respond, timers).await?;
         let mut lease = leased.map_err(|error| self.lease_fault(stream, error.into()))?;
         let _active = self.admit(stream, &host)?;
         stream.record.upstream_local = lease.local_address();
-        stream.record.upstream_protocol = Some(lease.version());
-        let trailers = passes_trailers(stream.request.version, lease.version());
-        if self.is_upgrade && (lease.version() == Version::Http2 || stream.request.version == Version::Http2)
-        {
-            return Err(Stop::Fault(Fault::UpgradeRefused, false));
-        }
+        let version = lease.version();
+        stream.record.upstream_protocol = Some(version).filter(|_| !self.terminates);
+        let trailers = passes_trailers(stream.request.version, version);
 
         let ClientExchange { mut send, mut recv } = lease.exchange();
         let body = stream.body;
@@ -88,8 +86,11 @@ impl Plan<'_> {
         timers.begin_try(self.per_try_timeout.filter(|_| ends), self.per_try_idle);
         if self.is_upgrade {
             send.flush().await.map_err(|error| Stop::Fault(error.into(), true))?;
+            if stream.request.version != Version::Http2 && !body.is_complete() {
+                rising = Some(Box::pin(tunnel::prologue(body, &mut send, timers)));
+            }
         } else if !ends {
-            rising = Some(Box::pin(upload(body, &mut send, timers, trailers)));
+            rising = Some(Box::pin(upload(body, 0, &mut send, timers, trailers)));
         }
 
         let mut head = self.await_head(stream, timers, &mut recv, &mut rising).await?;
@@ -100,31 +101,47 @@ impl Plan<'_> {
         if !self.is_mirrored {
             body.stop_keeping();
         }
-        self.finish_response(stream, &mut head, timers);
         let is_accepted = self.is_upgrade && accepts_upgrade(stream, &head);
+        let is_failed_handshake = tunnel::is_failed_handshake(stream, &head);
+        self.finish_response(stream, &mut head, timers);
+        if is_failed_handshake {
+            tunnel::fail_handshake(stream, &mut head);
+        }
         stream.finish_head(&mut head, is_accepted);
         let begun = match is_accepted {
             true => stream.respond.upgrade(head).await,
-            false => stream.respond.head(head, recv.is_end()).await,
+            false => stream.respond.head(head, is_failed_handshake || recv.is_end()).await,
         };
         let mut rising: Upload<'_> = match is_accepted {
             // From here on both directions carry raw bytes.
             true => {
                 drop(rising);
-                Some(Box::pin(upload(body, &mut send, timers, false)))
+                let client = stream.request.version;
+                Some(Box::pin(tunnel::ascend(body, &mut send, timers, client)))
             }
             false => rising,
         };
         let relayed = match begun {
+            Ok(()) if is_failed_handshake => Ok(Relayed::default()),
             Ok(()) => self.relay(stream, timers, &mut recv, &mut rising, trailers).await,
             Err(_) => Err(Stop::ClientGone),
         };
         drop(rising);
+        if is_accepted && relayed.is_ok() && version != Version::Http2 && !self.terminates {
+            tunnel::closed_by_upstream(stream);
+        }
         self.finish(stream, relayed, &host).await;
         if !send.is_finished() {
             send.reset(Reason::CANCEL);
         }
         Ok(Ended::Answered)
+    }
+
+    async fn lease(&self, host: &Rc<Host>, version: Version) -> Result<Lease, LeaseError> {
+        match self.terminates {
+            true => host.pool.lease_raw(self.priority).await,
+            false => host.pool.lease(version, self.priority).await,
+        }
     }
 
     fn pick(&mut self, stream: &mut Stream<'_, '_>) -> Result<Rc<Host>, Stop> {
@@ -215,6 +232,8 @@ impl Plan<'_> {
         done: Result<(), UploadError>,
     ) -> Result<(), Stop> {
         match done {
+            // A tunnel is still to come.
+            Ok(()) if self.is_upgrade => Ok(()),
             Ok(()) => {
                 let now = Instant::now();
                 stream.record.request_end.get_or_insert(now.into_std());

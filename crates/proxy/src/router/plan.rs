@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use http::header::HeaderName;
+use http::{HeaderValue, Method};
 use meltemi_compile::route::{ClusterChoice, Forward, Found, HostRewrite, RetryPolicy, WeightedCluster};
 use meltemi_http::{RequestHead, ResponseHead, Text, Version};
 use tokio::time::Instant;
@@ -33,6 +33,8 @@ pub(super) struct Plan<'p> {
     pub(super) per_try_timeout: Option<Duration>,
     pub(super) per_try_idle: Option<Duration>,
     pub(super) is_upgrade: bool,
+    /// CONNECT ends here: only the bytes in it go upstream.
+    pub(super) terminates: bool,
     pub(super) is_mirrored: bool,
     /// The hash for the first pick.
     pub(super) first_hash: Option<u64>,
@@ -51,8 +53,7 @@ impl<'p> Plan<'p> {
         let (cluster, entry) = choose_cluster(stream, forward)?;
         stream.record.cluster = Some(cluster.stats.clone());
         let is_upgrade = stream.traits.upgrade.is_some();
-        if stream.traits.upgrade.as_ref().is_some_and(|kind| !stream.manager.settings.upgrades.contains(kind))
-        {
+        if stream.traits.upgrade.as_ref().is_some_and(|kind| !allows_upgrade(stream, forward, kind)) {
             return Err(Fault::UpgradeRefused);
         }
         let policy = forward.retry.as_ref().or(found.virtual_host.retry.as_ref());
@@ -68,6 +69,7 @@ impl<'p> Plan<'p> {
             per_try_timeout: None,
             per_try_idle: None,
             is_upgrade,
+            terminates: terminates_connect(stream, forward),
             is_mirrored: false,
             first_hash: None,
             new_cookies: Vec::new(),
@@ -216,6 +218,20 @@ impl<'p> Plan<'p> {
         self.set_cookies(&mut head.headers);
         stream.edit_response(&mut head.headers, self.found, self.entry);
     }
+}
+
+/// What the route says of an upgrade counts before what the connection manager says.
+fn allows_upgrade(stream: &Stream<'_, '_>, forward: &Forward, kind: &str) -> bool {
+    let general = || stream.manager.settings.upgrades.iter().any(|name| **name == *kind);
+    forward.upgrades.allows(kind).unwrap_or_else(general)
+}
+
+fn terminates_connect(stream: &Stream<'_, '_>, forward: &Forward) -> bool {
+    forward.upgrades.connect.is_some_and(|config| match stream.request.method {
+        Method::CONNECT => true,
+        Method::POST => config.allow_post,
+        _ => false,
+    })
 }
 
 /// The cluster of the route, and the entry of `weighted_clusters` that it came from.

@@ -18,14 +18,14 @@ pub(super) enum UploadError {
     Upstream(ClientError),
 }
 
-/// Sends the whole body. Trailers go only where both sides may have them (`trailers`).
+/// Sends the body from the frame with this number. Trailers go only where both sides may have them (`trailers`).
 pub(super) async fn upload(
     body: &RequestBody<'_>,
+    mut number: usize,
     send: &mut RequestSender<'_>,
     timers: &Timers,
     trailers: bool,
 ) -> Result<(), UploadError> {
-    let mut number = 0;
     loop {
         let first = std::future::poll_fn(|cx| Poll::Ready(body.poll_frame(number, cx))).await;
         let frame = match first {

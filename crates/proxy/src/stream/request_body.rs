@@ -54,6 +54,11 @@ impl<'c> RequestBody<'c> {
         self.keeps.get()
     }
 
+    /// The number of the first frame that was not kept.
+    pub(crate) fn next_number(&self) -> usize {
+        self.kept.borrow().len()
+    }
+
     /// The whole body, if it was kept.
     pub(crate) fn kept(&self) -> Option<Vec<Frame>> {
         (self.keeps.get() && self.complete.get()).then(|| self.kept.borrow().clone())

@@ -412,6 +412,21 @@ impl Pool {
         Ok(TcpLease { stream, local, _counted: counted })
     }
 
+    /// A connection for the bytes of a CONNECT that ends here; never reused.
+    pub(crate) async fn lease_raw(self: &Rc<Pool>, priority: usize) -> Result<Lease, LeaseError> {
+        let _pending = self.pend(priority)?;
+        let limit = self.cluster.circuit_breakers[priority].max_connections;
+        let Some(permit) = Permit::take(&self.shared, priority, Resource::Connections, limit) else {
+            self.stats.counts.upstream_cx_overflow.inc();
+            return Err(LeaseError::Overflow);
+        };
+        let counted = Counted::new(self, Some(permit));
+        let (stream, local) = self.connect().await?;
+        let h1 = H1::raw(Io::Tcp(stream));
+        let connection = H1Connection { h1, local, requests: 0, idle_since: Instant::now(), counted };
+        Ok(Lease::H1(H1Lease { connection: Some(Box::new(connection)) }))
+    }
+
     /// Closes what is idle; connections in use are closed when their requests are done.
     pub(crate) fn close(&self) {
         self.closed.set(true);
