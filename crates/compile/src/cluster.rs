@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use meltemi_envoy::config::cluster::v3 as proto;
 use meltemi_envoy::config::cluster::v3::circuit_breakers::Thresholds;
-use meltemi_envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, CommonLbConfig};
+use meltemi_envoy::config::cluster::v3::cluster::ClusterProtocolSelection;
 use meltemi_envoy::config::cluster::v3::{CircuitBreakers, UpstreamConnectionOptions};
 use meltemi_envoy::config::core::v3::{Metadata, RoutingPriority};
 use prost_types::value::Kind;
@@ -24,8 +24,6 @@ mod outlier;
 
 /// `connect_timeout` when it is not set.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// `healthy_panic_threshold` when it is not set.
-const PANIC_THRESHOLD_PERCENT: f64 = 50.0;
 
 /// Compiles a cluster, with its inline endpoints when it is `STATIC`.
 pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster, Option<Endpoints>)> {
@@ -33,14 +31,13 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
     at.required("name", &message.name);
     raw_transport_socket(at, message.transport_socket.as_ref());
     let protocol = Protocol::compile(at, message);
-    let lb = load_balancing::policy(at, message);
+    let lb = load_balancing::compile(at, message);
     let outlier =
         message.outlier_detection.as_ref().map(|m| outlier::compile(&at.field("outlier_detection"), m));
     let circuit_breakers = message
         .circuit_breakers
         .as_ref()
         .map_or_else(Default::default, |breakers| circuit_breakers(&at.field("circuit_breakers"), breakers));
-    let panic_threshold = panic_threshold(at, message.common_lb_config.as_ref());
     let found = discovery::compile(at, message)?;
     let cluster = Cluster {
         name: message.name.as_str().into(),
@@ -51,7 +48,6 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
         discovery: found.discovery,
         initial_fetch_timeout: found.initial_fetch_timeout,
         lb: lb?,
-        healthy_panic_threshold_percent: panic_threshold,
         connect_timeout: at.positive("connect_timeout", &message.connect_timeout).unwrap_or(CONNECT_TIMEOUT),
         http: protocol.http,
         idle_timeout: protocol.common.idle_timeout,
@@ -74,7 +70,6 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         metadata: _,
         circuit_breakers: _,
         outlier_detection: _,
-        common_lb_config: _,
         // Read by `discovery`.
         cluster_discovery_type: _,
         eds_cluster_config: _,
@@ -85,6 +80,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         // Read by `load_balancing`.
         lb_policy: _,
         lb_config: _,
+        common_lb_config: _,
         load_balancing_policy: _,
         // Read by `Protocol`.
         typed_extension_protocol_options: _,
@@ -255,29 +251,6 @@ fn circuit_breaker(at: &At<'_>, message: &Thresholds) -> CircuitBreaker {
         max_requests: max_requests.unwrap_or(defaults.max_requests),
         max_retries: max_retries.unwrap_or(defaults.max_retries),
     }
-}
-
-fn panic_threshold(at: &At<'_>, message: Option<&CommonLbConfig>) -> f64 {
-    let Some(message) = message else { return PANIC_THRESHOLD_PERCENT };
-    let at = at.field("common_lb_config");
-    let CommonLbConfig {
-        healthy_panic_threshold,
-        update_merge_window,
-        ignore_new_hosts_until_first_hc,
-        close_connections_on_host_set_change,
-        consistent_hashing_lb_config,
-        override_host_status,
-        locality_config_specifier,
-    } = message;
-    refuse!(at; close_connections_on_host_set_change, consistent_hashing_lb_config, override_host_status);
-    refuse!(at; locality_config_specifier);
-    harmless!(NoHealthChecks; ignore_new_hosts_until_first_hc);
-    harmless!(Batching; update_merge_window);
-    let Some(percent) = healthy_panic_threshold else { return PANIC_THRESHOLD_PERCENT };
-    if !(0.0..=100.0).contains(&percent.value) {
-        at.field("healthy_panic_threshold").field("value").reject("must be between 0 and 100");
-    }
-    percent.value
 }
 
 /// Reads `filter_metadata.istio.services[0]`.

@@ -2,19 +2,18 @@
 //!
 //! Source: `envoy.config.endpoint.v3`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
-use meltemi_envoy::config::core::v3::{HealthStatus, Locality, Metadata};
+use meltemi_envoy::config::core::v3::{HealthStatus, Locality as LocalityField, Metadata};
 use meltemi_envoy::config::endpoint::v3 as proto;
 use meltemi_envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use prost_types::value::Kind;
 
+use crate::endpoints::{Endpoints, Host, Locality};
 use crate::ledger::{At, harmless, refuse};
-use crate::program::{Endpoints, Host};
 use crate::scalar::{digest, host_port, socket_addr};
 
-/// `overprovisioning_factor` when it is not set.
-const OVERPROVISIONING_PERCENT: u32 = 140;
 /// The highest priority that Envoy takes.
 const MAX_PRIORITY: u32 = 128;
 
@@ -26,21 +25,50 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Op
 
 /// Compiles endpoints that are addresses.
 pub(crate) fn hosts(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Option<Endpoints> {
-    let overprovisioning_factor_percent = policy(at, message);
-    let mut priorities: Vec<Vec<Host>> = Vec::new();
+    let mut endpoints = Endpoints { digest: digest(message), ..policy(at, message) };
     let mut seen = HashSet::new();
     for (i, group) in message.endpoints.iter().enumerate() {
         let at = at.item("endpoints", i);
         let priority = locality_priority(&at, group) as usize;
-        if priorities.len() <= priority {
-            priorities.resize_with(priority + 1, Vec::new);
+        if endpoints.priorities.len() <= priority {
+            endpoints.priorities.resize_with(priority + 1, Vec::new);
+            endpoints.locality_weights.resize_with(priority + 1, BTreeMap::new);
         }
-        let locality = locality_text(group.locality.as_ref());
+        let locality = Arc::new(group.locality.as_ref().map_or_else(Locality::default, locality));
+        if let (Some(weight), true) = (group.load_balancing_weight, group.locality.is_some()) {
+            at.bounded("load_balancing_weight", Some(weight), 1, (1, u32::MAX));
+            endpoints.locality_weights[priority].insert(Arc::clone(&locality), weight);
+        }
         let hosts = at.each("lb_endpoints", &group.lb_endpoints, |at, member| host(at, member, &locality));
         // Of an address that is there twice, the first counts.
-        priorities[priority].extend(hosts.into_iter().filter(|host| seen.insert(host.address)));
+        endpoints.priorities[priority].extend(hosts.into_iter().filter(|host| seen.insert(host.address)));
     }
-    Some(Endpoints { priorities, overprovisioning_factor_percent, digest: digest(message) })
+    check_weights(at, &endpoints);
+    Some(endpoints)
+}
+
+/// Sums of weights must fit into 32 bits, as in Envoy.
+fn check_weights(at: &At<'_>, endpoints: &Endpoints) {
+    for hosts in &endpoints.priorities {
+        if exceeds_u32(hosts.iter().map(|host| host.weight)) {
+            at.field("endpoints").reject(format_args!(
+                "The sum of weights of all upstream hosts in a locality exceeds {}",
+                u32::MAX
+            ));
+        }
+    }
+    for weights in &endpoints.locality_weights {
+        if exceeds_u32(weights.values().copied()) {
+            at.field("endpoints").reject(format_args!(
+                "The sum of weights of all localities at the same priority exceeds {}",
+                u32::MAX
+            ));
+        }
+    }
+}
+
+fn exceeds_u32(weights: impl IntoIterator<Item = u32>) -> bool {
+    weights.into_iter().try_fold(0_u32, u32::checked_add).is_none()
 }
 
 /// Compiles endpoints that are names to resolve: host, port, weight.
@@ -56,7 +84,7 @@ pub(crate) fn names(
             at.field("priority").reject("not supported yet for names");
         }
         targets.extend(at.each("lb_endpoints", &group.lb_endpoints, |at, member| {
-            let (endpoint, weight, _) = lb_endpoint(at, member)?;
+            let (endpoint, weight) = lb_endpoint(at, member)?;
             let at = at.field("endpoint");
             let (name, port) = host_port(&at.field("address"), &endpoint.address)?;
             Some((Box::from(name), port, weight))
@@ -65,11 +93,11 @@ pub(crate) fn names(
     Some(targets)
 }
 
-/// Reads all but the endpoints; gives the overprovisioning factor.
-fn policy(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> u32 {
+/// Reads all but the endpoints.
+fn policy(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Endpoints {
     let proto::ClusterLoadAssignment { cluster_name: _, endpoints: _, named_endpoints, policy } = message;
     refuse!(at; named_endpoints);
-    let Some(policy) = policy else { return OVERPROVISIONING_PERCENT };
+    let Some(policy) = policy else { return Endpoints::default() };
     let at = at.field("policy");
     let proto::cluster_load_assignment::Policy {
         drop_overloads,
@@ -78,7 +106,17 @@ fn policy(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> u32 {
         weighted_priority_health,
     } = policy;
     refuse!(at; drop_overloads, endpoint_stale_after, weighted_priority_health);
-    at.bounded("overprovisioning_factor", *overprovisioning_factor, OVERPROVISIONING_PERCENT, (1, u32::MAX))
+    let factor = at.bounded("overprovisioning_factor", *overprovisioning_factor, 0, (1, u32::MAX));
+    let defaults = Endpoints::default();
+    Endpoints {
+        overprovisioning_factor_percent: if factor == 0 {
+            defaults.overprovisioning_factor_percent
+        } else {
+            factor
+        },
+        weighted_priority_health: *weighted_priority_health,
+        ..defaults
+    }
 }
 
 /// Reads all of a locality but its endpoints; gives the priority.
@@ -87,63 +125,65 @@ fn locality_priority(at: &At<'_>, message: &proto::LocalityLbEndpoints) -> u32 {
         locality: _,
         metadata,
         lb_endpoints: _,
-        load_balancing_weight,
+        load_balancing_weight: _,
         priority,
         proximity,
         lb_config,
     } = message;
-    refuse!(at; lb_config, proximity);
-    harmless!(LocalityWeight; load_balancing_weight);
+    refuse!(at; lb_config);
+    harmless!(Unimplemented; proximity);
     harmless!(Metadata; metadata);
     let priority = at.bounded("priority", Some(*priority), 0, (0, MAX_PRIORITY));
     priority.min(MAX_PRIORITY)
 }
 
-/// `region/zone/sub_zone`, without the empty parts at the end.
-fn locality_text(locality: Option<&Locality>) -> Box<str> {
-    let Some(Locality { region, zone, sub_zone }) = locality else { return "".into() };
-    format!("{region}/{zone}/{sub_zone}").trim_end_matches('/').into()
+fn locality(message: &LocalityField) -> Locality {
+    let LocalityField { region, zone, sub_zone } = message;
+    Locality {
+        region: region.as_str().into(),
+        zone: zone.as_str().into(),
+        sub_zone: sub_zone.as_str().into(),
+    }
 }
 
-/// Reads all of an endpoint but its address: the endpoint, its weight, whether it may be picked.
-fn lb_endpoint<'m>(at: &At<'_>, message: &'m proto::LbEndpoint) -> Option<(&'m proto::Endpoint, u32, bool)> {
-    let proto::LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = message;
-    harmless!(Metadata; metadata);
-    let healthy = match at.choice("health_status", *health_status)? {
-        HealthStatus::Unknown | HealthStatus::Healthy => true,
-        HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => false,
-        HealthStatus::Degraded => return at.field("health_status").none("not supported yet: DEGRADED"),
-    };
+/// Reads all of an endpoint but its address, health and metadata: the endpoint, its weight.
+fn lb_endpoint<'m>(at: &At<'_>, message: &'m proto::LbEndpoint) -> Option<(&'m proto::Endpoint, u32)> {
+    let proto::LbEndpoint { health_status: _, metadata: _, load_balancing_weight, host_identifier } = message;
     let weight = at.bounded("load_balancing_weight", *load_balancing_weight, 1, (1, u32::MAX));
     let endpoint = match host_identifier {
         Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
         Some(HostIdentifier::EndpointName(_)) => return at.field("endpoint_name").none("not supported yet"),
         None => return at.field("endpoint").none("must be set"),
     };
-    let at = at.field("endpoint");
     let proto::Endpoint {
         address: _,
         health_check_config,
         hostname: _,
-        additional_addresses,
+        additional_addresses: _,
         observability_name,
     } = endpoint;
-    refuse!(at; additional_addresses);
     harmless!(NoHealthChecks; health_check_config);
     harmless!(StatsOnly; observability_name);
-    Some((endpoint, weight, healthy))
+    Some((endpoint, weight))
 }
 
-fn host(at: &At<'_>, message: &proto::LbEndpoint, locality: &str) -> Option<Host> {
-    let (endpoint, weight, healthy) = lb_endpoint(at, message)?;
+fn host(at: &At<'_>, message: &proto::LbEndpoint, locality: &Arc<Locality>) -> Option<Host> {
+    let health = at.choice("health_status", message.health_status)?;
+    let (endpoint, weight) = lb_endpoint(at, message)?;
+    if health == HealthStatus::Degraded {
+        at.field("health_status").reject("not supported yet: DEGRADED");
+    }
     let at = at.field("endpoint");
+    at.refuse("additional_addresses", &endpoint.additional_addresses);
     Some(Host {
         address: socket_addr(&at.field("address"), &endpoint.address)?,
+        additional_addresses: Vec::new(),
         weight,
-        healthy,
+        health,
         hostname: endpoint.hostname.as_str().into(),
+        metadata: message.metadata.clone().map(Arc::new),
         workload: message.metadata.as_ref().and_then(workload),
-        locality: locality.into(),
+        locality: Arc::clone(locality),
     })
 }
 

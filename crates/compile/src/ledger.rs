@@ -49,8 +49,10 @@ pub(crate) enum Harmless {
     ReadAhead,
     /// Spreads DNS queries or repeats failed ones; the resolver paces itself, the result is the same.
     DnsPacing,
-    /// Weights of localities: they act only with `locality_weighted_lb_config`, which is refused.
-    LocalityWeight,
+    /// Settings of a balancing policy that is not the one in force; Envoy does not read them either.
+    OtherPolicy,
+    /// Acts on hosts that a filter chooses (`stateful_session`); those filters are refused.
+    NoHostOverride,
     /// Tunes a kind of outlier detection that is not in force, and that is refused where it would be.
     OtherDetector,
     /// Holds back or batches updates; here each is in force when it comes.
@@ -59,6 +61,8 @@ pub(crate) enum Harmless {
     NoHealthChecks,
     /// Acts on traces, and a tracing provider is refused.
     NoTracing,
+    /// Part of the protocol that Envoy does not act upon either.
+    Unimplemented,
     /// A deprecated spelling of the default.
     Deprecated,
 }

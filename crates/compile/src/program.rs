@@ -8,8 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::endpoints::{Endpoints, Host, Locality};
+
 use crate::filter::HttpFilter;
 use crate::format::{Format, JsonFormat};
+use crate::load_balancing::LoadBalancing;
 use crate::route::RouteTable;
 
 /// The name of a listener, cluster, route configuration or virtual host.
@@ -363,10 +366,8 @@ pub struct Cluster {
     /// How long the cluster waits for EDS before it is used without hosts (`initial_fetch_timeout` of the config
     /// source); `None` waits for ever (0).
     pub initial_fetch_timeout: Option<Duration>,
-    /// `lb_policy` or `load_balancing_policy`.
-    pub lb: LbPolicy,
-    /// `common_lb_config.healthy_panic_threshold` in percent, default 50.
-    pub healthy_panic_threshold_percent: f64,
+    /// How a host is picked.
+    pub lb: LoadBalancing,
     /// `connect_timeout`, default 5 s.
     pub connect_timeout: Duration,
     /// Which HTTP version to speak upstream.
@@ -439,22 +440,6 @@ pub enum DnsFamily {
     All,
 }
 
-/// How a host is picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LbPolicy {
-    /// In turn, weighted by earliest deadline first when weights differ.
-    RoundRobin,
-    /// At random, by weight.
-    Random,
-    /// The least busy of `choice_count` (default 2) random hosts; by weight and load when weights differ.
-    LeastRequest {
-        /// How many hosts are compared.
-        choice_count: u32,
-    },
-    /// By the discovery itself (`ORIGINAL_DST`).
-    ClusterProvided,
-}
-
 /// `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamHttp {
@@ -505,34 +490,6 @@ pub struct OutlierDetection {
     pub max_ejection_time: Duration,
     /// `max_ejection_percent`, default 10; at least one host may go.
     pub max_ejection_percent: u32,
-}
-
-/// The hosts of a cluster (`envoy.config.endpoint.v3.ClusterLoadAssignment`).
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Endpoints {
-    /// Hosts by priority (0 first), localities flattened in order.
-    pub priorities: Vec<Vec<Host>>,
-    /// `policy.overprovisioning_factor` in percent, default 140.
-    pub overprovisioning_factor_percent: u32,
-    /// Digest of the encoded message.
-    pub digest: u64,
-}
-
-/// One address that requests can go to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Host {
-    /// Address and port.
-    pub address: SocketAddr,
-    /// `load_balancing_weight`, default 1.
-    pub weight: u32,
-    /// `health_status` is HEALTHY or UNKNOWN.
-    pub healthy: bool,
-    /// `hostname`, may be empty.
-    pub hostname: Box<str>,
-    /// `metadata.filter_metadata.istio.workload`, Istio's `workload;namespace;canonical;revision;cluster`.
-    pub workload: Option<Box<str>>,
-    /// Locality `region/zone/sub_zone`, empty parts left out from the end.
-    pub locality: Box<str>,
 }
 
 /// What is known of a connection when a chain is chosen.

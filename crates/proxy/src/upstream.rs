@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use meltemi_compile::program::{self, Endpoints, LbPolicy};
+use meltemi_compile::program::{self, Endpoints};
 
 pub(crate) use self::host::{ActiveRequest, Host};
 pub(crate) use self::pick::PickContext;
@@ -80,7 +80,13 @@ impl Cluster {
             endpoints: endpoints.cloned(),
             hosts: Vec::new(),
             levels: Vec::new(),
-            balancer: RefCell::new(Balancer::new(config.lb, 0.0, OVERPROVISIONING_PERCENT, &no_hosts, &[])),
+            balancer: RefCell::new(Balancer::new(
+                config.lb.policy,
+                0.0,
+                OVERPROVISIONING_PERCENT,
+                &no_hosts,
+                &[],
+            )),
             health_epoch: Cell::new(0),
         }
     }
@@ -115,9 +121,14 @@ impl Cluster {
         let overprovisioning =
             self.endpoints.as_ref().map_or(OVERPROVISIONING_PERCENT, |e| e.overprovisioning_factor_percent);
         let turns = old.map(|old| old.balancer.borrow().turns()).unwrap_or_default();
-        let panic_threshold = self.config.healthy_panic_threshold_percent;
-        let mut balancer =
-            Balancer::new(self.config.lb, panic_threshold, overprovisioning, &self.hosts, &self.levels);
+        let panic_threshold = f64::from(self.config.lb.panic_threshold_percent);
+        let mut balancer = Balancer::new(
+            self.config.lb.policy,
+            panic_threshold,
+            overprovisioning,
+            &self.hosts,
+            &self.levels,
+        );
         balancer.resume(&turns);
         self.balancer = RefCell::new(balancer);
     }
@@ -159,12 +170,7 @@ impl Cluster {
 
     /// Whether a pick reads [`PickContext::hash`]; without, it is not worth computing.
     pub(crate) fn uses_hash(&self) -> bool {
-        match self.config.lb {
-            LbPolicy::RoundRobin
-            | LbPolicy::Random
-            | LbPolicy::LeastRequest { .. }
-            | LbPolicy::ClusterProvided => false,
-        }
+        self.config.lb.policy.is_hashing()
     }
 
     /// All hosts, of every priority.

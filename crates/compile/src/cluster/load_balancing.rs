@@ -1,136 +1,128 @@
-//! How a host is picked: `lb_policy`, or the typed `load_balancing_policy` that stands above it.
+//! How a host is picked: `lb_policy` with its `lb_config`, or the typed `load_balancing_policy` that stands above them.
+//!
+//! The old fields become the typed messages, as in Envoy, and those are compiled (`typed`).
 
-use meltemi_envoy::Any;
 use meltemi_envoy::config::cluster::v3 as proto;
-use meltemi_envoy::config::cluster::v3::LoadBalancingPolicy;
 use meltemi_envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy as LbPolicyField, LeastRequestLbConfig,
-    RoundRobinLbConfig,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbConfig, LbPolicy as LbPolicyField,
 };
-use meltemi_envoy::config::core::v3::RuntimeDouble;
-use meltemi_envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
-use meltemi_envoy::extensions::load_balancing_policies::random::v3::Random;
-use meltemi_envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use meltemi_envoy::r#type::v3::Percent;
 
-use crate::extension::unpack;
-use crate::ledger::{At, harmless, refuse};
-use crate::program::LbPolicy;
+use crate::ledger::{At, harmless};
+use crate::load_balancing::{LbPolicy, LoadBalancing, LocalityLb, ZoneAware};
 
-/// `choice_count` when it is not set, and the least one.
-const CHOICE_COUNT: u32 = 2;
+mod legacy;
+mod typed;
 
-/// Compiles the policy of a cluster.
-pub(super) fn policy(at: &At<'_>, message: &proto::Cluster) -> Option<LbPolicy> {
+/// `healthy_panic_threshold` when it is not set.
+const PANIC_THRESHOLD_PERCENT: u32 = 50;
+
+/// Compiles all fields of a cluster that concern the choice of a host.
+pub(super) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<LoadBalancing> {
+    let common = message.common_lb_config.clone().unwrap_or_default();
+    let panic_threshold_percent = common_fields(&at.field("common_lb_config"), &common);
+    let (policy, locality) = match &message.load_balancing_policy {
+        Some(typed) => typed::first_known(&at.field("load_balancing_policy"), typed)?,
+        None => legacy(at, message, &common)?,
+    };
+    refuse_unsupported(at, &policy, &locality, &common);
     let original_dst = ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32);
     let is_original_dst = message.cluster_discovery_type == Some(original_dst);
-    if let Some(typed) = &message.load_balancing_policy {
-        // ORIGINAL_DST has its own balancer, whatever is named.
-        let policy = typed_policy(&at.field("load_balancing_policy"), typed)?;
-        return Some(if is_original_dst { LbPolicy::ClusterProvided } else { policy });
+    if !is_original_dst && policy == LbPolicy::ClusterProvided {
+        return at.field("lb_policy").none("CLUSTER_PROVIDED needs a cluster that provides a balancer");
     }
-    let config = message.lb_config.as_ref();
-    let policy = match (at.choice("lb_policy", message.lb_policy)?, config) {
-        (LbPolicyField::RoundRobin, None) => LbPolicy::RoundRobin,
-        (LbPolicyField::RoundRobin, Some(LbConfig::RoundRobinLbConfig(config))) => {
-            let RoundRobinLbConfig { slow_start_config } = config;
-            refuse!(at.field("round_robin_lb_config"); slow_start_config);
-            LbPolicy::RoundRobin
-        }
-        (LbPolicyField::LeastRequest, None) => LbPolicy::LeastRequest { choice_count: CHOICE_COUNT },
-        (LbPolicyField::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => {
-            least_request_config(&at.field("least_request_lb_config"), config)
-        }
-        (LbPolicyField::Random, None) => LbPolicy::Random,
-        (LbPolicyField::ClusterProvided, None) if is_original_dst => LbPolicy::ClusterProvided,
-        (LbPolicyField::ClusterProvided, _) if !is_original_dst => {
-            return at.field("lb_policy").none("CLUSTER_PROVIDED needs a cluster that provides a balancer");
-        }
-        (LbPolicyField::RingHash | LbPolicyField::Maglev, _) => {
-            return at.field("lb_policy").none("not supported yet");
-        }
-        (LbPolicyField::LoadBalancingPolicyConfig, _) => {
-            return at.field("load_balancing_policy").none("must be set");
-        }
-        (_, Some(_)) => return at.field("lb_config").none("not supported with this lb_policy"),
-        (LbPolicyField::ClusterProvided, None) => LbPolicy::ClusterProvided,
-    };
-    if is_original_dst && policy != LbPolicy::ClusterProvided {
+    if is_original_dst && policy != LbPolicy::ClusterProvided && message.load_balancing_policy.is_none() {
         return at.field("lb_policy").none("must be CLUSTER_PROVIDED for an ORIGINAL_DST cluster");
     }
-    Some(policy)
+    Some(LoadBalancing {
+        // ORIGINAL_DST has its own balancer, whatever is named.
+        policy: if is_original_dst { LbPolicy::ClusterProvided } else { policy },
+        locality,
+        panic_threshold_percent,
+        close_connections_on_host_set_change: common.close_connections_on_host_set_change,
+    })
 }
 
-fn least_request_config(at: &At<'_>, message: &LeastRequestLbConfig) -> LbPolicy {
-    let LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } = message;
-    refuse!(at; slow_start_config);
-    check_bias(at, active_request_bias.as_ref());
-    LbPolicy::LeastRequest { choice_count: choices(at, *choice_count) }
+fn refuse_unsupported(at: &At<'_>, policy: &LbPolicy, locality: &LocalityLb, common: &CommonLbConfig) {
+    let defaults = LocalityLb::ZoneAware(ZoneAware::default());
+    let unsupported = match policy {
+        LbPolicy::LeastRequest(policy) => policy.choice_count.is_none() || policy.active_request_bias != 1.0,
+        policy => policy.is_hashing(),
+    };
+    if unsupported || policy.slow_start().is_some() || *locality != defaults {
+        at.field("lb_policy").reject("not supported yet with these settings");
+    }
+    at.refuse_true("close_connections_on_host_set_change", Some(common.close_connections_on_host_set_change));
 }
 
-/// The first policy of the list that is known, as in Envoy; it is refused when it asks for too much.
-fn typed_policy(at: &At<'_>, message: &LoadBalancingPolicy) -> Option<LbPolicy> {
-    let mut unknown = Vec::new();
-    for (i, policy) in message.policies.iter().enumerate() {
-        let at = at.item("policies", i);
-        let at = at.field("typed_extension_config");
-        let config = policy.typed_extension_config.as_ref();
-        let Some(any) = config.and_then(|config| config.typed_config.as_ref()) else {
-            return at.field("typed_config").none("must be set");
-        };
-        match known_policy(&at.field("typed_config"), any) {
-            Some(known) => return known,
-            None => unknown.push(any.message_name()),
-        }
-    }
-    at.field("policies").none(format_args!("none is supported: {}", unknown.join(", ")))
-}
-
-/// `None` when the type is not known; `Some(None)` when it was rejected.
-fn known_policy(at: &At<'_>, any: &Any) -> Option<Option<LbPolicy>> {
-    if any.is::<RoundRobin>() {
-        return Some(unpack(at, any).map(|message: RoundRobin| {
-            let RoundRobin { slow_start_config, locality_lb_config } = &message;
-            refuse!(at; slow_start_config, locality_lb_config);
-            LbPolicy::RoundRobin
-        }));
-    }
-    if any.is::<Random>() {
-        return Some(unpack(at, any).map(|message: Random| {
-            let Random { locality_lb_config } = &message;
-            refuse!(at; locality_lb_config);
-            LbPolicy::Random
-        }));
-    }
-    if any.is::<LeastRequest>() {
-        return Some(unpack(at, any).map(|message: LeastRequest| least_request(at, &message)));
-    }
-    None
-}
-
-fn least_request(at: &At<'_>, message: &LeastRequest) -> LbPolicy {
-    let LeastRequest {
-        choice_count,
-        active_request_bias,
-        slow_start_config,
-        locality_lb_config,
-        enable_full_scan,
-        selection_method,
+/// Reads what stands beside every policy; gives the panic threshold.
+fn common_fields(at: &At<'_>, message: &CommonLbConfig) -> u32 {
+    let CommonLbConfig {
+        healthy_panic_threshold,
+        update_merge_window,
+        ignore_new_hosts_until_first_hc,
+        close_connections_on_host_set_change: _,
+        override_host_status,
+        // Read by `legacy`; a typed policy brings its own, as in Envoy.
+        consistent_hashing_lb_config: _,
+        locality_config_specifier: _,
     } = message;
-    refuse!(at; slow_start_config, locality_lb_config, selection_method);
-    at.refuse_true("enable_full_scan", *enable_full_scan);
-    check_bias(at, active_request_bias.as_ref());
-    LbPolicy::LeastRequest { choice_count: choices(at, *choice_count) }
+    harmless!(NoHealthChecks; ignore_new_hosts_until_first_hc);
+    harmless!(Batching; update_merge_window);
+    harmless!(NoHostOverride; override_host_status);
+    whole_percent(&at.field("healthy_panic_threshold"), healthy_panic_threshold, PANIC_THRESHOLD_PERCENT)
 }
 
-fn choices(at: &At<'_>, count: Option<u32>) -> u32 {
-    at.bounded("choice_count", count, CHOICE_COUNT, (CHOICE_COUNT, u32::MAX))
-}
-
-/// The weight of a host is divided by its active requests; other exponents than 1 are not supported.
-fn check_bias(at: &At<'_>, bias: Option<&RuntimeDouble>) {
-    let Some(RuntimeDouble { default_value, runtime_key }) = bias else { return };
-    harmless!(RuntimeKey; runtime_key);
-    if *default_value != 1.0 {
-        at.field("active_request_bias").field("default_value").reject("not supported yet: only 1.0");
+fn legacy(at: &At<'_>, message: &proto::Cluster, common: &CommonLbConfig) -> Option<(LbPolicy, LocalityLb)> {
+    let config = message.lb_config.as_ref();
+    let policy = at.choice("lb_policy", message.lb_policy)?;
+    harmless!(OtherPolicy; config);
+    match policy {
+        LbPolicyField::RoundRobin => {
+            let config = match config {
+                Some(LbConfig::RoundRobinLbConfig(config)) => config.clone(),
+                _ => Default::default(),
+            };
+            typed::round_robin(&at.field("round_robin_lb_config"), &legacy::round_robin(config, common))
+        }
+        LbPolicyField::LeastRequest => {
+            let config = match config {
+                Some(LbConfig::LeastRequestLbConfig(config)) => config.clone(),
+                _ => Default::default(),
+            };
+            typed::least_request(&at.field("least_request_lb_config"), &legacy::least_request(config, common))
+        }
+        LbPolicyField::Random => typed::random(at, &legacy::random(common)),
+        LbPolicyField::RingHash => {
+            let config = match config {
+                Some(LbConfig::RingHashLbConfig(config)) => config.clone(),
+                _ => Default::default(),
+            };
+            typed::ring_hash(&at.field("ring_hash_lb_config"), &legacy::ring_hash(config, common))
+        }
+        LbPolicyField::Maglev => {
+            let config = match config {
+                Some(LbConfig::MaglevLbConfig(config)) => config.clone(),
+                _ => Default::default(),
+            };
+            typed::maglev(&at.field("maglev_lb_config"), &legacy::maglev(config, common))
+        }
+        LbPolicyField::ClusterProvided => {
+            Some((LbPolicy::ClusterProvided, LocalityLb::ZoneAware(ZoneAware::default())))
+        }
+        LbPolicyField::LoadBalancingPolicyConfig => at.field("load_balancing_policy").none("must be set"),
     }
+}
+
+/// A percentage in whole numbers; Envoy cuts off the rest.
+fn whole_percent(at: &At<'_>, message: &Option<Percent>, default: u32) -> u32 {
+    percent(at, message).map_or(default, |percent| percent as u32)
+}
+
+fn percent(at: &At<'_>, message: &Option<Percent>) -> Option<f64> {
+    let Percent { value } = (*message)?;
+    if !(0.0..=100.0).contains(&value) {
+        at.field("value").reject("must be between 0 and 100");
+    }
+    Some(value)
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use meltemi_compile::load_balancing::{LbPolicy, LeastRequest};
 use meltemi_compile::program::{
     CircuitBreaker, Cluster, ClusterService, Discovery, DnsFamily, DnsTargets, Endpoints, Http2Options,
-    LbPolicy, UpstreamHttp,
+    UpstreamHttp,
 };
 use meltemi_compile::{Rejection, cluster, endpoints};
 use meltemi_envoy::config::cluster::v3::Cluster as ClusterMessage;
@@ -50,6 +51,14 @@ fn assignment(members: &str) -> String {
 const ONE: &str = "{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 80}}}}";
 const NAMED: &str = "{endpoint: {address: {socket_address: {address: example.com, port_value: 80}}}}";
 
+fn least_request(choices: u32) -> LbPolicy {
+    LbPolicy::LeastRequest(LeastRequest {
+        choice_count: Some(choices),
+        active_request_bias: 1.0,
+        slow_start: None,
+    })
+}
+
 #[test]
 fn an_istio_cluster_is_understood() {
     let (cluster, endpoints) = compile(FULL).unwrap();
@@ -60,8 +69,8 @@ fn an_istio_cluster_is_understood() {
     assert_eq!(endpoints, None);
     assert_eq!(cluster.initial_fetch_timeout, None);
     assert_eq!(cluster.connect_timeout, Duration::from_secs(10));
-    assert_eq!(cluster.lb, LbPolicy::LeastRequest { choice_count: 2 });
-    assert_eq!(cluster.healthy_panic_threshold_percent, 0.0);
+    assert_eq!(cluster.lb.policy, least_request(2));
+    assert_eq!(cluster.lb.panic_threshold_percent, 0);
     assert_eq!(cluster.circuit_breakers[0].max_requests, u32::MAX);
     assert_eq!(cluster.circuit_breakers[1], CircuitBreaker::default());
     let outlier = cluster.outlier.unwrap();
@@ -88,8 +97,8 @@ fn a_cluster_without_settings_has_those_of_envoy() {
     assert_eq!(endpoints.unwrap().overprovisioning_factor_percent, 140);
     assert_eq!(&*cluster.stat_name, "c");
     assert_eq!(cluster.connect_timeout, Duration::from_secs(5));
-    assert_eq!(cluster.lb, LbPolicy::RoundRobin);
-    assert_eq!(cluster.healthy_panic_threshold_percent, 50.0);
+    assert_eq!(cluster.lb.policy, LbPolicy::RoundRobin { slow_start: None });
+    assert_eq!(cluster.lb.panic_threshold_percent, 50);
     assert_eq!(cluster.http, UpstreamHttp::Http1);
     assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
     let breaker = CircuitBreaker {
@@ -117,7 +126,7 @@ fn static_endpoints_come_with_the_cluster() {
     let (_, endpoints) = compile(&format!("name: c\n{}", assignment(ONE))).unwrap();
     let host = &endpoints.unwrap().priorities[0][0];
     assert_eq!(host.address, "127.0.0.1:80".parse().unwrap());
-    assert!(host.healthy && host.weight == 1 && host.workload.is_none());
+    assert!(host.is_healthy() && host.weight == 1 && host.workload.is_none());
     let named = compile(&format!("name: c\n{}", assignment(NAMED)));
     assert!(reason(named).starts_with(
         "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: malformed IP address"
@@ -156,7 +165,7 @@ fn dns_clusters_name_what_to_resolve() {
 fn original_dst_provides_its_own_balancer() {
     let (cluster, endpoints) = compile("{name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}").unwrap();
     assert_eq!(
-        (cluster.discovery, cluster.lb, endpoints),
+        (cluster.discovery, cluster.lb.policy, endpoints),
         (Discovery::OriginalDst, LbPolicy::ClusterProvided, None)
     );
     assert!(
@@ -167,7 +176,8 @@ fn original_dst_provides_its_own_balancer() {
 
 #[test]
 fn balancing_policies_come_by_field_or_by_type() {
-    let lb = |settings: &str| compile(&format!("{{name: c, {settings}}}")).map(|(cluster, _)| cluster.lb);
+    let lb =
+        |settings: &str| compile(&format!("{{name: c, {settings}}}")).map(|(cluster, _)| cluster.lb.policy);
     let typed = |name: &str, fields: &str| {
         lb(&format!(
             "load_balancing_policy: {{policies: [
@@ -179,20 +189,11 @@ fn balancing_policies_come_by_field_or_by_type() {
     assert_eq!(lb("lb_policy: RANDOM"), Ok(LbPolicy::Random));
     assert_eq!(
         lb("lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 5}"),
-        Ok(LbPolicy::LeastRequest { choice_count: 5 })
+        Ok(least_request(5))
     );
     assert_eq!(typed("random.v3.Random", ""), Ok(LbPolicy::Random));
-    assert_eq!(typed("round_robin.v3.RoundRobin", ""), Ok(LbPolicy::RoundRobin));
-    assert_eq!(
-        typed("least_request.v3.LeastRequest", ", choice_count: 3"),
-        Ok(LbPolicy::LeastRequest { choice_count: 3 })
-    );
-    assert!(
-        reason(typed("round_robin.v3.RoundRobin", ", slow_start_config: {slow_start_window: 1s}"))
-            .ends_with("typed_config.slow_start_config: not supported yet")
-    );
-    assert_eq!(reason(lb("lb_policy: RING_HASH")), "lb_policy: not supported yet");
-    assert_eq!(reason(lb("lb_policy: MAGLEV")), "lb_policy: not supported yet");
+    assert_eq!(typed("round_robin.v3.RoundRobin", ""), Ok(LbPolicy::RoundRobin { slow_start: None }));
+    assert_eq!(typed("least_request.v3.LeastRequest", ", choice_count: 3"), Ok(least_request(3)));
     assert!(
         reason(lb("lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 1}"))
             .contains("choice_count")
@@ -242,10 +243,10 @@ fn detection_by_success_rate_is_refused_unless_it_is_off() {
 #[test]
 fn all_refused_settings_of_a_cluster_are_told_at_once() {
     let rejections = reasons(compile(
-        "{name: c, health_checks: [{timeout: 1s}], lb_policy: RING_HASH, connect_timeout: 0s,
+        "{name: c, health_checks: [{timeout: 1s}], connect_timeout: 0s,
           transport_socket: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}},
           circuit_breakers: {thresholds: [{retry_budget: {}}]},
-          common_lb_config: {zone_aware_lb_config: {}},
+          common_lb_config: {healthy_panic_threshold: {value: 101}},
           cluster_type: {name: envoy.clusters.aggregate}}",
     ));
     let paths: Vec<_> = rejections.iter().map(|text| text.split(": ").next().unwrap()).collect();
@@ -254,9 +255,8 @@ fn all_refused_settings_of_a_cluster_are_told_at_once() {
         [
             "health_checks",
             "transport_socket.typed_config",
-            "lb_policy",
+            "common_lb_config.healthy_panic_threshold.value",
             "circuit_breakers.thresholds[0].retry_budget",
-            "common_lb_config.locality_config_specifier",
             "cluster_type",
         ]
     );
@@ -295,9 +295,9 @@ endpoints:
     assert_eq!(found.overprovisioning_factor_percent, 200);
     let [first, second] = &found.priorities[..] else { panic!("{found:?}") };
     assert_eq!(first.len(), 1, "the second host of one address is dropped");
-    assert_eq!((&*first[0].hostname, &*first[0].locality, first[0].weight), ("h", "r/z", 4));
+    assert_eq!((&*first[0].hostname, first[0].locality.to_string(), first[0].weight), ("h", "r/z".into(), 4));
     assert_eq!(first[0].workload.as_deref(), Some("w;ns;c;r;k"));
-    assert!(!second[0].healthy && second[0].address.is_ipv6());
+    assert!(!second[0].is_healthy() && second[0].address.is_ipv6());
 
     assert!(reason(assignment("{endpoints: []}")).starts_with("cluster_name"));
     assert_eq!(

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use meltemi_compile::program::{CircuitBreaker, Cluster, Discovery, Endpoints, Host, Program};
+use meltemi_compile::program::{CircuitBreaker, Cluster, Discovery, Endpoints, Host, Locality, Program};
+use meltemi_envoy::config::core::v3::HealthStatus;
 use serde_json::{Value as Json, json};
 
 use super::listeners::socket_address;
@@ -128,15 +129,14 @@ impl HostStatus {
         let address = self.host.address;
         let mut fields: Vec<String> =
             self.numbers.iter().map(|(name, value)| format!("{name}::{}", number(value))).collect();
-        let mut locality = self.host.locality.split('/');
-        let mut part = || locality.next().unwrap_or_default();
+        let Locality { region, zone, sub_zone } = &*self.host.locality;
         fields.extend([
             format!("hostname::{}", self.host.hostname),
             format!("health_flags::{}", self.health_flags()),
             format!("weight::{}", self.host.weight),
-            format!("region::{}", part()),
-            format!("zone::{}", part()),
-            format!("sub_zone::{}", part()),
+            format!("region::{region}"),
+            format!("zone::{zone}"),
+            format!("sub_zone::{sub_zone}"),
             "canary::false".to_owned(),
             format!("priority::{}", self.priority),
             "success_rate::-1".to_owned(),
@@ -150,15 +150,16 @@ impl HostStatus {
         if self.ejected {
             flags.push_str("/failed_outlier_check");
         }
-        if !self.host.healthy {
+        if self.host.health == HealthStatus::Degraded {
+            flags.push_str("/degraded_eds_health");
+        } else if !self.host.is_healthy() {
             flags.push_str("/failed_eds_health");
         }
         if flags.is_empty() { "healthy".to_owned() } else { flags }
     }
 
     fn json(&self) -> Json {
-        let mut health =
-            json!({"eds_health_status": if self.host.healthy { "HEALTHY" } else { "UNHEALTHY" }});
+        let mut health = json!({"eds_health_status": self.eds_health_status()});
         if self.ejected {
             health["failed_outlier_check"] = true.into();
         }
@@ -178,11 +179,19 @@ impl HostStatus {
         status
     }
 
+    fn eds_health_status(&self) -> &'static str {
+        match self.host.health {
+            HealthStatus::Unknown => HealthStatus::Healthy.as_str_name(),
+            status => status.as_str_name(),
+        }
+    }
+
     fn locality(&self) -> Json {
-        let names = ["region", "zone", "sub_zone"].into_iter();
-        let parts = names.zip(self.host.locality.split('/')).filter(|(_, part)| !part.is_empty());
+        let Locality { region, zone, sub_zone } = &*self.host.locality;
+        let parts = [("region", region), ("zone", zone), ("sub_zone", sub_zone)].into_iter();
         parts
-            .map(|(name, part)| (name.to_owned(), Json::from(part)))
+            .filter(|(_, part)| !part.is_empty())
+            .map(|(name, part)| (name.to_owned(), Json::from(&**part)))
             .collect::<serde_json::Map<_, _>>()
             .into()
     }

@@ -154,7 +154,7 @@ fn membership(store: &Store, samples: &mut Vec<Sample>) {
     for cluster in program.clusters.values() {
         let endpoints = program.endpoints.get(&cluster.name);
         let hosts = || endpoints.into_iter().flat_map(|endpoints| endpoints.priorities.iter().flatten());
-        let healthy = hosts().filter(|host| host.healthy).count();
+        let healthy = hosts().filter(|host| host.is_healthy()).count();
         for (field, n) in [("membership_total", hosts().count()), ("membership_healthy", healthy)] {
             samples.push(Sample {
                 name: format!("cluster.{}.{field}", cluster.stat_name),

@@ -111,10 +111,8 @@ async fn resolve(
         let host = |address| Host {
             address: SocketAddr::new(address, *port),
             weight: *weight,
-            healthy: true,
             hostname: name.clone(),
-            workload: None,
-            locality: Box::default(),
+            ..Host::default()
         };
         hosts.extend(addresses.into_iter().take(count).map(host));
     }
@@ -137,7 +135,7 @@ fn endpoints(mut hosts: Vec<Host>) -> Endpoints {
     hosts.dedup_by_key(|host| host.address);
     let mut digest = DefaultHasher::new();
     hosts.iter().for_each(|host| (host.address, host.weight).hash(&mut digest));
-    Endpoints { priorities: vec![hosts], overprovisioning_factor_percent: 140, digest: digest.finish() }
+    Endpoints { priorities: vec![hosts], digest: digest.finish(), ..Endpoints::default() }
 }
 
 #[cfg(test)]

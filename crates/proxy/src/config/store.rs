@@ -346,9 +346,7 @@ impl Store {
     /// Hosts of a DNS cluster. `None`: the names did not resolve; what was known stays.
     pub(super) fn resolve(&mut self, key: DnsKey, endpoints: Option<Endpoints>) {
         let Some(endpoints) = endpoints else {
-            let none =
-                || Arc::new(Endpoints { overprovisioning_factor_percent: 140, ..Endpoints::default() });
-            self.resolved.entry(key).or_insert_with(none);
+            self.resolved.entry(key).or_default();
             return;
         };
         if self.resolved.get(&key).is_none_or(|known| **known != endpoints) {

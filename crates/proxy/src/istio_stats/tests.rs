@@ -54,11 +54,8 @@ fn head(host: &str) -> RequestHead {
 fn host() -> Host {
     Host {
         address: ADDRESS.parse().expect("address"),
-        weight: 1,
-        healthy: true,
-        hostname: "".into(),
         workload: Some("reviews-v2;books;reviews;v2;remote".into()),
-        locality: "".into(),
+        ..Host::default()
     }
 }
 

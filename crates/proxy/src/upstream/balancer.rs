@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use meltemi_compile::program::LbPolicy;
+use meltemi_compile::load_balancing::{LbPolicy, LeastRequest};
 
 use crate::random;
 
@@ -105,13 +105,14 @@ impl Balancer {
         match (turn, policy) {
             (_, _) if eligible.is_empty() => None,
             (Turn::Edf(edf), _) => edf.pick(|host| weight_now(policy, &hosts[host])),
-            (Turn::Index(_), LbPolicy::Random | LbPolicy::ClusterProvided) => {
-                Some(eligible[random::below(eligible.len())])
+            (
+                Turn::Index(_),
+                LbPolicy::Random | LbPolicy::ClusterProvided | LbPolicy::RingHash(_) | LbPolicy::Maglev(_),
+            ) => Some(eligible[random::below(eligible.len())]),
+            (Turn::Index(_), LbPolicy::LeastRequest(LeastRequest { choice_count, .. })) => {
+                Some(least_busy(hosts, eligible, choice_count.unwrap_or(2)))
             }
-            (Turn::Index(_), LbPolicy::LeastRequest { choice_count }) => {
-                Some(least_busy(hosts, eligible, choice_count))
-            }
-            (Turn::Index(next), LbPolicy::RoundRobin) => {
+            (Turn::Index(next), LbPolicy::RoundRobin { .. }) => {
                 let host = eligible[*next % eligible.len()];
                 *next = next.wrapping_add(1);
                 Some(host)
@@ -158,8 +159,8 @@ impl Balancer {
 fn weight_now<H: Candidate>(policy: LbPolicy, host: &H) -> f64 {
     let weight = f64::from(host.weight().max(1));
     match policy {
-        LbPolicy::LeastRequest { .. } => weight / f64::from(host.active_requests().saturating_add(1)),
-        LbPolicy::RoundRobin | LbPolicy::Random | LbPolicy::ClusterProvided => weight,
+        LbPolicy::LeastRequest(_) => weight / f64::from(host.active_requests().saturating_add(1)),
+        _ => weight,
     }
 }
 

@@ -36,7 +36,7 @@ impl Host {
             address: host.address,
             hostname: host.hostname.clone(),
             weight: host.weight,
-            healthy: host.healthy,
+            healthy: host.is_healthy(),
             state,
             stats,
             pool,
