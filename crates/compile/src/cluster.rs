@@ -54,10 +54,19 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
         max_requests_per_connection: protocol.common.max_requests_per_connection,
         circuit_breakers,
         outlier,
+        health_digest: health_digest(message),
         service: message.metadata.as_ref().and_then(service),
         digest: digest(message),
     };
     Some((cluster, found.endpoints))
+}
+
+fn health_digest(message: &proto::Cluster) -> u64 {
+    digest(&proto::Cluster {
+        health_checks: message.health_checks.clone(),
+        outlier_detection: message.outlier_detection.clone(),
+        ..Default::default()
+    })
 }
 
 /// Every field that the parts do not read.

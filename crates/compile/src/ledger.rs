@@ -53,8 +53,6 @@ pub(crate) enum Harmless {
     OtherPolicy,
     /// Acts on hosts that a filter chooses (`stateful_session`); those filters are refused.
     NoHostOverride,
-    /// Tunes a kind of outlier detection that is not in force, and that is refused where it would be.
-    OtherDetector,
     /// Holds back or batches updates; here each is in force when it comes.
     Batching,
     /// Acts on active health checks, which are refused.

@@ -13,6 +13,7 @@ pub use crate::endpoints::{Endpoints, Host, Locality};
 use crate::filter::HttpFilter;
 use crate::format::{Format, JsonFormat};
 use crate::load_balancing::LoadBalancing;
+pub use crate::outlier::{Ejection, OutlierDetection, RateDetection, SuccessRate};
 use crate::route::RouteTable;
 
 /// The name of a listener, cluster, route configuration or virtual host.
@@ -380,6 +381,8 @@ pub struct Cluster {
     pub circuit_breakers: [CircuitBreaker; 2],
     /// `outlier_detection`, `None` when absent.
     pub outlier: Option<OutlierDetection>,
+    /// Digest of `health_checks` and `outlier_detection`: what judges the hosts.
+    pub health_digest: u64,
     /// `metadata.filter_metadata.istio.services[0]`: whom the cluster stands for, for metrics.
     pub service: Option<ClusterService>,
     /// Digest of the encoded message.
@@ -473,23 +476,6 @@ impl Default for CircuitBreaker {
             max_retries: 3,
         }
     }
-}
-
-/// `envoy.config.cluster.v3.OutlierDetection`: the consecutive kinds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OutlierDetection {
-    /// `consecutive_5xx`, default 5; `None` when not enforced.
-    pub consecutive_5xx: Option<u32>,
-    /// `consecutive_gateway_failure`, default 5; enforced only when asked for.
-    pub consecutive_gateway_failure: Option<u32>,
-    /// `interval`, default 10 s.
-    pub interval: Duration,
-    /// `base_ejection_time`, default 30 s.
-    pub base_ejection_time: Duration,
-    /// `max_ejection_time`, default 300 s.
-    pub max_ejection_time: Duration,
-    /// `max_ejection_percent`, default 10; at least one host may go.
-    pub max_ejection_percent: u32,
 }
 
 /// What is known of a connection when a chain is chosen.

@@ -31,6 +31,7 @@ use crate::worker::Command;
 mod clusters;
 mod config_dump;
 mod control;
+mod health;
 mod info;
 mod listeners;
 mod stats;

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use meltemi_compile::Rejection;
 use meltemi_compile::program::Name;
+use meltemi_envoy::config::bootstrap::v3::Bootstrap;
 use meltemi_runtime::logging;
 use meltemi_runtime::signal::Shutdown;
 use meltemi_runtime::task;
@@ -33,7 +34,7 @@ use crate::config::{Configurator, Setup, Store};
 use crate::istio_stats::NodeFacts;
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
-use crate::upstream::shared::HostStates;
+use crate::upstream::shared::{EventLog, HostStates};
 use crate::worker::{self, Command, WorkerContext, WorkerHandle};
 
 /// For how long nobody may have come or be connected before the drain ends early. It is also the shortest drain,
@@ -234,13 +235,20 @@ async fn initialized(lifecycle: &Lifecycle) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Where ejections are logged: `cluster_manager.outlier_detection.event_log_path`.
+fn outlier_events(bootstrap: &Bootstrap, logs: &LogSink) -> Option<EventLog> {
+    let path = &bootstrap.cluster_manager.as_ref()?.outlier_detection.as_ref()?.event_log_path;
+    (!path.is_empty()).then(|| EventLog::new(logs.clone(), path))
+}
+
 fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl Workers {
     fn spawn(concurrency: usize, start: &Start, logs: LogSink) -> anyhow::Result<Workers> {
-        let hosts = Arc::new(HostStates::default());
+        let events = outlier_events(&start.message, &logs);
+        let hosts = Arc::new(HostStates::new(events));
         let registry = Registry::new();
         let node = Arc::new(NodeFacts::new(start.message.node.as_ref().unwrap_or(&Default::default())));
         let mut handles = Vec::with_capacity(concurrency);

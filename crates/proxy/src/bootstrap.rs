@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use meltemi_compile::Rejection;
 use meltemi_envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
-use meltemi_envoy::config::bootstrap::v3::{Admin, Bootstrap};
+use meltemi_envoy::config::bootstrap::v3::{Admin, Bootstrap, ClusterManager, cluster_manager};
 use meltemi_envoy::config::core::v3::{
     Address, BuildVersion, Extension, Locality, Node, address, node::UserAgentVersionType, socket_address,
 };
@@ -213,6 +213,29 @@ impl Check {
         }
     }
 
+    fn cluster_manager(&mut self, message: Option<&ClusterManager>) {
+        let Some(message) = message else { return };
+        let ClusterManager {
+            local_cluster_name,
+            outlier_detection,
+            upstream_bind_config,
+            load_stats_config,
+            enable_deferred_cluster_creation,
+        } = message;
+        let detection = outlier_detection.clone().unwrap_or_default();
+        // The path is read where ejections are logged.
+        let cluster_manager::OutlierDetection { event_log_path: _, event_service } = detection;
+        self.refuse_if(event_service.is_some(), "cluster_manager.outlier_detection.event_service");
+        self.refuse_if(upstream_bind_config.is_some(), "cluster_manager.upstream_bind_config");
+        self.refuse_if(load_stats_config.is_some(), "cluster_manager.load_stats_config");
+        self.note_if(!local_cluster_name.is_empty(), "cluster_manager.local_cluster_name", "not read yet");
+        self.note_if(
+            *enable_deferred_cluster_creation,
+            "cluster_manager.enable_deferred_cluster_creation",
+            "clusters are small",
+        );
+    }
+
     /// One line per field. A refusal is for what would change traffic, identity or what operators collect.
     #[expect(deprecated, reason = "every field is looked at, the deprecated ones too")]
     fn fields(&mut self, message: &Bootstrap) {
@@ -269,7 +292,7 @@ impl Check {
         self.refuse_if(!default_socket_interface.is_empty(), "default_socket_interface");
         self.refuse_if(!certificate_provider_instances.is_empty(), "certificate_provider_instances");
         self.refuse_if(xds_delegate_extension.is_some(), "xds_delegate_extension");
-        self.note_if(cluster_manager.is_some(), "cluster_manager", "no field of it is read");
+        self.cluster_manager(cluster_manager.as_ref());
         self.note_if(!flags_path.is_empty(), "flags_path", "the runtime of files is not read");
         self.note_if(
             deferred_stat_options.is_some(),

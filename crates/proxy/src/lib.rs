@@ -16,6 +16,7 @@ pub mod command_line;
 pub mod config;
 mod filter;
 mod generation;
+mod health;
 mod http;
 pub mod istio_stats;
 pub mod lifecycle;

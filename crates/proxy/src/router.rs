@@ -116,8 +116,8 @@ impl Plan<'_> {
 
     /// Takes a fault of an attempt into account; gives the pause when it is tried again.
     fn after_fault(&mut self, stream: &mut Stream<'_, '_>, fault: Fault, sent: bool) -> Result<Ended, Stop> {
-        if let (Some(host), Some(status)) = (&self.host, fault.outlier_status()) {
-            outlier::observe(&self.cluster, host, status);
+        if let (Some(host), Some(outcome)) = (&self.host, fault.outlier_outcome()) {
+            outlier::observe(&self.cluster, host, outcome);
         }
         self.count_timeout(stream, &fault);
         if let Fault::ConnectFailed(reason) = &fault {

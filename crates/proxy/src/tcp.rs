@@ -22,6 +22,7 @@ use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
 use crate::shared::Shared;
 use crate::stats::TcpStats;
 use crate::timer::Deadline;
+use crate::upstream::outlier::{self, Outcome};
 use crate::upstream::pool::{LeaseError, TcpLease};
 use crate::upstream::{Cluster, PickContext};
 
@@ -182,17 +183,22 @@ async fn attempt(cluster: &Rc<Cluster>, record: &mut RequestRecord) -> Result<Tc
     record.attempts += 1;
     record.host = Some(host.stats.clone());
     match host.pool.lease_tcp().await {
-        Ok(lease) => Ok(lease),
+        Ok(lease) => {
+            outlier::observe(cluster, &host, Outcome::ConnectedFinally);
+            Ok(lease)
+        }
         Err(LeaseError::Overflow) => {
             record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
             Err(Refusal::Final)
         }
         Err(LeaseError::ConnectFailed(reason)) => {
+            outlier::observe(cluster, &host, Outcome::ConnectFailed);
             record.upstream_failure = Some((*reason).into());
             record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
             Err(Refusal::Again)
         }
         Err(LeaseError::ConnectTimeout | LeaseError::Refused) => {
+            outlier::observe(cluster, &host, Outcome::TimedOut);
             record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
             Err(Refusal::Again)
         }

@@ -10,6 +10,7 @@ pub(crate) mod outlier;
 mod pick;
 pub(crate) mod pool;
 pub mod shared;
+mod totals;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -57,7 +58,7 @@ impl Cluster {
         if let Some(old) = same_config.filter(|old| same_endpoints(old.endpoints.as_ref(), endpoints)) {
             return old.clone();
         }
-        let shared = states.cluster(&config.name);
+        let shared = states.cluster(config);
         let mut built = Cluster::empty(config, endpoints, stats.cluster(config), shared);
         let pools = same_config.map(|old| old.pools()).unwrap_or_default();
         built.add_hosts(&pools);
@@ -103,6 +104,10 @@ impl Cluster {
             }
             self.levels.push(indices);
         }
+        self.shared
+            .outlier
+            .hosts
+            .store(u32::try_from(self.hosts.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     fn new_pool(&self, host: &program::Host) -> Rc<Pool> {

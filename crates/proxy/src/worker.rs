@@ -23,7 +23,6 @@ pub use crate::shared::WorkerContext;
 use crate::generation::Generation;
 use crate::listener::Listener;
 use crate::shared::Shared;
-use crate::upstream::outlier;
 
 /// What the main thread tells a worker. Commands are obeyed in order.
 #[derive(Debug)]
@@ -177,7 +176,6 @@ impl Listeners {
     fn serve(&mut self, program: Arc<Program>, sockets: Vec<ListenerSocket>, drain_time: Duration) {
         let old = self.shared.generation();
         let next = Rc::new(Generation::next(&old, program, &self.shared.stats, &self.shared.states));
-        self.watch_outliers(&old, &next);
         // Clusters first: whoever comes in by a new listener finds them.
         self.shared.serve(next.clone());
         let mut sockets: BTreeMap<Name, std::net::TcpListener> =
@@ -217,19 +215,6 @@ impl Listeners {
             }
             // Its address could not be bound; whoever binds has said so.
             (None, None) => Ok(()),
-        }
-    }
-
-    /// One worker brings ejected hosts back for all.
-    fn watch_outliers(&self, old: &Generation, next: &Generation) {
-        if self.shared.id != 0 {
-            return;
-        }
-        for cluster in next.clusters() {
-            let known = old.cluster(&cluster.config.name).is_some_and(|old| Rc::ptr_eq(old, cluster));
-            if let (false, Some(detection)) = (known, cluster.config.outlier) {
-                tokio::task::spawn_local(outlier::watch(Rc::downgrade(cluster), detection));
-            }
         }
     }
 

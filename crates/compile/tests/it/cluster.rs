@@ -74,7 +74,8 @@ fn an_istio_cluster_is_understood() {
     assert_eq!(cluster.circuit_breakers[0].max_requests, u32::MAX);
     assert_eq!(cluster.circuit_breakers[1], CircuitBreaker::default());
     let outlier = cluster.outlier.unwrap();
-    assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_failure), (None, Some(3)));
+    assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_failure), (5, 3));
+    assert_eq!(outlier.enforcing_percent, [0, 100, 0, 100, 100, 0, 0]);
     assert_eq!(outlier.interval, Duration::from_secs(5));
     assert_eq!(outlier.base_ejection_time, Duration::from_secs(30));
     assert_eq!(outlier.max_ejection_percent, 10);
@@ -229,15 +230,25 @@ fn upstream_protocols_come_by_type_or_by_the_old_fields() {
 }
 
 #[test]
-fn detection_by_success_rate_is_refused_unless_it_is_off() {
-    assert!(
-        reason(compile("{name: c, outlier_detection: {}}"))
-            .starts_with("outlier_detection.enforcing_success_rate")
-    );
-    let (cluster, _) = compile("{name: c, outlier_detection: {enforcing_success_rate: 0}}").unwrap();
+fn outlier_detection_has_the_defaults_of_envoy() {
+    let (cluster, _) = compile("{name: c, outlier_detection: {}}").unwrap();
     let outlier = cluster.outlier.unwrap();
-    assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_failure), (Some(5), None));
+    assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway_failure), (5, 5));
+    assert_eq!(outlier.enforcing_percent, [100, 0, 100, 100, 100, 0, 0]);
+    assert_eq!((outlier.success_rate.request_volume, outlier.failure_percentage.request_volume), (100, 50));
     assert_eq!(outlier.max_ejection_time, Duration::from_secs(300));
+    assert!(outlier.successful_active_health_check_uneject_host && !outlier.always_eject_one_host);
+}
+
+#[test]
+fn outlier_detection_that_cannot_be_is_rejected() {
+    let of = |fields: &str| reason(compile(&format!("{{name: c, outlier_detection: {{{fields}}}}}")));
+    assert_eq!(
+        of("base_ejection_time: 10s, max_ejection_time: 5s"),
+        "outlier_detection.max_ejection_time: cannot be smaller than base_ejection_time"
+    );
+    assert!(of("enforcing_success_rate: 101").starts_with("outlier_detection.enforcing_success_rate"));
+    assert!(of("monitors: [{name: x}]").starts_with("outlier_detection.monitors"));
 }
 
 #[test]

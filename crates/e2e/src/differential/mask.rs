@@ -50,7 +50,7 @@ impl Mask {
         for (name, port) in &self.ports {
             text = text.replace(&format!(":{port}"), &format!(":<{name}>"));
         }
-        text.replace(&self.own_address, "<own address>")
+        without_times(&text.replace(&self.own_address, "<own address>"))
     }
 }
 
@@ -70,4 +70,17 @@ fn own_address() -> String {
         socket.local_addr()
     });
     route.map_or_else(|_| "127.0.0.1".to_owned(), |address| address.ip().to_string())
+}
+
+/// Events of health checks and ejections hold the time of day.
+fn without_times(text: &str) -> String {
+    const KEY: &str = "\"timestamp\":\"";
+    let mut parts = text.split(KEY);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str(KEY);
+        out.push_str("<time>");
+        out.push_str(part.find('"').map_or("", |end| &part[end..]));
+    }
+    out
 }

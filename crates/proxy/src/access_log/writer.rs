@@ -68,7 +68,7 @@ impl LogSink {
     }
 
     /// Queues whole lines for a file, or drops them when the writer is too far behind.
-    pub(super) fn write(&self, path: &Arc<str>, bytes: Vec<u8>) {
+    pub(crate) fn write(&self, path: &Arc<str>, bytes: Vec<u8>) {
         let message = Message::Write { path: Arc::clone(path), bytes };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.queue.try_send(message) {
             self.dropped.fetch_add(1, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::listeners::socket_address;
 use super::{Admin, Params, Reply, param, regex_param};
 use crate::stats::Value;
-use crate::upstream::shared::HealthFlag;
+use crate::upstream::shared::{ClusterState, HealthFlag, HostState, Origin};
 
 pub(super) const PARAMS: &[(&str, &str)] = &[
     ("filter", "Regular expression for filtering clusters by name"),
@@ -30,6 +30,7 @@ pub(super) fn clusters(admin: &Admin, params: &Params) -> Reply {
     let shown = program.clusters.values().filter(|c| filter.as_ref().is_none_or(|f| f.is_match(&c.name)));
     let statuses = shown.map(|cluster| Status {
         added_via_api: !statics.contains(&cluster.name),
+        state: admin.hosts.cluster(cluster),
         hosts: hosts(admin, cluster, &program),
         cluster,
     });
@@ -43,24 +44,25 @@ pub(super) fn clusters(admin: &Admin, params: &Params) -> Reply {
 struct Status<'a> {
     cluster: &'a Arc<Cluster>,
     added_via_api: bool,
+    state: Arc<ClusterState>,
     hosts: Vec<HostStatus>,
 }
 
 struct HostStatus {
     host: Host,
     priority: usize,
-    ejected: bool,
+    state: Arc<HostState>,
     numbers: Vec<(&'static str, Value)>,
 }
 
 fn hosts(admin: &Admin, cluster: &Cluster, program: &Program) -> Vec<HostStatus> {
     let Some(endpoints) = program.endpoints.get(&cluster.name) else { return Vec::new() };
     let mut numbers = admin.registry.hosts(&cluster.name);
-    let state = admin.hosts.cluster(&cluster.name);
+    let state = admin.hosts.cluster(cluster);
     let each = |(priority, host): (usize, &Host)| HostStatus {
         host: host.clone(),
         priority,
-        ejected: state.host(host.address).flags.has(HealthFlag::FailedOutlierCheck),
+        state: state.host(host.address),
         numbers: numbers.remove(&host.address).unwrap_or_default(),
     };
     by_priority(endpoints).map(each).collect()
@@ -75,6 +77,7 @@ impl Status<'_> {
     fn text(&self) -> String {
         let name = &self.cluster.name;
         let mut lines = vec![format!("observability_name::{}", self.cluster.stat_name)];
+        lines.extend(self.outlier_rates());
         for (priority, breaker) in ["default", "high"].into_iter().zip(&self.cluster.circuit_breakers) {
             let CircuitBreaker { max_connections, max_pending_requests, max_requests, max_retries } = breaker;
             lines.extend([
@@ -108,6 +111,23 @@ impl Status<'_> {
         status
     }
 
+    /// Success rates of the cluster in the last interval, with outlier detection.
+    fn outlier_rates(&self) -> Vec<String> {
+        if self.cluster.outlier.is_none() {
+            return Vec::new();
+        }
+        let rates = self.state.outlier.rates();
+        let lines = |prefix, origin| {
+            let rate = rates[origin as usize];
+            let (average, threshold) = rate.map_or((-1.0, -1.0), |rate| (rate.average, rate.threshold));
+            [
+                format!("outlier::{prefix}success_rate_average::{average}"),
+                format!("outlier::{prefix}success_rate_ejection_threshold::{threshold}"),
+            ]
+        };
+        [lines("", Origin::External), lines("local_origin_", Origin::Local)].concat()
+    }
+
     fn thresholds(&self) -> Vec<Json> {
         let priorities = ["DEFAULT", "HIGH"].into_iter().zip(&self.cluster.circuit_breakers);
         priorities
@@ -139,15 +159,19 @@ impl HostStatus {
             format!("sub_zone::{sub_zone}"),
             "canary::false".to_owned(),
             format!("priority::{}", self.priority),
-            "success_rate::-1".to_owned(),
-            "local_origin_success_rate::-1".to_owned(),
+            format!("success_rate::{}", self.success_rate(Origin::External)),
+            format!("local_origin_success_rate::{}", self.success_rate(Origin::Local)),
         ]);
         fields.into_iter().map(|field| format!("{address}::{field}")).collect()
     }
 
+    fn success_rate(&self, origin: Origin) -> f64 {
+        self.state.outlier.success_rate(origin)
+    }
+
     fn health_flags(&self) -> String {
         let mut flags = String::new();
-        if self.ejected {
+        if self.state.flags.has(HealthFlag::FailedOutlierCheck) {
             flags.push_str("/failed_outlier_check");
         }
         if self.host.health == HealthStatus::Degraded {
@@ -160,7 +184,7 @@ impl HostStatus {
 
     fn json(&self) -> Json {
         let mut health = json!({"eds_health_status": self.eds_health_status()});
-        if self.ejected {
+        if self.state.flags.has(HealthFlag::FailedOutlierCheck) {
             health["failed_outlier_check"] = true.into();
         }
         let mut status = json!({

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use axum::http::StatusCode;
 use meltemi_envoy::type_url;
 
-use super::{Admin, Params, Reply, has, info, param, regex_param};
+use super::{Admin, Params, Reply, has, health, info, param, regex_param};
 use crate::config::{Store, TypeCounts};
 use crate::lifecycle::State;
 use crate::stats::{Sample, Value, prometheus as page, text};
@@ -100,7 +100,7 @@ fn process(admin: &Admin) -> Vec<Sample> {
     ];
     let store = admin.store();
     managers(&store, &mut samples);
-    membership(&store, &mut samples);
+    health::samples(&store, &admin.hosts, &mut samples);
     samples
 }
 
@@ -146,22 +146,4 @@ fn subscription(prefix: &str, counts: &TypeCounts, samples: &mut Vec<Sample>) {
     let version = if counts.version.is_empty() { 0 } else { version.finish() };
     add("version", Value::Gauge(version));
     add("version_text", Value::Text(counts.version.clone()));
-}
-
-/// `cluster.<name>.membership_*`.
-fn membership(store: &Store, samples: &mut Vec<Sample>) {
-    let program = store.program();
-    for cluster in program.clusters.values() {
-        let endpoints = program.endpoints.get(&cluster.name);
-        let hosts = || endpoints.into_iter().flat_map(|endpoints| endpoints.priorities.iter().flatten());
-        let healthy = hosts().filter(|host| host.is_healthy()).count();
-        for (field, n) in [("membership_total", hosts().count()), ("membership_healthy", healthy)] {
-            samples.push(Sample {
-                name: format!("cluster.{}.{field}", cluster.stat_name),
-                metric: format!("cluster_{field}"),
-                labels: vec![("envoy_cluster_name", cluster.stat_name.to_string())],
-                value: Value::Gauge(n as u64),
-            });
-        }
-    }
 }

@@ -19,6 +19,7 @@ use super::ads::{Ads, Wanted};
 use super::dns::{Answer, Resolvers};
 use super::sockets::Sockets;
 use super::store::Store;
+use crate::health::Health;
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
 use crate::upstream::shared::HostStates;
@@ -56,6 +57,7 @@ pub struct Configurator {
     lifecycle: Arc<Lifecycle>,
     registry: Arc<Registry>,
     hosts: Arc<HostStates>,
+    health: Health,
     drain_time: Duration,
     sockets: Sockets,
     resolvers: Resolvers,
@@ -108,6 +110,7 @@ impl Configurator {
             ads,
             lifecycle,
             registry,
+            health: Health::new(Arc::clone(&hosts)),
             hosts,
             drain_time,
             sockets,
@@ -307,6 +310,8 @@ impl Configurator {
     /// Hands the program to the workers if it changed, and waits until they serve it.
     async fn push(&mut self) {
         let Some(program) = locked(&self.store).take_program() else { return };
+        let clusters = program.clusters.values();
+        self.health.follow(clusters.map(|cluster| (cluster, program.endpoints.get(&cluster.name))));
         let shares = self.sockets.hand_out(&program);
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = self.sockets.addresses();
         let program: Arc<Program> = Arc::new(program);

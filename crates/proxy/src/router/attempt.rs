@@ -19,6 +19,7 @@ use super::{Stop, guard, tunnel};
 use crate::record::ResponseFlags;
 use crate::relay::{self, Relayed};
 use crate::stream::{Stream, names};
+use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::{Lease, LeaseError};
 use crate::upstream::shared::{Permit, Resource};
 use crate::upstream::{ActiveRequest, Host, PickContext, outlier};
@@ -71,6 +72,7 @@ impl Plan<'_> {
         let leased = guard(leased, &mut stream.respond, timers).await?;
         let mut lease = leased.map_err(|error| self.lease_fault(stream, error.into()))?;
         let _active = self.admit(stream, &host)?;
+        outlier::observe(&self.cluster, &host, Outcome::Connected);
         stream.record.upstream_local = lease.local_address();
         let version = lease.version();
         stream.record.upstream_protocol = Some(version).filter(|_| !self.terminates);
@@ -254,7 +256,7 @@ impl Plan<'_> {
     /// Counts a response and decides whether it is retried.
     fn observe(&mut self, stream: &mut Stream<'_, '_>, host: &Host, head: &ResponseHead) -> Option<Duration> {
         let status = head.status.as_u16();
-        outlier::observe(&self.cluster, host, outlier_status(stream, head));
+        outlier::observe(&self.cluster, host, Outcome::Status(outlier_status(stream, head)));
         let may_replay = stream.body.can_replay();
         let decision = match &mut self.retry {
             Some(retry) if may_replay => retry.after_response(head, &self.cluster, self.priority),
@@ -327,8 +329,8 @@ impl Plan<'_> {
                 stream.record.details = Some(fault.details(true));
                 stream.manager.stats.counts.rq_reset_after_downstream_response_started.inc();
                 self.count_timeout(stream, &fault);
-                if let Some(status) = fault.outlier_status() {
-                    outlier::observe(&self.cluster, host, status);
+                if let Some(outcome) = fault.outlier_outcome() {
+                    outlier::observe(&self.cluster, host, outcome);
                 }
                 stream.respond.break_off(Reason::INTERNAL_ERROR).await;
             }

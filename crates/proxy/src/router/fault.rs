@@ -12,6 +12,7 @@ use meltemi_http::{ClientError, Reason};
 
 use crate::record::ResponseFlags;
 use crate::stream::{LocalReply, names};
+use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::LeaseError;
 
 /// What went wrong.
@@ -186,16 +187,16 @@ impl Fault {
         }
     }
 
-    /// The status that outlier detection takes in; `None` for faults that say nothing about the host.
-    pub(crate) fn outlier_status(&self) -> Option<u16> {
+    /// What outlier detection takes in; `None` for faults that say nothing about the host.
+    pub(crate) fn outlier_outcome(&self) -> Option<Outcome> {
         match self {
             Fault::ConnectFailed(_)
             | Fault::ConnectTimeout
             | Fault::ConnectionTermination
             | Fault::RemoteReset
             | Fault::RemoteRefused
-            | Fault::ProtocolError => Some(503),
-            Fault::RouteTimeout | Fault::PerTryTimeout | Fault::PerTryIdleTimeout => Some(504),
+            | Fault::ProtocolError => Some(Outcome::ConnectFailed),
+            Fault::RouteTimeout | Fault::PerTryTimeout | Fault::PerTryIdleTimeout => Some(Outcome::TimedOut),
             _ => None,
         }
     }

@@ -88,11 +88,6 @@ counts! {
         Counter lb_zone_no_capacity_left "Always 0.";
         Counter retry_or_shadow_abandoned "Bodies too large to keep for a retry.";
         Counter original_dst_host_invalid "Requests without a usable original destination.";
-        Counter outlier_ejections_total "Ejections.";
-        Gauge outlier_ejections_active "Hosts ejected now; counted by the worker that ejected.";
-        Counter outlier_ejections_consecutive_5xx "Ejections by consecutive 5xx.";
-        Counter outlier_ejections_consecutive_gateway_failure "Ejections by consecutive gateway failures.";
-        Counter outlier_ejections_overflow "Ejections refused by `max_ejection_percent`.";
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use meltemi_envoy::config::core::v3::HealthStatus;
+
 /// How fit a host is. Ordered: worse is less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
@@ -15,6 +17,17 @@ pub enum Health {
     Degraded,
     /// Gets requests.
     Healthy,
+}
+
+/// What discovery says (`health_status`).
+impl From<HealthStatus> for Health {
+    fn from(status: HealthStatus) -> Health {
+        match status {
+            HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
+            HealthStatus::Degraded => Health::Degraded,
+            HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => Health::Unhealthy,
+        }
+    }
 }
 
 /// Why a host is not simply healthy; the values are bits of [`HealthFlags`].

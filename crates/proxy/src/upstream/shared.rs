@@ -6,24 +6,39 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use meltemi_compile::program::Name;
+use meltemi_compile::program::{Cluster, Name};
 
 pub use super::health::{Health, HealthFlag, HealthFlags};
+pub use super::outlier::{Detector, EventLog, Monitor, Origin, OutlierTotals};
+pub use super::totals::{Total, TotalKind};
+
+use super::outlier::Subject;
 
 /// All shared states of a process.
 #[derive(Debug, Default)]
 pub struct HostStates {
-    clusters: Mutex<HashMap<Name, Arc<ClusterState>>>,
+    clusters: Mutex<HashMap<ClusterKey, Arc<ClusterState>>>,
+    events: Option<EventLog>,
     active_faults: Mutex<HashMap<Name, Arc<AtomicU32>>>,
 }
 
+/// Hosts begin anew when what judges them changes: the name of the cluster, and the digest of its health checks and
+/// outlier detection.
+type ClusterKey = (Name, u64);
+
 impl HostStates {
+    /// No states yet; ejections will be logged there.
+    pub fn new(events: Option<EventLog>) -> HostStates {
+        HostStates { events, ..HostStates::default() }
+    }
+
     /// The state of a cluster, made when it is new.
-    pub fn cluster(&self, name: &Name) -> Arc<ClusterState> {
+    pub fn cluster(&self, cluster: &Cluster) -> Arc<ClusterState> {
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        clusters.entry(name.clone()).or_default().clone()
+        let state = || Arc::new(ClusterState::new(&cluster.name, self.events.clone()));
+        clusters.entry((cluster.name.clone(), cluster.health_digest)).or_insert_with(state).clone()
     }
 
     /// Faults under way under a `stat_prefix` of connection managers.
@@ -41,34 +56,88 @@ impl HostStates {
 }
 
 /// What is shared of one cluster.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ClusterState {
+    /// `name`.
+    pub(crate) name: Name,
     /// Resources in use by priority (default, high).
     pub breakers: [Breaker; 2],
-    /// Changes with every ejection and return, so that balancers see that their list of healthy hosts is old.
+    /// Outlier detection.
+    pub outlier: Detector,
+    /// Changes with the health of any host, so that balancers see that their list of healthy hosts is old.
     pub(crate) health_epoch: AtomicU64,
-    /// Hosts that outlier detection has ejected now.
-    pub(crate) ejected: AtomicU32,
+    /// Where ejections are logged.
+    pub(super) events: Option<EventLog>,
     hosts: Mutex<HashMap<SocketAddr, Arc<HostState>>>,
 }
 
 impl ClusterState {
-    /// The state of a host, made when it is new.
-    pub fn host(&self, address: SocketAddr) -> Arc<HostState> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.entry(address).or_default().clone()
+    /// A cluster without hosts.
+    pub fn new(name: &Name, events: Option<EventLog>) -> ClusterState {
+        ClusterState {
+            name: name.clone(),
+            breakers: Default::default(),
+            outlier: Detector::default(),
+            health_epoch: AtomicU64::new(0),
+            events,
+            hosts: Mutex::default(),
+        }
     }
 
-    /// Forgets hosts that no worker uses any more; an ejected one is no longer counted.
+    /// The state of a host, made when it is new.
+    pub fn host(&self, address: SocketAddr) -> Arc<HostState> {
+        self.hosts().entry(address).or_default().clone()
+    }
+
+    /// Sets or clears a flag of a host, and tells balancers. Says whether that changed anything.
+    pub(crate) fn put_flag(&self, host: &HostState, flag: HealthFlag, on: bool) -> bool {
+        let changed = host.flags.put(flag, on);
+        if changed {
+            self.health_epoch.fetch_add(1, Ordering::Relaxed);
+        }
+        changed
+    }
+
+    /// Forgets a host that left the cluster: should it come back, it begins anew.
+    pub(crate) fn forget(&self, address: SocketAddr) {
+        if let Some(state) = self.hosts().remove(&address) {
+            self.discount(&state);
+        }
+    }
+
+    /// Forgets hosts that no worker uses any more.
     pub(crate) fn forget_unused(&self) {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.retain(|_, state| {
+        self.hosts().retain(|_, state| {
             let used = Arc::strong_count(state) > 1;
-            if !used && state.flags.has(HealthFlag::FailedOutlierCheck) {
-                self.ejected.fetch_sub(1, Ordering::Relaxed);
+            if !used {
+                self.discount(state);
             }
             used
         });
+    }
+
+    /// An ejected host that is gone is no longer counted.
+    fn discount(&self, state: &HostState) {
+        if state.flags.put(HealthFlag::FailedOutlierCheck, false) {
+            self.outlier.totals.ejections_active.dec();
+        }
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<HostState>>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A host that belongs to a cluster now.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) address: SocketAddr,
+    pub(crate) state: Arc<HostState>,
+}
+
+impl Member {
+    pub(crate) fn subject<'a>(&'a self, cluster: &'a ClusterState) -> Subject<'a> {
+        Subject { cluster, address: self.address, state: &self.state }
     }
 }
 
@@ -92,14 +161,8 @@ pub struct HostState {
     pub active_requests: AtomicU32,
     /// What checks say of it.
     pub flags: HealthFlags,
-    /// 5xx in a row.
-    pub(crate) consecutive_5xx: AtomicU32,
-    /// Gateway failures in a row.
-    pub(crate) consecutive_gateway: AtomicU32,
-    /// How often it was ejected lately: the factor of `base_ejection_time`.
-    pub(crate) ejections: AtomicU32,
-    /// When it was ejected, in milliseconds since the process began.
-    pub(crate) ejected_at_ms: AtomicU64,
+    /// What outlier detection knows.
+    pub outlier: Monitor,
 }
 
 impl HostState {
