@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meltemi_envoy::config::cluster::v3 as proto;
-use meltemi_envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use meltemi_envoy::config::cluster::v3::UpstreamConnectionOptions;
 use meltemi_envoy::config::cluster::v3::cluster::ClusterProtocolSelection;
-use meltemi_envoy::config::cluster::v3::{CircuitBreakers, UpstreamConnectionOptions};
-use meltemi_envoy::config::core::v3::{Metadata, RoutingPriority};
+use meltemi_envoy::config::core::v3::Metadata;
 use prost_types::value::Kind;
 
 use crate::ledger::{At, harmless, refuse};
 use crate::listener::raw_transport_socket;
-use crate::program::{CircuitBreaker, Cluster, ClusterService, Endpoints, UpstreamHttp};
+use crate::program::{Cluster, ClusterService, Endpoints, UpstreamHttp};
 use crate::protocol_options::{self, Common};
 use crate::scalar::digest;
 
+mod circuit_breakers;
 mod discovery;
 mod load_balancing;
 mod outlier;
@@ -34,10 +34,7 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
     let lb = load_balancing::compile(at, message);
     let outlier =
         message.outlier_detection.as_ref().map(|m| outlier::compile(&at.field("outlier_detection"), m));
-    let circuit_breakers = message
-        .circuit_breakers
-        .as_ref()
-        .map_or_else(Default::default, |breakers| circuit_breakers(&at.field("circuit_breakers"), breakers));
+    let breakers = circuit_breakers::compile(at, message.circuit_breakers.as_ref());
     let found = discovery::compile(at, message)?;
     let cluster = Cluster {
         name: message.name.as_str().into(),
@@ -52,7 +49,8 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
         http: protocol.http,
         idle_timeout: protocol.common.idle_timeout,
         max_requests_per_connection: protocol.common.max_requests_per_connection,
-        circuit_breakers,
+        circuit_breakers: breakers.thresholds,
+        max_host_connections: breakers.max_host_connections,
         outlier,
         health_digest: health_digest(message),
         service: message.metadata.as_ref().and_then(service),
@@ -222,43 +220,6 @@ impl Protocol {
             at.field("max_headers_count").reject("not supported yet in a cluster");
         }
         self
-    }
-}
-
-fn circuit_breakers(at: &At<'_>, message: &CircuitBreakers) -> [CircuitBreaker; 2] {
-    let CircuitBreakers { thresholds, per_host_thresholds } = message;
-    refuse!(at; per_host_thresholds);
-    // The first entry of a priority counts.
-    let mut found = [None, None];
-    for (i, thresholds) in thresholds.iter().enumerate() {
-        let at = at.item("thresholds", i);
-        let Some(priority) = at.choice::<RoutingPriority>("priority", thresholds.priority) else { continue };
-        let slot = &mut found[usize::from(priority == RoutingPriority::High)];
-        let breaker = circuit_breaker(&at, thresholds);
-        slot.get_or_insert(breaker);
-    }
-    found.map(Option::unwrap_or_default)
-}
-
-fn circuit_breaker(at: &At<'_>, message: &Thresholds) -> CircuitBreaker {
-    let Thresholds {
-        priority: _,
-        max_connections,
-        max_pending_requests,
-        max_requests,
-        max_retries,
-        retry_budget,
-        track_remaining,
-        max_connection_pools,
-    } = message;
-    refuse!(at; retry_budget, max_connection_pools);
-    harmless!(StatsOnly; track_remaining);
-    let defaults = CircuitBreaker::default();
-    CircuitBreaker {
-        max_connections: max_connections.unwrap_or(defaults.max_connections),
-        max_pending_requests: max_pending_requests.unwrap_or(defaults.max_pending_requests),
-        max_requests: max_requests.unwrap_or(defaults.max_requests),
-        max_retries: max_retries.unwrap_or(defaults.max_retries),
     }
 }
 

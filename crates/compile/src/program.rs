@@ -379,6 +379,8 @@ pub struct Cluster {
     pub max_requests_per_connection: Option<u32>,
     /// `circuit_breakers.thresholds` for default and high priority.
     pub circuit_breakers: [CircuitBreaker; 2],
+    /// `circuit_breakers.per_host_thresholds[].max_connections` by priority, default unlimited.
+    pub max_host_connections: [u32; 2],
     /// `outlier_detection`, `None` when absent.
     pub outlier: Option<OutlierDetection>,
     /// Digest of `health_checks` and `outlier_detection`: what judges the hosts.
@@ -455,7 +457,7 @@ pub enum UpstreamHttp {
 }
 
 /// `envoy.config.cluster.v3.CircuitBreakers.Thresholds`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CircuitBreaker {
     /// Default 1024.
     pub max_connections: u32,
@@ -463,8 +465,31 @@ pub struct CircuitBreaker {
     pub max_pending_requests: u32,
     /// Default 1024.
     pub max_requests: u32,
-    /// Default 3.
+    /// Default 3; does not hold beside a budget.
     pub max_retries: u32,
+    /// `retry_budget`.
+    pub retry_budget: Option<RetryBudget>,
+    /// `max_connection_pools`, default unlimited.
+    pub max_connection_pools: u32,
+    /// `track_remaining`: the statistics say how much is left of each.
+    pub track_remaining: bool,
+}
+
+/// `Thresholds.RetryBudget`: how many retries may be under way, as a part of the requests that are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryBudget {
+    /// `budget_percent`, default 20.
+    pub percent: f64,
+    /// `min_retry_concurrency`, default 3.
+    pub min_concurrency: u32,
+}
+
+impl RetryBudget {
+    /// The limit while so many requests are under way or wait for a connection.
+    pub fn max_retries(self, requests: u32) -> u32 {
+        let part = self.percent / 100.0 * f64::from(requests);
+        (part as u32).max(self.min_concurrency)
+    }
 }
 
 impl Default for CircuitBreaker {
@@ -474,6 +499,9 @@ impl Default for CircuitBreaker {
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,
+            retry_budget: None,
+            max_connection_pools: u32::MAX,
+            track_remaining: false,
         }
     }
 }

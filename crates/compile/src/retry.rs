@@ -3,7 +3,104 @@
 //! Source: `envoy.config.route.v3.RetryPolicy`, and the router filter's `x-envoy-retry-on` and
 //! `x-envoy-retry-grpc-on`.
 
-use crate::route::{RetryOn, RetryPolicy};
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::matcher::{HeaderMatcher, RequestView};
+
+/// `envoy.config.route.v3.RetryPolicy`.
+#[derive(Debug, Clone, Default)]
+pub struct RetryPolicy {
+    /// `retry_on`.
+    pub on: RetryOn,
+    /// `num_retries`, default 1.
+    pub num_retries: u32,
+    /// `per_try_timeout`; `None` is the route's timeout.
+    pub per_try_timeout: Option<Duration>,
+    /// `per_try_idle_timeout`.
+    pub per_try_idle_timeout: Option<Duration>,
+    /// `retriable_status_codes`, sorted.
+    pub retriable_status_codes: Vec<u16>,
+    /// `retriable_headers`: any of them makes a response retriable.
+    pub retriable_headers: Vec<HeaderMatcher>,
+    /// `retriable_request_headers`: one of them must match for a request to be retried at all, unless there are none.
+    pub retriable_request_headers: Vec<HeaderMatcher>,
+    /// `retry_back_off`.
+    pub back_off: BackOff,
+    /// `rate_limited_retry_back_off`.
+    pub rate_limited: Option<RateLimitedBackOff>,
+    /// The `previous_hosts` predicate is there.
+    pub avoid_previous_hosts: bool,
+    /// The `omit_canary_hosts` predicate is there.
+    pub omit_canary_hosts: bool,
+    /// `host_selection_retry_max_attempts`, default 1.
+    pub host_selection_attempts: u32,
+    /// `update_frequency` of the `previous_priorities` plugin.
+    pub previous_priorities: Option<u32>,
+}
+
+/// The conditions of `retry_on`, a bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetryOn(pub u32);
+
+/// `retry_back_off`: a random part of an interval that doubles from pause to pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackOff {
+    /// `base_interval`, default 25 ms.
+    pub base: Duration,
+    /// `max_interval`, default 10 times the base.
+    pub max: Duration,
+}
+
+impl Default for BackOff {
+    fn default() -> BackOff {
+        BackOff { base: Duration::from_millis(25), max: Duration::from_millis(250) }
+    }
+}
+
+/// `rate_limited_retry_back_off`: a response may say how long to wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimitedBackOff {
+    /// `reset_headers`: the first that is usable counts.
+    pub headers: Vec<ResetHeader>,
+    /// `max_interval`, default 300 s; a longer wait is not believed.
+    pub max_interval: Duration,
+}
+
+/// An entry of `reset_headers`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResetHeader {
+    /// `name`.
+    pub name: HeaderName,
+    /// `format`.
+    pub format: ResetFormat,
+}
+
+/// `ResetHeaderFormat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetFormat {
+    /// So many seconds from now.
+    Seconds,
+    /// A moment in seconds since 1970.
+    UnixTimestamp,
+}
+
+impl RateLimitedBackOff {
+    /// How long a response asks to wait, if it does; `now_s` in seconds since 1970.
+    pub fn interval(&self, response: &impl RequestView, now_s: u64) -> Option<Duration> {
+        self.headers.iter().find_map(|header| {
+            let value = response.header(&header.name)?;
+            let number: u64 = std::str::from_utf8(&value).ok()?.trim().parse().ok()?;
+            let seconds = match header.format {
+                ResetFormat::Seconds => number,
+                ResetFormat::UnixTimestamp => number.checked_sub(now_s)?,
+            };
+            let interval = Duration::from_secs(seconds);
+            (interval <= self.max_interval).then_some(interval)
+        })
+    }
+}
 
 /// How an upstream attempt ended without a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +141,15 @@ impl RetryOn {
 }
 
 impl RetryOn {
+    /// The conditions of `x-envoy-retry-grpc-on`; those of `x-envoy-retry-on` are the others.
+    pub const GRPC: RetryOn = RetryOn(
+        Self::CANCELLED.0
+            | Self::DEADLINE_EXCEEDED.0
+            | Self::INTERNAL.0
+            | Self::RESOURCE_EXHAUSTED.0
+            | Self::UNAVAILABLE.0,
+    );
+
     /// Reads a comma-separated list. Also gives the first name that is not known; Envoy passes over such
     /// names in request headers.
     pub fn parse(text: &str) -> (RetryOn, Option<&str>) {
@@ -61,6 +167,16 @@ impl RetryOn {
     /// Both sets of conditions.
     pub fn union(self, other: RetryOn) -> RetryOn {
         RetryOn(self.0 | other.0)
+    }
+
+    /// The conditions that are in both sets.
+    pub fn only(self, other: RetryOn) -> RetryOn {
+        RetryOn(self.0 & other.0)
+    }
+
+    /// The conditions that are only in this set.
+    pub fn without(self, other: RetryOn) -> RetryOn {
+        RetryOn(self.0 & !other.0)
     }
 
     /// Whether any condition of `other` is in this set.
@@ -126,9 +242,72 @@ impl RetryOn {
 }
 
 impl RetryPolicy {
-    /// Whether this policy retries a response: its status, its `grpc-status` when it is in the head.
-    pub fn retries_response(&self, status: u16, grpc_status: Option<u32>) -> bool {
-        self.on.on_status(status, &self.retriable_status_codes)
-            || grpc_status.is_some_and(|status| self.on.on_grpc_status(status))
+    /// Whether `retriable_request_headers` let this request be retried.
+    pub fn allows(&self, request: &impl RequestView) -> bool {
+        let matchers = &self.retriable_request_headers;
+        matchers.is_empty() || matchers.iter().any(|matcher| matcher.matches(request))
+    }
+
+    /// Whether a response has one of the `retriable_headers`.
+    pub fn has_retriable_header(&self, response: &impl RequestView) -> bool {
+        self.retriable_headers.iter().any(|matcher| matcher.matches(response))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    struct OneHeader(&'static str, &'static str);
+
+    impl RequestView for OneHeader {
+        fn method(&self) -> &str {
+            ""
+        }
+        fn scheme(&self) -> &str {
+            ""
+        }
+        fn authority(&self) -> &str {
+            ""
+        }
+        fn path(&self) -> &str {
+            ""
+        }
+        fn header(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+            (name == self.0).then_some(Cow::Borrowed(self.1.as_bytes()))
+        }
+        fn random(&self) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn a_reset_header_says_how_long_to_wait_up_to_a_maximum() {
+        let header = |name, format| ResetHeader { name: HeaderName::from_static(name), format };
+        let limited = RateLimitedBackOff {
+            headers: vec![
+                header("retry-after", ResetFormat::Seconds),
+                header("x-reset", ResetFormat::UnixTimestamp),
+            ],
+            max_interval: Duration::from_secs(10),
+        };
+        let interval = |name, value| limited.interval(&OneHeader(name, value), 1_000);
+        assert_eq!(interval("retry-after", "7"), Some(Duration::from_secs(7)));
+        assert_eq!(interval("x-reset", "1003"), Some(Duration::from_secs(3)));
+        for (name, value) in
+            [("retry-after", "11"), ("retry-after", "soon"), ("x-reset", "999"), ("other", "1")]
+        {
+            assert_eq!(interval(name, value), None, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn lists_of_conditions_ignore_spaces_and_tell_unknown_names() {
+        let both = RetryOn::FIVE_XX.union(RetryOn::CANCELLED);
+        assert_eq!(RetryOn::parse("5xx, cancelled"), (both, None));
+        assert_eq!(RetryOn::parse("5xx,never"), (RetryOn::FIVE_XX, Some("never")));
+        assert_eq!(both.only(RetryOn::GRPC), RetryOn::CANCELLED);
     }
 }

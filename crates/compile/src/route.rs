@@ -15,6 +15,7 @@ use crate::header_edit::HeaderEdits;
 use crate::matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RewritePattern};
 use crate::metadata_match::MetadataMatch;
 use crate::program::Name;
+pub use crate::retry::{RetryOn, RetryPolicy};
 
 mod build;
 mod domains;
@@ -257,33 +258,6 @@ pub enum RedirectPath {
     /// `regex_rewrite`.
     Regex(RewritePattern),
 }
-
-/// `envoy.config.route.v3.RetryPolicy`.
-#[derive(Debug, Clone)]
-pub struct RetryPolicy {
-    /// `retry_on`.
-    pub on: RetryOn,
-    /// `num_retries`, default 1.
-    pub num_retries: u32,
-    /// `per_try_timeout`; `None` is the route's timeout.
-    pub per_try_timeout: Option<Duration>,
-    /// `per_try_idle_timeout`.
-    pub per_try_idle_timeout: Option<Duration>,
-    /// `retriable_status_codes`, sorted.
-    pub retriable_status_codes: Vec<u16>,
-    /// `retry_back_off.base_interval`, default 25 ms.
-    pub back_off_base: Duration,
-    /// `retry_back_off.max_interval`, default 10 × base.
-    pub back_off_max: Duration,
-    /// The `previous_hosts` predicate is there.
-    pub avoid_previous_hosts: bool,
-    /// `host_selection_retry_max_attempts`, default 1.
-    pub host_selection_attempts: u32,
-}
-
-/// The conditions of `retry_on`, a bit each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RetryOn(pub u32);
 
 /// What [`RouteTable::find`] found.
 #[derive(Debug, Clone, Copy)]

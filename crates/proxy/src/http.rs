@@ -61,7 +61,7 @@ struct Connection {
 impl Service for Connection {
     async fn call(&self, exchange: Exchange<'_>) {
         let Exchange { request, body, respond } = exchange;
-        let body = RequestBody::new(body, self.manager.buffer_limit);
+        let body = RequestBody::new(body, self.manager.replay_limit(request.version));
         let mut stream = Stream::begin(&self.manager, &self.connection, request, &body, respond);
         stream.serve().await;
         stream.record();

@@ -3,6 +3,7 @@
 //! Owns the life of a request between the decision of its route and the end of its response. Leaves out matching
 //! (`meltemi-compile`), connections (`upstream`) and the moving of bodies (`relay`). Source: Envoy's router filter.
 
+pub(crate) mod asked;
 mod attempt;
 mod fault;
 mod hash;
@@ -53,6 +54,9 @@ pub(crate) async fn forward(
     let outcome = plan.attempts(stream, &timers).await;
     if let (Some(mirroring), Some(body)) = (mirroring, stream.body.kept()) {
         mirroring.send(&body);
+    }
+    if stream.body.outgrew() {
+        plan.cluster.stats.counts.retry_or_shadow_abandoned.inc();
     }
     let Err(stop) = outcome else { return Ok(()) };
     match stop {
@@ -110,7 +114,11 @@ impl Plan<'_> {
 
     /// The answer for a fault.
     fn reply(&self, stream: &mut Stream<'_, '_>, fault: &Fault) -> LocalReply {
-        let reply = fault.reply(stream.record.attempts > 1);
+        let mut reply = fault.reply(stream.record.attempts > 1);
+        if self.alt_response && fault.is_timeout() {
+            reply.status = StatusCode::NO_CONTENT;
+            reply.body = bytes::Bytes::new();
+        }
         self.with_attempt_count(stream, reply)
     }
 
@@ -146,6 +154,7 @@ impl Plan<'_> {
         match fault {
             Fault::RouteTimeout => counts.upstream_rq_timeout.inc(),
             Fault::PerTryTimeout => counts.upstream_rq_per_try_timeout.inc(),
+            Fault::PerTryIdleTimeout => counts.upstream_rq_per_try_idle_timeout.inc(),
             Fault::RemoteReset | Fault::RemoteRefused => return counts.upstream_rq_rx_reset.inc(),
             _ => return,
         }

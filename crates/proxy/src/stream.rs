@@ -135,6 +135,8 @@ pub(crate) struct RequestTraits {
     pub(crate) is_grpc: bool,
     /// The protocol of an `upgrade`, lower case; `connect` for CONNECT.
     pub(crate) upgrade: Option<Box<str>>,
+    /// Some `x-envoy-*` field asks something of the router.
+    pub(crate) asks_router: bool,
 }
 
 impl RequestTraits {

@@ -178,6 +178,16 @@ impl Cluster {
         self.config.lb.policy.is_hashing()
     }
 
+    /// How many retries may be under way: a fixed number, or a part of the requests.
+    pub(crate) fn max_retries(&self, priority: usize) -> u32 {
+        let breaker = &self.config.circuit_breakers[priority];
+        let Some(budget) = breaker.retry_budget else { return breaker.max_retries };
+        let used = &self.shared.breakers[priority];
+        let requests =
+            used.pending.load(Ordering::Relaxed).saturating_add(used.requests.load(Ordering::Relaxed));
+        budget.max_retries(requests)
+    }
+
     /// All hosts, of every priority.
     pub(crate) fn hosts(&self) -> &[Rc<Host>] {
         &self.hosts

@@ -255,13 +255,14 @@ fn retry_policies_are_inherited_from_the_virtual_host() {
     assert_eq!(own.retriable_status_codes, [500, 503]);
     assert!(own.avoid_previous_hosts);
     assert_eq!((own.num_retries, own.host_selection_attempts), (2, 5));
-    assert_eq!((own.back_off_base, own.back_off_max), (Duration::from_millis(100), Duration::from_secs(1)));
+    assert_eq!((own.back_off.base, own.back_off.max), (Duration::from_millis(100), Duration::from_secs(1)));
     assert_eq!(own.per_try_timeout, Some(Duration::from_secs(2)));
-    assert!(own.retries_response(503, None) && !own.retries_response(502, None));
-    assert!(own.retries_response(200, Some(14)) && !own.retries_response(200, Some(0)));
+    let on_status = |status| own.on.on_status(status, &own.retriable_status_codes);
+    assert!(on_status(503) && !on_status(502));
+    assert!(own.on.on_grpc_status(14) && !own.on.on_grpc_status(0));
     let inherited = retry("/other");
     assert_eq!((inherited.on, inherited.num_retries), (RetryOn::FIVE_XX, 7));
-    assert_eq!(inherited.back_off_max, Duration::from_millis(250));
+    assert_eq!(inherited.back_off.max, Duration::from_millis(250));
 }
 
 #[test]

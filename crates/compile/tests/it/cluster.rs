@@ -107,6 +107,9 @@ fn a_cluster_without_settings_has_those_of_envoy() {
         max_pending_requests: 1024,
         max_requests: 1024,
         max_retries: 3,
+        retry_budget: None,
+        max_connection_pools: u32::MAX,
+        track_remaining: false,
     };
     assert_eq!(cluster.circuit_breakers, [breaker, breaker]);
     assert_eq!((cluster.outlier, cluster.service), (None, None));
@@ -256,7 +259,7 @@ fn all_refused_settings_of_a_cluster_are_told_at_once() {
     let rejections = reasons(compile(
         "{name: c, health_checks: [{timeout: 1s}], connect_timeout: 0s,
           transport_socket: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}},
-          circuit_breakers: {thresholds: [{retry_budget: {}}]},
+          circuit_breakers: {thresholds: [{retry_budget: {budget_interval: 1s}}]},
           common_lb_config: {healthy_panic_threshold: {value: 101}},
           cluster_type: {name: envoy.clusters.aggregate}}",
     ));
@@ -267,7 +270,7 @@ fn all_refused_settings_of_a_cluster_are_told_at_once() {
             "health_checks",
             "transport_socket.typed_config",
             "common_lb_config.healthy_panic_threshold.value",
-            "circuit_breakers.thresholds[0].retry_budget",
+            "circuit_breakers.thresholds[0].retry_budget.budget_interval",
             "cluster_type",
         ]
     );

@@ -79,7 +79,8 @@ impl Status<'_> {
         let mut lines = vec![format!("observability_name::{}", self.cluster.stat_name)];
         lines.extend(self.outlier_rates());
         for (priority, breaker) in ["default", "high"].into_iter().zip(&self.cluster.circuit_breakers) {
-            let CircuitBreaker { max_connections, max_pending_requests, max_requests, max_retries } = breaker;
+            let CircuitBreaker { max_connections, max_pending_requests, max_requests, max_retries, .. } =
+                breaker;
             lines.extend([
                 format!("{priority}_priority::max_connections::{max_connections}"),
                 format!("{priority}_priority::max_pending_requests::{max_pending_requests}"),

@@ -11,6 +11,7 @@ use meltemi_http::{Headers, RequestHead, Text, is_hop_by_hop};
 
 use crate::random;
 use crate::record::ConnectionInfo;
+use crate::router::asked::is_asking;
 use crate::stream::response_head::append_via;
 use crate::stream::{RequestTraits, names, split_port};
 
@@ -47,7 +48,7 @@ pub(crate) fn prepare(
     own_address: IpAddr,
 ) -> (SocketAddr, RequestTraits) {
     let is_edge = settings.forwarding.use_remote_address;
-    let traits = traits(head);
+    let mut traits = traits(head);
     let keep_upgrade = traits.upgrade.is_some();
     remove_nominated(&mut head.headers);
     head.headers.retain(|name, value| {
@@ -55,7 +56,12 @@ pub(crate) fn prepare(
             return keeps_hop_field(name, value, keep_upgrade);
         }
         let text = name.as_str();
-        !(text.starts_with("x-envoy-") && is_reserved(text, is_edge))
+        if !text.starts_with("x-envoy-") {
+            return true;
+        }
+        let keeps = !is_reserved(text, is_edge);
+        traits.asks_router |= keeps && is_asking(text);
+        keeps
     });
     let remote = forward_for(&mut head.headers, settings, connection, own_address);
     forward_proto(head, settings);
@@ -75,7 +81,7 @@ pub(crate) fn prepare(
 
 fn traits(head: &RequestHead) -> RequestTraits {
     let is_grpc = head.headers.get(&header::CONTENT_TYPE).is_some_and(is_grpc_type);
-    RequestTraits { is_grpc, upgrade: upgrade(head) }
+    RequestTraits { is_grpc, upgrade: upgrade(head), asks_router: false }
 }
 
 fn is_grpc_type(value: &HeaderValue) -> bool {

@@ -85,7 +85,9 @@ impl Plan<'_> {
             .await
             .map_err(|error| Stop::Fault(error.into(), true))?;
         let mut rising: Upload<'_> = None;
-        timers.begin_try(self.per_try_timeout.filter(|_| ends), self.per_try_idle);
+        if ends {
+            timers.begin_try(self.per_try_timeout, self.per_try_idle);
+        }
         if self.is_upgrade {
             send.flush().await.map_err(|error| Stop::Fault(error.into(), true))?;
             if stream.request.version != Version::Http2 && !body.is_complete() {
@@ -96,7 +98,7 @@ impl Plan<'_> {
         }
 
         let mut head = self.await_head(stream, timers, &mut recv, &mut rising).await?;
-        timers.end_try();
+        timers.head_received();
         if let Some(pause) = self.observe(stream, &host, &head) {
             return Ok(Ended::Retry(pause));
         }

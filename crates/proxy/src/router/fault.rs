@@ -187,6 +187,11 @@ impl Fault {
         }
     }
 
+    /// Whether the upstream took too long, by a limit of the route.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Fault::RouteTimeout | Fault::PerTryTimeout | Fault::PerTryIdleTimeout)
+    }
+
     /// What outlier detection takes in; `None` for faults that say nothing about the host.
     pub(crate) fn outlier_outcome(&self) -> Option<Outcome> {
         match self {

@@ -11,6 +11,7 @@ use meltemi_compile::route::{ClusterChoice, Forward, Found, HostRewrite, RetryPo
 use meltemi_http::{RequestHead, ResponseHead, Text, Version};
 use tokio::time::Instant;
 
+use super::asked::{Asked, AskedRetry};
 use super::fault::Fault;
 use super::mirror::Mirroring;
 use super::retry::Retry;
@@ -40,6 +41,9 @@ pub(super) struct Plan<'p> {
     pub(super) first_hash: Option<u64>,
     /// `set-cookie` values for the response.
     pub(super) new_cookies: Vec<HeaderValue>,
+    /// A timeout is answered by 204.
+    pub(super) alt_response: bool,
+    asked_retry: Option<Box<AskedRetry>>,
     timeout: Option<Duration>,
 }
 
@@ -56,15 +60,18 @@ impl<'p> Plan<'p> {
         if stream.traits.upgrade.as_ref().is_some_and(|kind| !allows_upgrade(stream, forward, kind)) {
             return Err(Fault::UpgradeRefused);
         }
-        let policy = forward.retry.as_ref().or(found.virtual_host.retry.as_ref());
-        let timeout = global_timeout(stream, forward);
+        let asked = stream.traits.asks_router.then(|| Asked::take(&mut stream.request.headers));
+        let timeout = match asked.as_ref().and_then(|asked| asked.timeout) {
+            Some(timeout) => Some(timeout).filter(|timeout| !timeout.is_zero()),
+            None => global_timeout(stream, forward),
+        };
         let mut plan = Plan {
             found,
             forward,
             entry,
             cluster,
             priority: usize::from(forward.high_priority),
-            retry: policy.filter(|policy| policy.on != Default::default()).map(Retry::new),
+            retry: None,
             host: None,
             per_try_timeout: None,
             per_try_idle: None,
@@ -73,18 +80,29 @@ impl<'p> Plan<'p> {
             is_mirrored: false,
             first_hash: None,
             new_cookies: Vec::new(),
+            alt_response: asked.as_ref().is_some_and(|asked| asked.alt_response),
+            asked_retry: None,
             timeout,
         };
-        plan.per_try(policy);
+        plan.per_try(asked);
         Ok(plan)
     }
 
-    fn per_try(&mut self, policy: Option<&Arc<RetryPolicy>>) {
-        let Some(policy) = policy else { return };
+    fn policy(&self) -> Option<&'p Arc<RetryPolicy>> {
+        self.forward.retry.as_ref().or(self.found.virtual_host.retry.as_ref())
+    }
+
+    fn per_try(&mut self, asked: Option<Asked>) {
+        let policy = self.policy();
+        let asked = asked.unwrap_or_default();
+        let limit = match asked.per_try_timeout {
+            Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
+            None => policy.and_then(|policy| policy.per_try_timeout),
+        };
         // An attempt that may take as long as the whole request has no limit of its own.
-        self.per_try_timeout =
-            policy.per_try_timeout.filter(|limit| self.timeout.is_none_or(|whole| *limit < whole));
-        self.per_try_idle = policy.per_try_idle_timeout;
+        self.per_try_timeout = limit.filter(|limit| self.timeout.is_none_or(|whole| *limit < whole));
+        self.per_try_idle = policy.and_then(|policy| policy.per_try_idle_timeout);
+        self.asked_retry = asked.retry;
     }
 
     /// Changes the request as the route says, and starts its timers.
@@ -97,6 +115,10 @@ impl<'p> Plan<'p> {
         edits::request(&mut stream.request, &levels, &stream.record);
         self.rewrite_host(&mut stream.request);
         self.rewrite_path(&mut stream.request);
+        let policy = self.policy();
+        if policy.is_some() || self.asked_retry.is_some() {
+            self.retry = Retry::new(policy, self.asked_retry.take(), stream);
+        }
         if self.retry.is_some() {
             stream.body.keep();
         }

@@ -2,16 +2,19 @@
 //!
 //! Source: Envoy's `RetryStateImpl` (conditions are compiled; see `meltemi_compile::retry`).
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
-use meltemi_compile::retry::Reset;
-use meltemi_compile::route::{RetryOn, RetryPolicy};
-use meltemi_http::ResponseHead;
+use http::header::HeaderName;
+use meltemi_compile::matcher::RequestView;
+use meltemi_compile::retry::{Reset, RetryOn, RetryPolicy};
+use meltemi_http::{Headers, ResponseHead};
 use smallvec::SmallVec;
 
+use super::asked::AskedRetry;
 use crate::random;
 use crate::record::ResponseFlags;
 use crate::stream::names;
@@ -22,10 +25,12 @@ use crate::upstream::shared::{Permit, Resource};
 #[derive(Debug)]
 pub(super) struct Retry {
     policy: Arc<RetryPolicy>,
+    on: RetryOn,
     left: u32,
     back_off: Duration,
     permit: Option<Permit>,
     tried: SmallVec<[SocketAddr; 4]>,
+    asked: Option<Box<AskedRetry>>,
 }
 
 /// What to do after an attempt that may be retried.
@@ -40,14 +45,27 @@ pub(super) enum Decision {
 }
 
 impl Retry {
-    pub(super) fn new(policy: &Arc<RetryPolicy>) -> Retry {
-        Retry {
-            left: policy.num_retries,
-            back_off: policy.back_off_base,
-            policy: policy.clone(),
+    /// The retries that policy and request together allow; `None` when there can be none.
+    pub(super) fn new(
+        policy: Option<&Arc<RetryPolicy>>,
+        asked: Option<Box<AskedRetry>>,
+        request: &impl RequestView,
+    ) -> Option<Retry> {
+        let asked_on = asked.as_ref().map_or(RetryOn::default(), |asked| asked.on);
+        let on = policy.map_or(RetryOn::default(), |policy| policy.on).union(asked_on);
+        if on == RetryOn::default() || policy.is_some_and(|policy| !policy.allows(request)) {
+            return None;
+        }
+        let policy = policy.cloned().unwrap_or_else(no_policy);
+        Some(Retry {
+            on,
+            left: asked.as_ref().and_then(|asked| asked.max_retries).unwrap_or(policy.num_retries),
+            back_off: policy.back_off.base,
+            policy,
             permit: None,
             tried: SmallVec::new(),
-        }
+            asked,
+        })
     }
 
     /// Hosts that a further attempt should avoid, and how many picks that may cost.
@@ -73,59 +91,149 @@ impl Retry {
         cluster: &Cluster,
         priority: usize,
     ) -> Decision {
-        let wanted = self.wants(head);
-        self.decide(wanted, cluster, priority)
+        if !self.wants(head) {
+            self.succeeded(cluster);
+            return Decision::No;
+        }
+        let asked = self.policy.rate_limited.as_ref().and_then(|limited| {
+            let interval = limited.interval(&Fields(&head.headers), unix_seconds())?;
+            (interval > Duration::from_millis(1)).then_some(interval)
+        });
+        self.again(asked, cluster, priority)
     }
 
     /// After an attempt without a response.
     pub(super) fn after_reset(&mut self, reset: Reset, cluster: &Cluster, priority: usize) -> Decision {
-        self.decide(self.policy.on.on_reset(reset), cluster, priority)
+        if !self.on.on_reset(reset) {
+            self.succeeded(cluster);
+            return Decision::No;
+        }
+        self.again(None, cluster, priority)
     }
 
     fn wants(&self, head: &ResponseHead) -> bool {
-        if head.headers.contains(&names::X_ENVOY_OVERLOADED) {
-            return false;
-        }
+        // From another proxy, which says that it has not passed the request on.
         if head.headers.contains(&names::X_ENVOY_RATELIMITED) {
-            return self.policy.on.has(RetryOn::ENVOY_RATELIMITED);
+            return self.on.has(RetryOn::ENVOY_RATELIMITED);
         }
-        let grpc_status = head.headers.get(&names::GRPC_STATUS).and_then(number);
-        self.policy.retries_response(head.status.as_u16(), grpc_status)
+        let status = head.status.as_u16();
+        self.on.on_status(status, &self.policy.retriable_status_codes)
+            || (self.on.has(RetryOn::RETRIABLE_STATUS_CODES)
+                && self.asked_for(|asked| asked.codes.contains(&status)))
+            || (self.on.has(RetryOn::RETRIABLE_HEADERS) && self.has_retriable_header(&head.headers))
+            || (self.on.has(RetryOn::GRPC) && self.has_retriable_grpc_status(&head.headers))
     }
 
-    fn decide(&mut self, wanted: bool, cluster: &Cluster, priority: usize) -> Decision {
+    fn has_retriable_header(&self, headers: &Headers) -> bool {
+        self.policy.has_retriable_header(&Fields(headers))
+            || self.asked_for(|asked| asked.headers.iter().any(|name| headers.contains(name)))
+    }
+
+    fn has_retriable_grpc_status(&self, headers: &Headers) -> bool {
+        let status = headers.get(&names::GRPC_STATUS).and_then(number);
+        status.is_some_and(|status| self.on.on_grpc_status(status))
+    }
+
+    fn asked_for(&self, test: impl Fn(&AskedRetry) -> bool) -> bool {
+        self.asked.as_deref().is_some_and(test)
+    }
+
+    /// The outcome of a retry, if there was one, is no reason for another.
+    fn succeeded(&mut self, cluster: &Cluster) {
+        if self.permit.take().is_some() {
+            cluster.stats.counts.upstream_rq_retry_success.inc();
+        }
+    }
+
+    fn again(&mut self, asked: Option<Duration>, cluster: &Cluster, priority: usize) -> Decision {
         let counts = &cluster.stats.counts;
-        if self.permit.take().is_some() && !wanted {
-            counts.upstream_rq_retry_success.inc();
-        }
-        if !wanted {
-            return Decision::No;
-        }
+        self.permit = None;
         if self.left == 0 {
             counts.upstream_rq_retry_limit_exceeded.inc();
             return Decision::Refused(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         }
         self.left -= 1;
-        let limit = cluster.config.circuit_breakers[priority].max_retries;
+        let limit = cluster.max_retries(priority);
         self.permit = Permit::take(&cluster.shared, priority, Resource::Retries, limit);
         if self.permit.is_none() {
             counts.upstream_rq_retry_overflow.inc();
             return Decision::Refused(ResponseFlags::UPSTREAM_OVERFLOW);
         }
         counts.upstream_rq_retry.inc();
-        counts.upstream_rq_retry_backoff_exponential.inc();
-        Decision::After(self.next_pause())
+        Decision::After(match asked {
+            Some(interval) => {
+                counts.upstream_rq_retry_backoff_ratelimited.inc();
+                // Up to half as much again, so that not all who wait come back at once.
+                interval + part_of(interval / 2)
+            }
+            None => {
+                counts.upstream_rq_retry_backoff_exponential.inc();
+                self.next_pause()
+            }
+        })
     }
 
     /// A random part of an interval that doubles from pause to pause up to its maximum.
     fn next_pause(&mut self) -> Duration {
-        let interval = self.back_off.min(self.policy.back_off_max);
-        self.back_off = (interval * 2).min(self.policy.back_off_max);
-        let micros = usize::try_from(interval.as_micros()).unwrap_or(usize::MAX);
-        Duration::from_micros(random::below(micros) as u64)
+        let interval = self.back_off.min(self.policy.back_off.max);
+        self.back_off = (interval * 2).min(self.policy.back_off.max);
+        part_of(interval)
     }
+}
+
+thread_local! {
+    static NO_POLICY: Arc<RetryPolicy> = Arc::new(RetryPolicy { num_retries: 1, ..RetryPolicy::default() });
+}
+
+/// What holds for a request that asks for retries where the route has no policy.
+fn no_policy() -> Arc<RetryPolicy> {
+    NO_POLICY.with(Arc::clone)
+}
+
+fn part_of(interval: Duration) -> Duration {
+    let micros = usize::try_from(interval.as_micros()).unwrap_or(usize::MAX);
+    Duration::from_micros(random::below(micros) as u64)
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn number(value: &HeaderValue) -> Option<u32> {
     value.to_str().ok()?.parse().ok()
+}
+
+/// The header fields of a response, for matchers.
+struct Fields<'h>(&'h Headers);
+
+impl RequestView for Fields<'_> {
+    fn method(&self) -> &str {
+        ""
+    }
+
+    fn scheme(&self) -> &str {
+        ""
+    }
+
+    fn authority(&self) -> &str {
+        ""
+    }
+
+    fn path(&self) -> &str {
+        ""
+    }
+
+    fn header(&self, name: &HeaderName) -> Option<Cow<'_, [u8]>> {
+        self.0.get(name).map(|value| Cow::Borrowed(value.as_bytes()))
+    }
+
+    fn any_header_value(&self, name: &HeaderName, test: &dyn Fn(&[u8]) -> bool) -> Option<bool> {
+        let mut values = self.0.get_all(name).peekable();
+        values.peek()?;
+        Some(values.any(|value| test(value.as_bytes())))
+    }
+
+    fn random(&self) -> u64 {
+        0
+    }
 }

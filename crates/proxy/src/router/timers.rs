@@ -79,7 +79,13 @@ impl Timers {
         self.per_try_idle.set(idle);
     }
 
-    /// The attempt is over, or answered.
+    /// The attempt is answered; what is left of it may not stop.
+    pub(super) fn head_received(&self) {
+        self.per_try_at.set(None);
+        self.touch();
+    }
+
+    /// The attempt is over.
     pub(super) fn end_try(&self) {
         self.per_try_at.set(None);
         self.per_try_idle.set(None);

@@ -75,6 +75,7 @@ counts! {
         Counter upstream_rq_maintenance_mode "Requests refused for maintenance; always 0.";
         Counter upstream_rq_timeout "Requests that took too long.";
         Counter upstream_rq_per_try_timeout "Attempts that took too long.";
+        Counter upstream_rq_per_try_idle_timeout "Attempts that stood still for too long.";
         Counter upstream_rq_max_duration_reached "Requests that reached their maximal duration.";
         Counter upstream_rq_rx_reset "Requests reset by the upstream.";
         Counter upstream_rq_tx_reset "Requests reset by us.";
@@ -83,6 +84,7 @@ counts! {
         Counter upstream_rq_retry_overflow "Retries refused by a circuit breaker.";
         Counter upstream_rq_retry_limit_exceeded "Requests that used all their retries.";
         Counter upstream_rq_retry_backoff_exponential "Retries after an exponential back-off.";
+        Counter upstream_rq_retry_backoff_ratelimited "Retries after the pause that a response asked for.";
         Histogram upstream_rq_time "Time from request to response, in milliseconds.";
         Counter lb_healthy_panic "Picks among all hosts because too few are healthy.";
         Counter lb_zone_no_capacity_left "Always 0.";

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use meltemi_compile::program::{CodecType, HttpConnectionManager, RouteSource};
-use meltemi_http::H2Options;
 use meltemi_http::server::{Codec, ServerOptions};
+use meltemi_http::{H2Options, Version};
 
 use crate::access_log::Logger;
 use crate::generation::Generation;
@@ -61,6 +61,14 @@ impl Manager {
         match &self.settings.routes {
             RouteSource::Inline(_) => self.inline_routes.as_ref(),
             RouteSource::Rds(name) => generation.routes(name),
+        }
+    }
+
+    /// How much of a request body may be kept for another try: on HTTP/2 as much as the stream's window, as in Envoy.
+    pub(crate) fn replay_limit(&self, version: Version) -> usize {
+        match version {
+            Version::Http2 => self.settings.http2.initial_stream_window_bytes as usize,
+            Version::Http10 | Version::Http11 => self.buffer_limit,
         }
     }
 

@@ -12,6 +12,8 @@ pub(crate) struct RequestBody<'c> {
     kept_bytes: Cell<usize>,
     limit: usize,
     keeps: Cell<bool>,
+    /// It grew beyond `limit` while it was kept.
+    outgrew: Cell<bool>,
     complete: Cell<bool>,
 }
 
@@ -25,6 +27,7 @@ impl<'c> RequestBody<'c> {
             kept_bytes: Cell::new(0),
             limit,
             keeps: Cell::new(false),
+            outgrew: Cell::new(false),
             complete,
         }
     }
@@ -57,6 +60,11 @@ impl<'c> RequestBody<'c> {
     /// The number of the first frame that was not kept.
     pub(crate) fn next_number(&self) -> usize {
         self.kept.borrow().len()
+    }
+
+    /// Whether it was too large to be kept.
+    pub(crate) fn outgrew(&self) -> bool {
+        self.outgrew.get()
     }
 
     /// The whole body, if it was kept.
@@ -100,6 +108,7 @@ impl<'c> RequestBody<'c> {
         if total > self.limit {
             // Everything kept was sent in this attempt; a further one is no longer possible.
             self.keeps.set(false);
+            self.outgrew.set(true);
             self.kept.borrow_mut().clear();
         } else {
             self.kept.borrow_mut().push(frame.clone());
