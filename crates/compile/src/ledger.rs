@@ -63,6 +63,14 @@ pub(crate) enum Harmless {
     Unimplemented,
     /// A deprecated spelling of the default.
     Deprecated,
+    /// Concerns REST subscriptions; streams and files are not polled.
+    OnlyRest,
+    /// The node is on the first message of a stream anyway.
+    NodeOnce,
+    /// Bounds single calls; an xDS stream has no end.
+    StreamForever,
+    /// Leaves out headers that are not sent anyway.
+    NoEnvoyHeaders,
 }
 }
 

@@ -42,6 +42,7 @@ mod tcp_proxy;
 use meltemi_envoy::config;
 
 pub use choice::Picked;
+pub use config_source::{FileOrigin, GrpcOrigin, Origin, ads_config, config_source};
 pub use redirect::direct_response_location;
 pub use rejection::Rejection;
 

@@ -170,13 +170,13 @@ async fn start_configuration(
     lifecycle: Arc<Lifecycle>,
     quit: mpsc::Sender<()>,
 ) -> anyhow::Result<Running> {
-    let Start { message, store, ads, admin: address, notes: _ } = start;
+    let Start { message, store, dynamic, admin: address, notes: _ } = start;
     let store = Arc::new(Mutex::new(store));
     let commands: Vec<_> = workers.handles.iter().map(|worker| worker.commands.clone()).collect();
     let setup = Setup {
         store: Arc::clone(&store),
         workers: commands.clone(),
-        ads: ads.map(crate::config::AdsOptions::start),
+        dynamic,
         lifecycle: Arc::clone(&lifecycle),
         registry: Arc::clone(&workers.registry),
         hosts: Arc::clone(&workers.hosts),

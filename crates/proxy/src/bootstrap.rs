@@ -19,7 +19,7 @@ use meltemi_envoy::r#type::v3::SemanticVersion;
 use prost::Message as _;
 
 use crate::command_line::ProxyArgs;
-use crate::config::{AdsOptions, Store};
+use crate::config::{Dynamic, Store};
 
 /// The extensions that this proxy has, as it tells the control plane. A control plane sends Istio's own filters
 /// only to nodes that name them.
@@ -53,8 +53,8 @@ pub(crate) struct Start {
     pub(crate) message: Bootstrap,
     /// Static resources, compiled.
     pub(crate) store: Store,
-    /// The control plane, if there is one.
-    pub(crate) ads: Option<AdsOptions>,
+    /// Where configuration comes from besides.
+    pub(crate) dynamic: Dynamic,
     /// Where the admin interface listens, if anywhere.
     pub(crate) admin: Option<SocketAddr>,
     /// Fields that have no effect.
@@ -129,14 +129,11 @@ pub(crate) fn start(message: Bootstrap) -> Result<Start, Vec<Rejection>> {
     let none = DynamicResources::default();
     let dynamic = message.dynamic_resources.as_ref().unwrap_or(&none);
     let cluster = |name: &str| store.clusters().get(name)?.latest().map(|loaded| &*loaded.value);
-    let ads = match AdsOptions::new(dynamic, node.clone(), cluster) {
-        Ok(ads) => ads,
-        Err(refused) => {
-            check.refused.extend(refused);
-            None
-        }
-    };
-    if ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
+    let dynamic = Dynamic::new(dynamic, node.clone(), cluster).unwrap_or_else(|refused| {
+        check.refused.extend(refused);
+        Dynamic::default()
+    });
+    if dynamic.has_server() && (node.id.is_empty() || node.cluster.is_empty()) {
         check.refuse(
             "node",
             "id and cluster are required when there is a control plane (--service-node, --service-cluster)",
@@ -146,7 +143,7 @@ pub(crate) fn start(message: Bootstrap) -> Result<Start, Vec<Rejection>> {
     if !check.refused.is_empty() {
         return Err(check.refused);
     }
-    Ok(Start { message, store, ads, admin, notes: check.notes })
+    Ok(Start { message, store, dynamic, admin, notes: check.notes })
 }
 
 /// Says what is refused of a bootstrap, else the fields without effect and why.

@@ -21,12 +21,28 @@ pub use session::{ProtocolError, Received, Session};
 /// Where and as whom to connect.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `http://HOST:PORT` of the xDS server.
+    /// `http://HOST:PORT` of the xDS server, or `unix:PATH`.
     pub uri: String,
+    /// `:authority` of the calls; by default the host of the URI.
+    pub authority: Option<String>,
+    /// Headers of the calls.
+    pub metadata: Vec<(String, String)>,
+    /// The only type that is asked for, at its own service; `None` asks the aggregated one.
+    pub only: Option<&'static str>,
+    /// Shortest and longest pause before the next attempt, when not our own.
+    pub back_off: Option<(Duration, Duration)>,
     /// Who this is; sent on the first request of every connection.
     pub node: Node,
     /// The variant of the protocol.
     pub mode: Mode,
+}
+
+impl Options {
+    /// An ADS client without anything particular.
+    pub fn new(uri: impl Into<String>, node: Node, mode: Mode) -> Options {
+        let (authority, metadata, only, back_off) = (None, Vec::new(), None, None);
+        Options { uri: uri.into(), authority, metadata, only, back_off, node, mode }
+    }
 }
 
 /// What the client wants of one type.

@@ -136,7 +136,7 @@ impl Proxy {
         let fields = facts.into_iter().map(|(key, value)| (key.to_owned(), text(value))).collect();
         let node =
             Node { id: id.to_owned(), metadata: Some(prost_types::Struct { fields }), ..Default::default() };
-        let (commands, events) = client::run(Options { uri: format!("http://{xds}"), node, mode });
+        let (commands, events) = client::run(Options::new(format!("http://{xds}"), node, mode));
         let proxy = Proxy { commands, events };
         proxy.subscribe(type_url::CLUSTER, Interest::Wildcard).await;
         proxy.subscribe(type_url::LISTENER, Interest::Wildcard).await;

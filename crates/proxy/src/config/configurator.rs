@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use meltemi_compile::Origin;
 use meltemi_compile::Rejection;
 use meltemi_compile::program::{Name, Program};
 use meltemi_envoy::type_url;
@@ -15,10 +16,12 @@ use meltemi_xds::client::{Command as Xds, Event, Interest, Update};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::ads::{Ads, Wanted};
 use super::dns::{Answer, Resolvers};
+use super::dynamic::{self, Dynamic, Subscription};
+use super::files::{FileUpdate, Files};
 use super::sockets::Sockets;
 use super::store::Store;
+use super::streams::{StreamKey, Streams};
 use crate::health::Health;
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
@@ -36,8 +39,8 @@ pub struct Setup {
     pub store: Arc<Mutex<Store>>,
     /// The workers, in the order of their sockets.
     pub workers: Vec<mpsc::UnboundedSender<Command>>,
-    /// The control plane, if there is one.
-    pub ads: Option<Ads>,
+    /// Where configuration comes from besides the bootstrap.
+    pub dynamic: Dynamic,
     /// How far start-up got.
     pub lifecycle: Arc<Lifecycle>,
     /// Statistics, to forget those of what is gone.
@@ -53,7 +56,9 @@ pub struct Setup {
 pub struct Configurator {
     store: Arc<Mutex<Store>>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
-    ads: Option<Ads>,
+    dynamic: Dynamic,
+    streams: Streams,
+    files: Files,
     lifecycle: Arc<Lifecycle>,
     registry: Arc<Registry>,
     hosts: Arc<HostStates>,
@@ -63,9 +68,9 @@ pub struct Configurator {
     resolvers: Resolvers,
     answers: mpsc::Receiver<Answer>,
     addresses: Arc<Mutex<BTreeMap<Name, SocketAddr>>>,
-    subscribed: BTreeMap<&'static str, BTreeSet<String>>,
+    subscribed: BTreeMap<(StreamKey, &'static str), BTreeSet<String>>,
     phase: Phase,
-    connected: bool,
+    connected: BTreeSet<StreamKey>,
 }
 
 /// How far start-up got.
@@ -80,8 +85,8 @@ enum Phase {
 
 /// What woke the task.
 enum Wake {
-    Xds(Event),
-    XdsEnded,
+    Xds(StreamKey, Event),
+    File(FileUpdate),
     Dns(Answer),
     Deadline,
 }
@@ -92,7 +97,7 @@ impl Configurator {
     /// # Errors
     /// All listeners whose address cannot be bound.
     pub fn new(setup: Setup) -> Result<Configurator, Vec<Rejection>> {
-        let Setup { store, workers, ads, lifecycle, registry, hosts, drain_time } = setup;
+        let Setup { store, workers, dynamic, lifecycle, registry, hosts, drain_time } = setup;
         let mut sockets = Sockets::new(workers.len());
         let listeners = locked(&store).latest_listeners();
         let refused: Vec<Rejection> =
@@ -100,14 +105,19 @@ impl Configurator {
         if !refused.is_empty() {
             return Err(refused);
         }
-        let wanted = |which: fn(&Ads) -> Wanted| ads.as_ref().and_then(which);
-        let phase = Phase::Clusters(deadline(wanted(|ads| ads.clusters)));
+        let phase = Phase::Clusters(deadline(dynamic.clusters.as_ref()));
+        let mut streams = Streams::new();
+        if let Some(options) = &dynamic.ads {
+            streams.open(StreamKey::Ads, options.clone());
+        }
         let (resolvers, answers) = Resolvers::new();
         let addresses = Arc::new(Mutex::new(sockets.addresses()));
         Ok(Configurator {
             store,
             workers,
-            ads,
+            dynamic,
+            streams,
+            files: Files::new(),
             lifecycle,
             registry,
             health: Health::new(Arc::clone(&hosts)),
@@ -119,7 +129,7 @@ impl Configurator {
             addresses,
             subscribed: BTreeMap::new(),
             phase,
-            connected: false,
+            connected: BTreeSet::new(),
         })
     }
 
@@ -130,16 +140,19 @@ impl Configurator {
 
     /// Runs for as long as the process.
     pub async fn run(mut self) {
-        if self.ads.as_ref().is_some_and(|ads| ads.clusters.is_some()) {
-            self.subscribe_all(type_url::CLUSTER).await;
-        }
+        self.subscribe_all(type_url::CLUSTER, self.dynamic.clusters.clone()).await;
         self.advance().await;
         loop {
             match self.wake().await {
-                Wake::Xds(event) => self.on_event(event).await,
-                Wake::XdsEnded => {
-                    tracing::error!("the ADS client ended; configuration stays as it is");
-                    self.ads = None;
+                Wake::Xds(stream, event) => self.on_event(stream, event).await,
+                Wake::File((key, Ok(update))) => {
+                    tracing::debug!(file = ?key, "configuration read");
+                    self.on_update(None, &update).await;
+                }
+                Wake::File(((kind, name), Err(reason))) => {
+                    tracing::warn!(kind, name, %reason, "configuration file refused");
+                    locked(&self.store).failed(kind);
+                    self.received(kind);
                 }
                 Wake::Dns((key, endpoints)) => locked(&self.store).resolve(key, endpoints),
                 Wake::Deadline => {}
@@ -156,12 +169,6 @@ impl Configurator {
         // A deadline that has passed no longer wakes: what start-up still waits for then is warming.
         let phase = phase.filter(|at| *at > Instant::now());
         let next = locked(&self.store).next_deadline().into_iter().chain(phase).min();
-        let event = async {
-            match &mut self.ads {
-                Some(ads) => ads.events.recv().await.map_or(Wake::XdsEnded, Wake::Xds),
-                None => pending().await,
-            }
-        };
         let timer = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -169,31 +176,33 @@ impl Configurator {
             }
         };
         tokio::select! {
-            wake = event => wake,
+            (stream, event) = self.streams.next() => Wake::Xds(stream, event),
+            update = self.files.next() => Wake::File(update),
             Some(answer) = self.answers.recv() => Wake::Dns(answer),
             () = timer => Wake::Deadline,
         }
     }
 
-    async fn on_event(&mut self, event: Event) {
+    async fn on_event(&mut self, stream: StreamKey, event: Event) {
         match event {
             Event::Connected => {
-                self.connected = true;
+                self.connected.insert(stream);
                 tracing::info!("connected to the control plane");
             }
             Event::Disconnected { reason, retry_in } => {
-                let first = std::mem::replace(&mut self.connected, false);
+                let first = self.connected.remove(&stream);
                 if first {
                     tracing::warn!(%reason, ?retry_in, "lost the control plane; configuration stays as it is");
                 } else {
                     tracing::debug!(%reason, ?retry_in, "no control plane yet");
                 }
             }
-            Event::Update(update) => self.on_update(&update).await,
+            Event::Update(update) => self.on_update(Some(&stream), &update).await,
         }
     }
 
-    async fn on_update(&mut self, update: &Update) {
+    /// Takes an update, and answers the stream that brought it.
+    async fn on_update(&mut self, stream: Option<&StreamKey>, update: &Update) {
         let now = Instant::now();
         let rejections = {
             let mut store = locked(&self.store);
@@ -213,11 +222,11 @@ impl Configurator {
                 changed = update.changed.len(),
                 "configuration taken"
             );
-            self.send(Xds::Ack { type_url, nonce }).await;
+            self.answer(stream, Xds::Ack { type_url, nonce }).await;
         } else {
             let reason = nack_reason(&update.type_url, &rejections);
             tracing::warn!(type_url, %reason, "configuration refused");
-            self.send(Xds::Nack { type_url, nonce, reason }).await;
+            self.answer(stream, Xds::Nack { type_url, nonce, reason }).await;
         }
         self.received(&update.type_url);
     }
@@ -249,11 +258,9 @@ impl Configurator {
             && self.is_over(type_url::CLUSTER, until)
             && locked(&self.store).cluster_counts().1 == 0
         {
-            let wanted = self.ads.as_ref().and_then(|ads| ads.listeners);
-            if wanted.is_some() {
-                self.subscribe_all(type_url::LISTENER).await;
-            }
-            self.phase = Phase::Listeners(deadline(wanted));
+            let wanted = self.dynamic.listeners.clone();
+            self.phase = Phase::Listeners(deadline(wanted.as_ref()));
+            self.subscribe_all(type_url::LISTENER, wanted).await;
             self.lifecycle.reached(State::Initializing);
         }
         if let Phase::Listeners(until) = self.phase
@@ -268,42 +275,93 @@ impl Configurator {
 
     /// Whether start-up need not wait for the first answer of a type.
     fn is_over(&self, type_url: &str, until: Option<Instant>) -> bool {
-        let wanted = self.ads.as_ref().and_then(|ads| match type_url {
-            type_url::CLUSTER => ads.clusters,
-            _ => ads.listeners,
-        });
+        let wanted = match type_url {
+            type_url::CLUSTER => &self.dynamic.clusters,
+            _ => &self.dynamic.listeners,
+        };
         wanted.is_none()
             || locked(&self.store).counts(type_url).attempts > 0
             || until.is_some_and(|until| until <= Instant::now())
     }
 
-    async fn subscribe_all(&mut self, type_url: &'static str) {
-        self.send(Xds::Subscribe { type_url: type_url.to_owned(), interest: Interest::Wildcard }).await;
+    async fn subscribe_all(&mut self, kind: &'static str, wanted: Option<Subscription>) {
+        let key = match wanted.map(|wanted| wanted.origin) {
+            None => return,
+            Some(Origin::File(file)) => return self.files.follow(kind, [((kind, None), file)].into()),
+            Some(Origin::Ads) => StreamKey::Ads,
+            Some(Origin::Grpc(grpc)) => self.stream(StreamKey::Only(kind, grpc)),
+        };
+        let command = Xds::Subscribe { type_url: kind.to_owned(), interest: Interest::Wildcard };
+        self.streams.send(&key, command).await;
     }
 
     /// Asks for the endpoints and routes that clusters and listeners name.
     async fn subscribe_names(&mut self) {
-        let (services, routes) = {
+        let (services, routes, others) = {
             let store = locked(&self.store);
-            (store.service_names(), store.route_names())
+            let others = [type_url::ENDPOINT, type_url::ROUTE].map(|kind| store.others(kind));
+            (store.service_names(), store.route_names(), others)
         };
-        self.subscribe(type_url::ENDPOINT, services).await;
-        self.subscribe(type_url::ROUTE, routes).await;
+        let [of_endpoints, of_routes] = others;
+        self.subscribe(type_url::ENDPOINT, services, of_endpoints).await;
+        self.subscribe(type_url::ROUTE, routes, of_routes).await;
     }
 
-    async fn subscribe(&mut self, type_url: &'static str, names: BTreeSet<String>) {
-        let before = self.subscribed.get(type_url);
-        if before.map_or(names.is_empty(), |before| *before == names) {
-            return;
+    async fn subscribe(
+        &mut self,
+        kind: &'static str,
+        mut names: BTreeSet<String>,
+        others: BTreeMap<String, Origin>,
+    ) {
+        let mut files = BTreeMap::new();
+        // What was asked of a stream and is not wanted any more is given up by asking for less.
+        let asked = self.subscribed.keys().filter(|(_, of)| *of == kind);
+        let mut by_stream: BTreeMap<StreamKey, BTreeSet<String>> =
+            asked.map(|(key, _)| (key.clone(), BTreeSet::new())).collect();
+        for (name, origin) in others {
+            names.remove(&name);
+            match origin {
+                Origin::Ads => drop(names.insert(name)),
+                Origin::File(file) => drop(files.insert((kind, Some(name)), file)),
+                Origin::Grpc(grpc) => {
+                    let key = self.stream(StreamKey::Only(kind, grpc));
+                    by_stream.entry(key).or_default().insert(name);
+                }
+            }
         }
-        self.subscribed.insert(type_url, names.clone());
-        self.send(Xds::Subscribe { type_url: type_url.to_owned(), interest: Interest::Names(names) }).await;
+        self.files.follow(kind, files);
+        by_stream.insert(StreamKey::Ads, names);
+        for (key, names) in by_stream {
+            let before = self.subscribed.get(&(key.clone(), kind));
+            if before.map_or(names.is_empty(), |before| *before == names) {
+                continue;
+            }
+            self.subscribed.insert((key.clone(), kind), names.clone());
+            let interest = Interest::Names(names);
+            self.streams.send(&key, Xds::Subscribe { type_url: kind.to_owned(), interest }).await;
+        }
     }
 
-    /// The client ending is seen by [`Configurator::wake`].
-    async fn send(&mut self, command: Xds) {
-        if let Some(ads) = &self.ads {
-            let _ = ads.commands.send(command).await;
+    /// The stream of that key, opened if it is not yet.
+    fn stream(&mut self, key: StreamKey) -> StreamKey {
+        if let StreamKey::Only(kind, grpc) = &key
+            && !self.streams.has(&key)
+        {
+            let store = locked(&self.store);
+            let cluster = |name: &str| store.clusters().get(name)?.latest().map(|loaded| &*loaded.value);
+            let options = dynamic::options(grpc, Some(kind), self.dynamic.node.clone(), cluster);
+            drop(store);
+            match options {
+                Ok(options) => self.streams.open(key.clone(), options),
+                Err(reason) => tracing::warn!(%reason, "no stream to a server of configuration"),
+            }
+        }
+        key
+    }
+
+    async fn answer(&mut self, stream: Option<&StreamKey>, command: Xds) {
+        if let Some(stream) = stream {
+            self.streams.send(stream, command).await;
         }
     }
 
@@ -337,8 +395,8 @@ impl Configurator {
     }
 }
 
-fn deadline(wanted: Wanted) -> Option<Instant> {
-    Some(Instant::now() + wanted??)
+fn deadline(wanted: Option<&Subscription>) -> Option<Instant> {
+    Some(Instant::now() + wanted?.wait?)
 }
 
 fn locked(store: &Arc<Mutex<Store>>) -> MutexGuard<'_, Store> {

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use meltemi_compile::Rejection;
 use meltemi_compile::program::{Cluster, Discovery, DnsTargets, Endpoints, Listener, Name, Program};
 use meltemi_compile::route::RouteTable;
+use meltemi_compile::{Origin, Rejection};
 use meltemi_envoy::config::bootstrap::v3::bootstrap::StaticResources;
+use meltemi_envoy::config::core::v3::{self as core, address};
 use meltemi_envoy::{Any, config, type_url};
 use meltemi_xds::Resource;
 use meltemi_xds::client::Update;
@@ -27,6 +28,8 @@ pub struct ClusterEntry {
     pub cluster: Arc<Cluster>,
     /// `load_assignment`.
     pub inline: Option<Arc<Endpoints>>,
+    /// The Unix socket that stands in `load_assignment` of a static cluster. Only the proxy's own streams can use it.
+    pub pipe: Option<Box<str>>,
 }
 
 /// What happened to a type since the start, for statistics.
@@ -38,6 +41,8 @@ pub struct TypeCounts {
     pub successes: u64,
     /// Updates refused in whole or in part.
     pub rejections: u64,
+    /// Files that could not be read, streams that were lost.
+    pub failures: u64,
     /// `version_info` of the last update taken whole.
     pub version: String,
     /// When that was.
@@ -81,36 +86,30 @@ impl Store {
             rejections.push(Rejection::new(&*secret.name, "static_resources.secrets", "not supported yet"));
         }
         for message in clusters {
-            match compile_cluster(message) {
-                Ok(entry) => {
+            let taken = compile_static_cluster(message)
+                .and_then(|entry| Ok((entry, references::cluster_others(message)?)));
+            match taken {
+                Ok((entry, others)) => {
                     let name = entry.cluster.name.clone();
                     let wait = references::cluster_timeout(message);
-                    rejections.extend(insert_static(
-                        &mut self.clusters,
-                        name,
-                        Any::pack(message),
-                        entry,
-                        wait,
-                    ));
+                    let loaded = Loaded { others, ..loaded_static(Any::pack(message), entry, wait) };
+                    rejections.extend(insert_static(&mut self.clusters, name, loaded));
                 }
                 Err(refused) => rejections.extend(refused),
             }
         }
         for message in listeners {
-            match meltemi_compile::listener(message) {
-                Ok(listener) => {
+            let taken = meltemi_compile::listener(message)
+                .and_then(|listener| Ok((listener, references::listener_others(message)?)));
+            match taken {
+                Ok((listener, others)) => {
                     let name = listener.name.clone();
                     let wait = references::listener_timeout(message);
                     if let Some(reason) = self.address_conflict(&listener) {
                         rejections.push(Rejection::new(&*name, "address", reason));
                     }
-                    rejections.extend(insert_static(
-                        &mut self.listeners,
-                        name,
-                        Any::pack(message),
-                        listener,
-                        wait,
-                    ));
+                    let loaded = Loaded { others, ..loaded_static(Any::pack(message), listener, wait) };
+                    rejections.extend(insert_static(&mut self.listeners, name, loaded));
                 }
                 Err(refused) => rejections.extend(refused),
             }
@@ -202,7 +201,9 @@ impl Store {
             )]);
         }
         let wait = references::cluster_timeout(&message);
-        Ok(Taken::of(self.clusters.insert(name, loaded(resource, entry, deadline(now, wait)))))
+        let others = references::cluster_others(&message)?;
+        let loaded = Loaded { others, ..loaded(resource, entry, deadline(now, wait)) };
+        Ok(Taken::of(self.clusters.insert(name, loaded)))
     }
 
     fn take_endpoints(&mut self, resource: &Resource) -> Result<Taken, Vec<Rejection>> {
@@ -241,9 +242,11 @@ impl Store {
         if let Some(reason) = self.address_conflict(&listener) {
             return Err(refuse("address", reason));
         }
+        let others = references::listener_others(&message)?;
         prepare(&listener).map_err(|rejection| vec![rejection])?;
         let wait = references::listener_timeout(&message);
-        Ok(Taken::of(self.listeners.insert(name, loaded(resource, listener, deadline(now, wait)))))
+        let loaded = Loaded { others, ..loaded(resource, listener, deadline(now, wait)) };
+        Ok(Taken::of(self.listeners.insert(name, loaded)))
     }
 
     /// Two listeners on one address would take each other's connections by chance.
@@ -327,6 +330,23 @@ impl Store {
             .collect()
     }
 
+    /// What of a type does not come from ADS, and where it comes from instead.
+    pub(super) fn others(&self, kind: &str) -> BTreeMap<String, Origin> {
+        let of_clusters =
+            self.clusters.entries.values().flat_map(Entry::both).flat_map(|loaded| &loaded.others);
+        let of_listeners =
+            self.listeners.entries.values().flat_map(Entry::both).flat_map(|loaded| &loaded.others);
+        let others = of_clusters.chain(of_listeners).filter(|(of, _, _)| *of == kind);
+        others.map(|(_, name, origin)| (name.clone(), origin.clone())).collect()
+    }
+
+    /// A file could not be read, or not as it must be.
+    pub(super) fn failed(&mut self, kind: &'static str) {
+        let counts = self.counts.entry(kind).or_default();
+        counts.attempts += 1;
+        counts.failures += 1;
+    }
+
     /// Names to resolve; true for the clusters that use only the first address.
     pub(super) fn dns_targets(&self) -> BTreeMap<DnsKey, (DnsTargets, bool)> {
         let clusters =
@@ -365,6 +385,9 @@ impl Store {
         let mut program = Program::default();
         for (name, loaded) in active(&self.clusters) {
             let cluster = &loaded.value.cluster;
+            if loaded.value.pipe.is_some() {
+                continue;
+            }
             let endpoints = match &cluster.discovery {
                 Discovery::Static | Discovery::OriginalDst => loaded.value.inline.as_ref(),
                 Discovery::Eds(service) => self.endpoints.active(service),
@@ -445,7 +468,41 @@ fn active<T>(table: &Table<T>) -> impl Iterator<Item = (&Name, &Loaded<T>)> {
 
 fn compile_cluster(message: &config::cluster::v3::Cluster) -> Result<ClusterEntry, Vec<Rejection>> {
     let (cluster, inline) = meltemi_compile::cluster(message)?;
-    Ok(ClusterEntry { cluster: Arc::new(cluster), inline: inline.map(Arc::new) })
+    Ok(ClusterEntry { cluster: Arc::new(cluster), inline: inline.map(Arc::new), pipe: None })
+}
+
+/// A cluster of the bootstrap may have a Unix socket for its only endpoint, as Istio's agent gives the control plane.
+fn compile_static_cluster(message: &config::cluster::v3::Cluster) -> Result<ClusterEntry, Vec<Rejection>> {
+    let mut message = message.clone();
+    let Some(address) = only_address(&mut message) else { return compile_cluster(&message) };
+    let Some(address::Address::Pipe(pipe)) = &address.address else { return compile_cluster(&message) };
+    let (path, mode) = (pipe.path.clone(), pipe.mode);
+
+    if path.is_empty() || mode != 0 {
+        let reason = "must have a path and no mode";
+        return Err(vec![Rejection::new(&*message.name, "load_assignment", reason)]);
+    }
+    // The rest of the message is checked with an address that nothing uses. Keepalive is TCP's.
+    let socket = core::SocketAddress {
+        address: "127.0.0.1".to_owned(),
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(0)),
+        ..core::SocketAddress::default()
+    };
+    address.address = Some(address::Address::SocketAddress(socket));
+    message.upstream_connection_options = None;
+    let (cluster, _) = meltemi_compile::cluster(&message)?;
+    Ok(ClusterEntry { cluster: Arc::new(cluster), inline: None, pipe: Some(path.into()) })
+}
+
+/// The address of the only endpoint.
+fn only_address(message: &mut config::cluster::v3::Cluster) -> Option<&mut core::Address> {
+    use config::endpoint::v3::lb_endpoint::HostIdentifier;
+    let [locality] = message.load_assignment.as_mut()?.endpoints.as_mut_slice() else { return None };
+    let [endpoint] = locality.lb_endpoints.as_mut_slice() else { return None };
+    match endpoint.host_identifier.as_mut()? {
+        HostIdentifier::Endpoint(endpoint) => endpoint.address.as_mut(),
+        HostIdentifier::EndpointName(_) => None,
+    }
 }
 
 fn unpack<M: prost::Name + Default>(resource: &Resource) -> Result<M, Vec<Rejection>> {
@@ -462,27 +519,26 @@ fn loaded<T>(resource: &Resource, value: T, deadline: Option<Instant>) -> Loaded
         version: resource.version.clone(),
         updated: SystemTime::now(),
         value: Arc::new(value),
+        others: Vec::new(),
         deadline,
     }
 }
 
-fn insert_static<T>(
-    table: &mut Table<T>,
-    name: Name,
-    message: Any,
-    value: T,
-    wait: Option<Duration>,
-) -> Option<Rejection> {
-    if table.entries.contains_key(&name) {
-        return Some(Rejection::new(&*name, "name", "two static resources have this name"));
-    }
-    let loaded = Loaded {
+fn loaded_static<T>(message: Any, value: T, wait: Option<Duration>) -> Loaded<T> {
+    Loaded {
         message,
         version: String::new(),
         updated: SystemTime::now(),
         value: Arc::new(value),
+        others: Vec::new(),
         deadline: deadline(Instant::now(), wait),
-    };
+    }
+}
+
+fn insert_static<T>(table: &mut Table<T>, name: Name, loaded: Loaded<T>) -> Option<Rejection> {
+    if table.entries.contains_key(&name) {
+        return Some(Rejection::new(&*name, "name", "two static resources have this name"));
+    }
     table.insert(name.clone(), loaded);
     table.entries.entry(name).or_default().is_static = true;
     None

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use meltemi_compile::Origin;
 use meltemi_compile::program::Name;
 use meltemi_envoy::Any;
 use tokio::time::Instant;
@@ -19,6 +20,8 @@ pub struct Loaded<T> {
     pub updated: SystemTime,
     /// What workers use.
     pub value: Arc<T>,
+    /// Where what it refers to comes from, when that is not ADS: type, name, source.
+    pub others: Vec<(&'static str, String, Origin)>,
     /// Until when it waits for what it refers to; `None` waits for ever.
     pub deadline: Option<Instant>,
 }

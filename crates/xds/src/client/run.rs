@@ -5,13 +5,16 @@ use std::future::Future;
 use std::pin::Pin;
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use meltemi_envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use http::uri::PathAndQuery;
+use meltemi_envoy::type_url;
 use meltemi_runtime::backoff::{Backoff, jitter};
 use meltemi_runtime::task;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::transport::{Channel, Endpoint};
+use tonic_prost::ProstCodec;
 
 use super::session::{Received, Session};
 use super::{Command, Event, Options};
@@ -27,10 +30,12 @@ pub fn run(options: Options) -> (mpsc::Sender<Command>, mpsc::Receiver<Event>) {
     let (commands, command_receiver) = mpsc::channel(limits::OWNER_QUEUE);
     let (event_sender, events) = mpsc::channel(limits::OWNER_QUEUE);
     let runner = Runner {
-        session: Session::new(options.mode, options.node),
-        mode: options.mode,
-        uri: options.uri,
-        backoff: Backoff::new(limits::RECONNECT_BASE, limits::RECONNECT_MAX),
+        session: Session::new(options.mode, options.node.clone()),
+        backoff: {
+            let (base, longest) = options.back_off.unwrap_or((limits::RECONNECT_BASE, limits::RECONNECT_MAX));
+            Backoff::new(base, longest)
+        },
+        options,
         commands: command_receiver,
         events: event_sender,
         inbox: VecDeque::new(),
@@ -69,8 +74,7 @@ fn post<T>(queue: &mut VecDeque<T>, channel: &mpsc::Sender<T>) {
 
 struct Runner {
     session: Session,
-    mode: Mode,
-    uri: String,
+    options: Options,
     backoff: Backoff,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
@@ -87,7 +91,7 @@ impl Runner {
             self.outbox.clear();
             let retry_in = self.backoff.next_pause(jitter());
             // The owner is told, and logs it as it sees fit.
-            tracing::debug!(server = %self.uri, error = %reason, ?retry_in, "xDS stream lost");
+            tracing::debug!(server = %self.options.uri, error = %reason, ?retry_in, "xDS stream lost");
             self.inbox.push_back(Event::Disconnected { reason, retry_in });
             if self.attend(tokio::time::sleep(retry_in)).await.is_err() {
                 return;
@@ -97,7 +101,7 @@ impl Runner {
 
     /// Serves one connection until it is lost; gives the reason.
     async fn connect_and_stream(&mut self) -> Result<String, Ended> {
-        let endpoint = match endpoint(&self.uri) {
+        let endpoint = match endpoint(&self.options) {
             Ok(endpoint) => endpoint,
             Err(e) => return Ok(reason(&e)),
         };
@@ -105,9 +109,12 @@ impl Runner {
             Ok(channel) => channel,
             Err(e) => return Ok(reason(&e)),
         };
-        tracing::info!(server = %self.uri, mode = %self.mode, "xDS stream open");
+        tracing::info!(server = %self.options.uri, mode = %self.options.mode, "xDS stream open");
         let (requests, receiver) = mpsc::channel(limits::STREAM_QUEUE);
-        let responses = open(channel, self.mode, receiver);
+        let responses = match open(channel, &self.options, receiver) {
+            Ok(responses) => responses,
+            Err(reason) => return Ok(reason),
+        };
         self.inbox.push_back(Event::Connected);
         self.outbox.extend(self.session.connected());
         self.stream(requests, responses).await
@@ -178,7 +185,7 @@ impl Runner {
         match self.session.on_response(response).map_err(|e| e.to_string())? {
             Received::Update(update) => self.inbox.push_back(Event::Update(update)),
             Received::Refused(request, reason) => {
-                tracing::warn!(server = %self.uri, error = %reason, "unreadable xDS response refused");
+                tracing::warn!(server = %self.options.uri, error = %reason, "unreadable xDS response refused");
                 self.outbox.push_back(request);
             }
         }
@@ -186,8 +193,13 @@ impl Runner {
     }
 }
 
-fn endpoint(uri: &str) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(uri.to_owned())?
+fn endpoint(options: &Options) -> Result<Endpoint, tonic::transport::Error> {
+    let mut endpoint = Endpoint::from_shared(options.uri.clone())?;
+    let authority = options.authority.as_deref().map(|authority| format!("http://{authority}"));
+    if let Some(origin) = authority.and_then(|uri| uri.parse().ok()) {
+        endpoint = endpoint.origin(origin);
+    }
+    Ok(endpoint
         .connect_timeout(limits::CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .tcp_keepalive(Some(limits::KEEPALIVE_INTERVAL))
@@ -196,20 +208,54 @@ fn endpoint(uri: &str) -> Result<Endpoint, tonic::transport::Error> {
         .keep_alive_while_idle(true))
 }
 
+/// The gRPC method for a type, or for all of them.
+fn method(only: Option<&str>, mode: Mode) -> Option<PathAndQuery> {
+    let (service, noun) = match only {
+        None => ("discovery.v3.AggregatedDiscoveryService", "AggregatedResources"),
+        Some(type_url::LISTENER) => ("listener.v3.ListenerDiscoveryService", "Listeners"),
+        Some(type_url::CLUSTER) => ("cluster.v3.ClusterDiscoveryService", "Clusters"),
+        Some(type_url::ROUTE) => ("route.v3.RouteDiscoveryService", "Routes"),
+        Some(type_url::ENDPOINT) => ("endpoint.v3.EndpointDiscoveryService", "Endpoints"),
+        Some(_) => return None,
+    };
+    let verb = match mode {
+        Mode::Sotw => "Stream",
+        Mode::Delta => "Delta",
+    };
+    format!("/envoy.service.{service}/{verb}{noun}").parse().ok()
+}
+
+/// A call with the configured headers.
+fn call<T>(options: &Options, messages: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(messages);
+    for (key, value) in &options.metadata {
+        let (key, value) = (key.parse::<AsciiMetadataKey>(), value.parse::<AsciiMetadataValue>());
+        if let (Ok(key), Ok(value)) = (key, value) {
+            request.metadata_mut().append(key, value);
+        }
+    }
+    request
+}
+
 /// The responses of a new stream. The call is made when the first response is awaited: many servers answer,
 /// headers included, only after the first request.
-fn open(channel: Channel, mode: Mode, requests: mpsc::Receiver<Request>) -> Responses {
-    let mut client = AggregatedDiscoveryServiceClient::new(channel)
+fn open(channel: Channel, options: &Options, requests: mpsc::Receiver<Request>) -> Result<Responses, String> {
+    let method = method(options.only, options.mode).ok_or("this type has no service of its own")?;
+    let mut client = tonic::client::Grpc::new(channel)
         .max_decoding_message_size(limits::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(limits::MAX_MESSAGE_BYTES);
     let requests = ReceiverStream::new(requests);
-    match mode {
+    Ok(match options.mode {
         Mode::Sotw => {
             let requests = requests.filter_map(async |request| match request {
                 Request::Sotw(request) => Some(request),
                 Request::Delta(_) => None,
             });
-            let call = async move { client.stream_aggregated_resources(requests).await };
+            let request = call(options, requests);
+            let call = async move {
+                ready(&mut client).await?;
+                client.streaming(request, method, ProstCodec::default()).await
+            };
             Box::pin(
                 stream::once(call).map_ok(tonic::Response::into_inner).try_flatten().map_ok(Response::Sotw),
             )
@@ -219,12 +265,20 @@ fn open(channel: Channel, mode: Mode, requests: mpsc::Receiver<Request>) -> Resp
                 Request::Delta(request) => Some(request),
                 Request::Sotw(_) => None,
             });
-            let call = async move { client.delta_aggregated_resources(requests).await };
+            let request = call(options, requests);
+            let call = async move {
+                ready(&mut client).await?;
+                client.streaming(request, method, ProstCodec::default()).await
+            };
             Box::pin(
                 stream::once(call).map_ok(tonic::Response::into_inner).try_flatten().map_ok(Response::Delta),
             )
         }
-    }
+    })
+}
+
+async fn ready(client: &mut tonic::client::Grpc<Channel>) -> Result<(), Status> {
+    client.ready().await.map_err(|error| Status::unavailable(reason(&error)))
 }
 
 fn status_text(status: &Status) -> String {

@@ -62,7 +62,7 @@ struct Peer {
 impl Peer {
     fn new(address: SocketAddr, id: &str, mode: Mode) -> Peer {
         let node = Node { id: id.to_owned(), ..Default::default() };
-        let (commands, events) = client::run(Options { uri: format!("http://{address}"), node, mode });
+        let (commands, events) = client::run(Options::new(format!("http://{address}"), node, mode));
         Peer { commands, events }
     }
 

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::{Configurator, Setup, locked};
-use crate::config::{AdsOptions, Store};
+use crate::config::{Dynamic, Store, Subscription};
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
 use crate::worker::Command;
@@ -77,12 +77,13 @@ impl World {
         });
         let (store, lifecycle) = (Arc::<Mutex<Store>>::default(), Arc::<Lifecycle>::default());
         let node = Node { id: "sidecar~1".into(), cluster: "c".into(), ..Node::default() };
-        let forever = Some(None);
-        let ads = AdsOptions { client: Options { uri, node, mode }, clusters: forever, listeners: forever };
+        let forever = Some(Subscription { origin: meltemi_compile::Origin::Ads, wait: None });
+        let ads = Some(Options::new(uri, node.clone(), mode));
+        let dynamic = Dynamic { ads, node, clusters: forever.clone(), listeners: forever };
         let setup = Setup {
             store: Arc::clone(&store),
             workers: vec![commands],
-            ads: Some(ads.start()),
+            dynamic,
             lifecycle: Arc::clone(&lifecycle),
             registry: Registry::new(),
             hosts: Arc::default(),
