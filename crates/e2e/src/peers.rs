@@ -31,21 +31,24 @@ pub fn envoy() -> Option<PathBuf> {
     None
 }
 
-/// The folder with the Python package `kubernetes-validate` (the schemas of the Kubernetes API) that
-/// `scripts/peers` installed. `None` after saying SKIPPED.
+/// The folder to put into `PYTHONPATH` for a Python package that `scripts/peers` installed. `None` after saying SKIPPED.
 ///
 /// # Panics
 /// In CI, when it is missing.
-pub fn kubernetes_validate() -> Option<PathBuf> {
+pub fn python_package(name: &str) -> Option<PathBuf> {
     let folder = repository().join("target/peers");
-    if folder.join("kubernetes_validate").is_dir() {
+    if folder.join(name).is_dir() {
         return Some(folder);
     }
-    missing("kubernetes-validate is not installed; scripts/peers does it");
+    missing(&format!("the Python package {name} is not installed; scripts/peers does it"));
     None
 }
 
-fn missing(reason: &str) {
+/// Says SKIPPED with the reason.
+///
+/// # Panics
+/// In CI.
+pub fn missing(reason: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "a peer is missing in CI: {reason}");
     eprintln!("SKIPPED: {reason}");
 }

@@ -4,6 +4,7 @@ mod agreement;
 mod architecture;
 mod differential;
 mod envoy_api;
+mod foreign;
 mod hostile;
 mod manifests;
 mod shop;

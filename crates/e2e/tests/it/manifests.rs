@@ -16,7 +16,7 @@ print(len(native))
 
 #[test]
 fn the_shop_is_valid_for_kubernetes() {
-    let Some(packages) = peers::kubernetes_validate() else { return };
+    let Some(packages) = peers::python_package("kubernetes_validate") else { return };
     let folder = std::fs::read_dir(peers::repository().join("examples/shop")).expect("the example is there");
     let files = folder.map(|entry| entry.expect("readable").path());
     let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "yaml")).collect();

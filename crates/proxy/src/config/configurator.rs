@@ -270,6 +270,9 @@ impl Configurator {
             self.phase = Phase::Live;
             self.lifecycle.reached(State::Live);
             tracing::info!("all dependencies initialized: live");
+            if let Err(error) = meltemi_runtime::memory::release_startup_code() {
+                tracing::debug!(%error, "the code of start-up stays mapped");
+            }
         }
     }
 
