@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use meltemi_envoy::config::core::v3::{HealthStatus, Locality as LocalityField, Metadata};
+use meltemi_envoy::config::core::v3::{Locality as LocalityField, Metadata};
 use meltemi_envoy::config::endpoint::v3 as proto;
 use meltemi_envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use prost_types::value::Kind;
@@ -105,7 +105,7 @@ fn policy(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Endpoints {
         endpoint_stale_after,
         weighted_priority_health,
     } = policy;
-    refuse!(at; drop_overloads, endpoint_stale_after, weighted_priority_health);
+    refuse!(at; drop_overloads, endpoint_stale_after);
     let factor = at.bounded("overprovisioning_factor", *overprovisioning_factor, 0, (1, u32::MAX));
     let defaults = Endpoints::default();
     Endpoints {
@@ -170,9 +170,6 @@ fn lb_endpoint<'m>(at: &At<'_>, message: &'m proto::LbEndpoint) -> Option<(&'m p
 fn host(at: &At<'_>, message: &proto::LbEndpoint, locality: &Arc<Locality>) -> Option<Host> {
     let health = at.choice("health_status", message.health_status)?;
     let (endpoint, weight) = lb_endpoint(at, message)?;
-    if health == HealthStatus::Degraded {
-        at.field("health_status").reject("not supported yet: DEGRADED");
-    }
     let at = at.field("endpoint");
     at.refuse("additional_addresses", &endpoint.additional_addresses);
     Some(Host {

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use meltemi_compile::Rejection;
-use meltemi_compile::program::Name;
+use meltemi_compile::program::{Locality, Name};
 use meltemi_envoy::config::bootstrap::v3::Bootstrap;
 use meltemi_runtime::logging;
 use meltemi_runtime::signal::Shutdown;
@@ -241,6 +241,19 @@ fn outlier_events(bootstrap: &Bootstrap, logs: &LogSink) -> Option<EventLog> {
     (!path.is_empty()).then(|| EventLog::new(logs.clone(), path))
 }
 
+/// Where this proxy stands, for balancing by zones: `node.locality` and `cluster_manager.local_cluster_name`.
+fn place(bootstrap: &Bootstrap) -> (Option<Locality>, Option<Name>) {
+    let locality = bootstrap.node.as_ref().and_then(|node| node.locality.as_ref());
+    let home = locality.map(|locality| Locality {
+        region: locality.region.as_str().into(),
+        zone: locality.zone.as_str().into(),
+        sub_zone: locality.sub_zone.as_str().into(),
+    });
+    let manager = bootstrap.cluster_manager.as_ref();
+    let name = manager.map(|manager| manager.local_cluster_name.as_str()).filter(|name| !name.is_empty());
+    (home, name.map(Name::from))
+}
+
 fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -249,6 +262,8 @@ impl Workers {
     fn spawn(concurrency: usize, start: &Start, logs: LogSink) -> anyhow::Result<Workers> {
         let events = outlier_events(&start.message, &logs);
         let hosts = Arc::new(HostStates::new(events));
+        let (home, local_cluster) = place(&start.message);
+        hosts.set_place(home, local_cluster);
         let registry = Registry::new();
         let node = Arc::new(NodeFacts::new(start.message.node.as_ref().unwrap_or(&Default::default())));
         let mut handles = Vec::with_capacity(concurrency);

@@ -39,6 +39,9 @@ impl Generation {
         let routes =
             program.routes.iter().map(|(name, table)| (name.clone(), Rc::new(table.clone()))).collect();
         let next = Generation { program, clusters, routes };
+        if let Some(peers) = states.local_cluster().and_then(|name| next.cluster(name)) {
+            next.clusters().for_each(|cluster| cluster.set_peers(peers));
+        }
         for (name, cluster) in &old.clusters {
             if !next.clusters.contains_key(name) {
                 cluster.close();

@@ -32,6 +32,12 @@ pub(crate) fn below(bound: usize) -> usize {
     ((u128::from(next()) * bound as u128) >> 64) as usize
 }
 
+/// A number above 0, and 1 at most.
+pub(crate) fn part() -> f64 {
+    const BITS: u32 = 53;
+    ((next() >> (u64::BITS - BITS)) + 1) as f64 / (1_u64 << BITS) as f64
+}
+
 /// A UUID version 4 in its text form.
 pub(crate) fn uuid() -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";

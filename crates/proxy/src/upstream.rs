@@ -6,6 +6,7 @@
 mod balancer;
 mod health;
 mod host;
+mod layouts;
 pub(crate) mod outlier;
 mod pick;
 pub(crate) mod pool;
@@ -13,9 +14,9 @@ pub mod shared;
 mod totals;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -24,9 +25,11 @@ use meltemi_compile::program::{self, Endpoints};
 pub(crate) use self::host::{ActiveRequest, Host};
 pub(crate) use self::pick::PickContext;
 
-use self::balancer::Balancer;
+use self::balancer::{Asked, Balancer};
+use self::layouts::{Layouts, Spec};
 use self::pool::Pool;
 use self::shared::{ClusterState, HostStates};
+use crate::random;
 use crate::stats::{ClusterStats, WorkerStats};
 
 /// A cluster as one worker uses it.
@@ -37,13 +40,14 @@ pub(crate) struct Cluster {
     pub(crate) shared: Arc<ClusterState>,
     endpoints: Option<Arc<Endpoints>>,
     hosts: Vec<Rc<Host>>,
-    levels: Vec<Vec<usize>>,
+    /// What layouts are made of.
+    spec: Arc<Spec>,
     balancer: RefCell<Balancer>,
+    /// Of the health that `balancer` knows.
     health_epoch: Cell<u64>,
+    /// The proxy's own cluster and its epoch, where zones matter.
+    peers: RefCell<Option<(Weak<Cluster>, u64)>>,
 }
-
-/// `policy.overprovisioning_factor` when there are no endpoints yet.
-const OVERPROVISIONING_PERCENT: u32 = 140;
 
 impl Cluster {
     /// The cluster of the next generation; the old one itself when nothing changed.
@@ -58,90 +62,44 @@ impl Cluster {
         if let Some(old) = same_config.filter(|old| same_endpoints(old.endpoints.as_ref(), endpoints)) {
             return old.clone();
         }
+        let stats = stats.cluster(config);
         let shared = states.cluster(config);
-        let mut built = Cluster::empty(config, endpoints, stats.cluster(config), shared);
-        let pools = same_config.map(|old| old.pools()).unwrap_or_default();
-        built.add_hosts(&pools);
-        built.take_turn(same_config);
-        built.close_unused(old);
-        Rc::new(built)
-    }
-
-    fn empty(
-        config: &Arc<program::Cluster>,
-        endpoints: Option<&Arc<Endpoints>>,
-        stats: Arc<ClusterStats>,
-        shared: Arc<ClusterState>,
-    ) -> Cluster {
-        let no_hosts: [Rc<Host>; 0] = [];
-        Cluster {
+        let keeps_pools = !config.lb.close_connections_on_host_set_change;
+        let pools = same_config.filter(|_| keeps_pools).map(|old| old.pools()).unwrap_or_default();
+        let hosts = endpoints.map(|endpoints| hosts(config, endpoints, &stats, &shared, &pools));
+        let hosts = hosts.unwrap_or_default();
+        let spec = Arc::new(Spec::new(
+            config.clone(),
+            endpoints.cloned().unwrap_or_default(),
+            hosts.iter().map(|host| host.state.clone()).collect(),
+            states.home().cloned(),
+        ));
+        shared.outlier.hosts.store(u32::try_from(hosts.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
+        let (layout, epoch) = shared.layouts.first(&spec, &shared.health_epoch);
+        let balancer = {
+            let turns = same_config.map(|old| old.balancer.borrow());
+            Balancer::new(&config.lb, layout, &hosts, turns.as_deref())
+        };
+        let built = Cluster {
             config: config.clone(),
             stats,
             shared,
             endpoints: endpoints.cloned(),
-            hosts: Vec::new(),
-            levels: Vec::new(),
-            balancer: RefCell::new(Balancer::new(
-                config.lb.policy,
-                0.0,
-                OVERPROVISIONING_PERCENT,
-                &no_hosts,
-                &[],
-            )),
-            health_epoch: Cell::new(0),
-        }
-    }
-
-    fn add_hosts(&mut self, pools: &HashMap<SocketAddr, Rc<Pool>>) {
-        let Some(endpoints) = self.endpoints.clone() else { return };
-        for level in &endpoints.priorities {
-            let mut indices = Vec::with_capacity(level.len());
-            for host in level {
-                indices.push(self.hosts.len());
-                let pool = pools.get(&host.address).cloned().unwrap_or_else(|| self.new_pool(host));
-                let state = self.shared.host(host.address);
-                self.hosts.push(Rc::new(Host::new(host, pool, state, self.stats.host(host))));
-            }
-            self.levels.push(indices);
-        }
-        self.shared
-            .outlier
-            .hosts
-            .store(u32::try_from(self.hosts.len()).unwrap_or(u32::MAX), Ordering::Relaxed);
-    }
-
-    fn new_pool(&self, host: &program::Host) -> Rc<Pool> {
-        let host_stats = self.stats.host(host);
-        Rc::new(Pool::new(
-            host.address,
-            self.config.clone(),
-            self.stats.clone(),
-            host_stats,
-            self.shared.clone(),
-        ))
-    }
-
-    fn take_turn(&mut self, old: Option<&Rc<Cluster>>) {
-        self.health_epoch.set(self.shared.health_epoch.load(Ordering::Relaxed));
-        let overprovisioning =
-            self.endpoints.as_ref().map_or(OVERPROVISIONING_PERCENT, |e| e.overprovisioning_factor_percent);
-        let turns = old.map(|old| old.balancer.borrow().turns()).unwrap_or_default();
-        let panic_threshold = f64::from(self.config.lb.panic_threshold_percent);
-        let mut balancer = Balancer::new(
-            self.config.lb.policy,
-            panic_threshold,
-            overprovisioning,
-            &self.hosts,
-            &self.levels,
-        );
-        balancer.resume(&turns);
-        self.balancer = RefCell::new(balancer);
+            hosts,
+            spec,
+            balancer: RefCell::new(balancer),
+            health_epoch: Cell::new(epoch),
+            peers: RefCell::default(),
+        };
+        built.close_unused(old);
+        Rc::new(built)
     }
 
     /// Pools that this generation no longer uses.
     fn close_unused(&self, old: Option<&Rc<Cluster>>) {
+        let used: HashSet<*const Pool> = self.hosts.iter().map(|host| Rc::as_ptr(&host.pool)).collect();
         for host in old.iter().flat_map(|old| &old.hosts) {
-            if !self.hosts.iter().any(|new| Rc::ptr_eq(&new.pool, &host.pool)) {
+            if !used.contains(&Rc::as_ptr(&host.pool)) {
                 host.pool.close();
             }
         }
@@ -154,23 +112,79 @@ impl Cluster {
     /// The host for the next request. With hosts to avoid it draws again, at most `attempts` further times, and takes
     /// whatever came last.
     pub(crate) fn pick(&self, context: &PickContext<'_>) -> Option<Rc<Host>> {
-        let mut host = self.draw()?;
-        for _ in 0..context.attempts {
+        let mut asked = self.asked(context);
+        let mut host = self.draw(&asked)?;
+        for attempt in 1..=context.attempts {
             if !context.avoid.contains(&host.address) {
                 break;
             }
-            host = self.draw()?;
+            asked.attempt = attempt;
+            host = self.draw(&asked)?;
         }
         Some(host.clone())
     }
 
-    fn draw(&self) -> Option<&Rc<Host>> {
-        let mut balancer = self.balancer.borrow_mut();
-        let epoch = self.shared.health_epoch.load(Ordering::Relaxed);
-        if self.health_epoch.replace(epoch) != epoch {
-            balancer.refresh(&self.hosts, &self.levels);
+    fn asked<'c>(&self, context: &PickContext<'c>) -> Asked<'c> {
+        let mut asked = Asked {
+            tried_priorities: context.tried_priorities,
+            priority_update_frequency: context.priority_update_frequency,
+            ..Asked::default()
+        };
+        if self.uses_hash() {
+            // Without a hash the choice is random.
+            asked.hash = context.hash.unwrap_or_else(random::next);
+            let active = self.shared.breakers.iter().map(|breaker| breaker.requests.load(Ordering::Relaxed));
+            asked.cluster_active = active.sum();
         }
-        balancer.pick(&self.hosts).map(|index| &self.hosts[index])
+        asked
+    }
+
+    fn draw(&self, asked: &Asked<'_>) -> Option<&Rc<Host>> {
+        let epoch = self.shared.health_epoch.load(Ordering::Acquire);
+        if self.health_epoch.get() != epoch {
+            self.catch_up(epoch);
+        }
+        if self.peers.borrow().is_some() {
+            self.follow_peers();
+        }
+        let number = self.balancer.borrow_mut().pick(&self.hosts, asked, &self.stats.counts)?;
+        Some(&self.hosts[number as usize])
+    }
+
+    /// The health of hosts changed.
+    fn catch_up(&self, epoch: u64) {
+        let Some((layout, epoch)) = Layouts::next(&self.shared, &self.spec, epoch) else { return };
+        self.health_epoch.set(epoch);
+        let mut balancer = self.balancer.borrow_mut();
+        *balancer = Balancer::new(&self.config.lb, layout, &self.hosts, Some(&balancer));
+        if let Some((_, seen)) = self.peers.borrow_mut().as_mut() {
+            *seen = u64::MAX;
+        }
+    }
+
+    /// Says which cluster holds the proxy's peers.
+    pub(crate) fn set_peers(&self, peers: &Rc<Cluster>) {
+        if self.balancer.borrow().knows_zones() {
+            self.peers.replace(Some((Rc::downgrade(peers), u64::MAX)));
+        }
+    }
+
+    /// Routes anew by zones when the proxy's peers changed.
+    fn follow_peers(&self) {
+        let mut slot = self.peers.borrow_mut();
+        let Some((peers, seen)) = slot.as_mut() else { return };
+        let Some(peers) = peers.upgrade() else { return };
+        let epoch = peers.shared.health_epoch.load(Ordering::Acquire);
+        if *seen == epoch {
+            return;
+        }
+        *seen = epoch;
+        if !std::ptr::eq(&*peers, self) && peers.health_epoch.get() != epoch {
+            peers.catch_up(epoch);
+        }
+        // The peers may be the cluster itself.
+        let zones = peers.balancer.borrow().peers();
+        self.balancer.borrow_mut().route_by_zones(zones.as_ref(), &self.stats.counts);
     }
 
     /// Whether a pick reads [`PickContext::hash`]; without, it is not worth computing.
@@ -197,6 +211,32 @@ impl Cluster {
     pub(crate) fn close(&self) {
         self.hosts.iter().for_each(|host| host.pool.close());
     }
+}
+
+/// All hosts, with the pools that stay.
+fn hosts(
+    config: &Arc<program::Cluster>,
+    endpoints: &Endpoints,
+    stats: &Arc<ClusterStats>,
+    shared: &Arc<ClusterState>,
+    pools: &HashMap<SocketAddr, Rc<Pool>>,
+) -> Vec<Rc<Host>> {
+    let each = endpoints.priorities.iter().flatten();
+    each.map(|host| {
+        let host_stats = stats.host(host);
+        let pool = pools.get(&host.address).cloned().unwrap_or_else(|| {
+            Rc::new(Pool::new(
+                host.address,
+                config.clone(),
+                stats.clone(),
+                host_stats.clone(),
+                shared.clone(),
+            ))
+        });
+        let state = shared.host(host.address);
+        Rc::new(Host::new(host, pool, state, host_stats))
+    })
+    .collect()
 }
 
 fn same_endpoints(old: Option<&Arc<Endpoints>>, new: Option<&Arc<Endpoints>>) -> bool {

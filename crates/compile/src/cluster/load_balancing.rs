@@ -25,9 +25,15 @@ pub(super) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<LoadBalan
         Some(typed) => typed::first_known(&at.field("load_balancing_policy"), typed)?,
         None => legacy(at, message, &common)?,
     };
-    refuse_unsupported(at, &policy, &locality, &common);
-    let original_dst = ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32);
-    let is_original_dst = message.cluster_discovery_type == Some(original_dst);
+    let is_type =
+        |kind: DiscoveryType| message.cluster_discovery_type == Some(ClusterDiscoveryType::Type(kind as i32));
+    let is_original_dst = is_type(DiscoveryType::OriginalDst);
+    let by_hostname = common.consistent_hashing_lb_config.is_some_and(|hash| hash.use_hostname_for_hashing);
+    if by_hostname && !is_type(DiscoveryType::StrictDns) {
+        at.field("common_lb_config").field("consistent_hashing_lb_config").reject(
+            "Cannot use hostname for consistent hashing loadbalancing for cluster of this type: only STRICT_DNS",
+        );
+    }
     if !is_original_dst && policy == LbPolicy::ClusterProvided {
         return at.field("lb_policy").none("CLUSTER_PROVIDED needs a cluster that provides a balancer");
     }
@@ -41,18 +47,6 @@ pub(super) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<LoadBalan
         panic_threshold_percent,
         close_connections_on_host_set_change: common.close_connections_on_host_set_change,
     })
-}
-
-fn refuse_unsupported(at: &At<'_>, policy: &LbPolicy, locality: &LocalityLb, common: &CommonLbConfig) {
-    let defaults = LocalityLb::ZoneAware(ZoneAware::default());
-    let unsupported = match policy {
-        LbPolicy::LeastRequest(policy) => policy.choice_count.is_none() || policy.active_request_bias != 1.0,
-        policy => policy.is_hashing(),
-    };
-    if unsupported || policy.slow_start().is_some() || *locality != defaults {
-        at.field("lb_policy").reject("not supported yet with these settings");
-    }
-    at.refuse_true("close_connections_on_host_set_change", Some(common.close_connections_on_host_set_change));
 }
 
 /// Reads what stands beside every policy; gives the panic threshold.

@@ -5,6 +5,7 @@ mod architecture;
 mod differential;
 mod envoy_api;
 mod foreign;
+mod hashing;
 mod hostile;
 mod manifests;
 mod shop;

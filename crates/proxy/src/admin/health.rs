@@ -13,6 +13,9 @@ pub(super) fn samples(store: &Store, hosts: &HostStates, samples: &mut Vec<Sampl
         let state = hosts.cluster(cluster);
         let endpoints = program.endpoints.get(&cluster.name);
         membership(cluster, endpoints.map(|endpoints| &**endpoints), &state, samples);
+        for (field, n) in state.layouts.table_sizes() {
+            samples.push(sample(cluster, field, TotalKind::Gauge, n));
+        }
         if cluster.outlier.is_some() {
             state.outlier.totals.visit(&mut |field, kind, n| {
                 samples.push(sample(cluster, &format!("outlier_detection.{field}"), kind, n));

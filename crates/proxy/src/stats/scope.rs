@@ -87,7 +87,13 @@ counts! {
         Counter upstream_rq_retry_backoff_ratelimited "Retries after the pause that a response asked for.";
         Histogram upstream_rq_time "Time from request to response, in milliseconds.";
         Counter lb_healthy_panic "Picks among all hosts because too few are healthy.";
-        Counter lb_zone_no_capacity_left "Always 0.";
+        Counter lb_local_cluster_not_ok "The proxy's own cluster could not be used for zone-aware routing.";
+        Counter lb_recalculate_zone_structures "Zone-aware routing was worked out anew.";
+        Counter lb_zone_cluster_too_small "Too few hosts for zone-aware routing.";
+        Counter lb_zone_no_capacity_left "Picks of a locality at random because none has room.";
+        Counter lb_zone_routing_all_directly "Picks in the own locality, which takes all.";
+        Counter lb_zone_routing_cross_zone "Picks in another locality.";
+        Counter lb_zone_routing_sampled "Picks in the own locality, which takes a part.";
         Counter retry_or_shadow_abandoned "Bodies too large to keep for a retry.";
         Counter original_dst_host_invalid "Requests without a usable original destination.";
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use meltemi_envoy::config::core::v3::HealthStatus;
 
 /// How fit a host is. Ordered: worse is less.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Health {
     /// Gets requests only in panic.
     Unhealthy,

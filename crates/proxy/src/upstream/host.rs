@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use meltemi_compile::program;
 
 use super::balancer::Candidate;
 use super::pool::Pool;
-use super::shared::{Health, HostState, Permit};
+use super::shared::{HostState, Permit};
 use crate::stats::HostStats;
 
 /// A host as discovery describes it, with the pool of its address.
@@ -18,7 +19,6 @@ pub(crate) struct Host {
     pub(crate) address: SocketAddr,
     pub(crate) hostname: Box<str>,
     weight: u32,
-    healthy: bool,
     pub(crate) state: Arc<HostState>,
     /// What is counted for the address; with its workload, for metrics.
     pub(crate) stats: Arc<HostStats>,
@@ -36,18 +36,10 @@ impl Host {
             address: host.address,
             hostname: host.hostname.clone(),
             weight: host.weight,
-            healthy: host.is_healthy(),
             state,
             stats,
             pool,
         }
-    }
-}
-
-impl Host {
-    /// How fit it is, by discovery and by all checks.
-    pub(crate) fn health(&self) -> Health {
-        self.state.health(if self.healthy { Health::Healthy } else { Health::Unhealthy })
     }
 }
 
@@ -56,12 +48,12 @@ impl Candidate for Rc<Host> {
         self.weight
     }
 
-    fn is_healthy(&self) -> bool {
-        self.health() == Health::Healthy
-    }
-
     fn active_requests(&self) -> u32 {
         self.state.active_requests.load(Ordering::Relaxed)
+    }
+
+    fn healthy_since(&self) -> Option<Instant> {
+        self.state.healthy_since()
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct PickContext<'a> {
     pub(crate) attempts: u32,
     /// Priorities of the hosts tried so far, in order, when `previous_priorities` is in force.
     pub(crate) tried_priorities: &'a [u32],
+    /// `update_frequency` of `previous_priorities`: how many attempts it takes to leave priorities out.
+    pub(crate) priority_update_frequency: usize,
     /// Where the client wanted to go, for `ORIGINAL_DST` clusters.
     pub(crate) original_destination: Option<SocketAddr>,
 }

@@ -6,9 +6,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use meltemi_compile::program::{Cluster, Name};
+use meltemi_compile::program::{Cluster, Locality, Name};
+
+use super::layouts::Layouts;
 
 pub use super::health::{Health, HealthFlag, HealthFlags};
 pub use super::outlier::{Detector, EventLog, Monitor, Origin, OutlierTotals};
@@ -22,6 +25,16 @@ pub struct HostStates {
     clusters: Mutex<HashMap<ClusterKey, Arc<ClusterState>>>,
     events: Option<EventLog>,
     active_faults: Mutex<HashMap<Name, Arc<AtomicU32>>>,
+    place: OnceLock<Place>,
+}
+
+/// Where this proxy stands, for balancing by zones.
+#[derive(Debug, Default)]
+struct Place {
+    /// `node.locality`.
+    home: Option<Arc<Locality>>,
+    /// `cluster_manager.local_cluster_name`: the cluster of the proxies like this one.
+    local_cluster: Option<Name>,
 }
 
 /// Hosts begin anew when what judges them changes: the name of the cluster, and the digest of its health checks and
@@ -39,6 +52,19 @@ impl HostStates {
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let state = || Arc::new(ClusterState::new(&cluster.name, self.events.clone()));
         clusters.entry((cluster.name.clone(), cluster.health_digest)).or_insert_with(state).clone()
+    }
+
+    /// Says once where this proxy stands: `node.locality` and `cluster_manager.local_cluster_name`.
+    pub fn set_place(&self, home: Option<Locality>, local_cluster: Option<Name>) {
+        let _ = self.place.set(Place { home: home.map(Arc::new), local_cluster });
+    }
+
+    pub(crate) fn home(&self) -> Option<&Arc<Locality>> {
+        self.place.get()?.home.as_ref()
+    }
+
+    pub(crate) fn local_cluster(&self) -> Option<&Name> {
+        self.place.get()?.local_cluster.as_ref()
     }
 
     /// Faults under way under a `stat_prefix` of connection managers.
@@ -66,6 +92,8 @@ pub struct ClusterState {
     pub outlier: Detector,
     /// Changes with the health of any host, so that balancers see that their list of healthy hosts is old.
     pub(crate) health_epoch: AtomicU64,
+    /// Who may be picked.
+    pub(crate) layouts: Layouts,
     /// Where ejections are logged.
     pub(super) events: Option<EventLog>,
     hosts: Mutex<HashMap<SocketAddr, Arc<HostState>>>,
@@ -79,6 +107,7 @@ impl ClusterState {
             breakers: Default::default(),
             outlier: Detector::default(),
             health_epoch: AtomicU64::new(0),
+            layouts: Layouts::default(),
             events,
             hosts: Mutex::default(),
         }
@@ -163,12 +192,36 @@ pub struct HostState {
     pub flags: HealthFlags,
     /// What outlier detection knows.
     pub outlier: Monitor,
+    /// When it began to be healthy, in milliseconds since [`EPOCH`]; 0 while it never was.
+    healthy_since_ms: AtomicU64,
 }
+
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl HostState {
     /// How fit the host is, given what discovery says of it.
     pub fn health(&self, discovered: Health) -> Health {
         discovered.min(self.flags.health())
+    }
+
+    /// Takes in how fit it is found now. A host that its active check failed begins anew when it is back; one that outlier
+    /// detection ejected does not, as in Envoy.
+    pub(crate) fn note_health(&self, health: Health) {
+        if self.flags.has(HealthFlag::FailedActiveHc) {
+            self.healthy_since_ms.store(0, Ordering::Relaxed);
+        } else if health == Health::Healthy {
+            let now = u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+            let since = &self.healthy_since_ms;
+            let _ = since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Since when it is healthy.
+    pub(crate) fn healthy_since(&self) -> Option<Instant> {
+        match self.healthy_since_ms.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(*EPOCH + Duration::from_millis(since)),
+        }
     }
 
     /// Whether the host does not count at all when a balancer works out which part of its hosts is fit: it was never
