@@ -2,6 +2,7 @@
 
 mod agreement;
 mod architecture;
+mod churn;
 mod differential;
 mod envoy_api;
 mod foreign;
