@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meltemi_envoy::config::cluster::v3 as proto;
-use meltemi_envoy::config::cluster::v3::UpstreamConnectionOptions;
 use meltemi_envoy::config::cluster::v3::cluster::ClusterProtocolSelection;
 use meltemi_envoy::config::core::v3::Metadata;
 use prost_types::value::Kind;
@@ -18,6 +17,7 @@ use crate::protocol_options::{self, Common};
 use crate::scalar::digest;
 
 mod circuit_breakers;
+mod connection;
 mod discovery;
 mod load_balancing;
 mod outlier;
@@ -49,6 +49,8 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
         http: protocol.http,
         idle_timeout: protocol.common.idle_timeout,
         max_requests_per_connection: protocol.common.max_requests_per_connection,
+        max_connection_duration: protocol.common.max_connection_duration,
+        connection: connection::compile(at, message),
         circuit_breakers: breakers.thresholds,
         max_host_connections: breakers.max_host_connections,
         outlier,
@@ -89,6 +91,9 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         lb_config: _,
         common_lb_config: _,
         load_balancing_policy: _,
+        // Read by `connection`.
+        upstream_bind_config: _,
+        upstream_connection_options: _,
         // Read by `Protocol`.
         typed_extension_protocol_options: _,
         common_http_protocol_options: _,
@@ -111,9 +116,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         typed_dns_resolver_config,
         wait_for_warm_on_init,
         cleanup_interval,
-        upstream_bind_config,
         lb_subset_config,
-        upstream_connection_options,
         close_connections_on_host_health_failure,
         ignore_health_on_host_removal,
         filters,
@@ -128,29 +131,16 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
     } = message;
     refuse!(at; transport_socket_matches, transport_socket_matcher, stats_matcher, health_checks);
     refuse!(at; per_connection_buffer_high_watermark_timeout, dns_resolvers, use_tcp_for_dns_lookups);
-    refuse!(at; dns_resolution_config, typed_dns_resolver_config, upstream_bind_config, lb_subset_config);
+    refuse!(at; dns_resolution_config, typed_dns_resolver_config, lb_subset_config);
     refuse!(at; filters, lrs_server, lrs_report_endpoint_metrics, upstream_config, preconnect_policy);
     refuse!(at; connection_pool_per_downstream_connection, queuing_policies);
     at.refuse_false("wait_for_warm_on_init", *wait_for_warm_on_init);
-    if let Some(options) = upstream_connection_options {
-        refuse_connection_options(&at.field("upstream_connection_options"), options);
-    }
     harmless!(ReadAhead; per_connection_buffer_limit_bytes);
     harmless!(DnsPacing; dns_jitter, dns_failure_refresh_rate);
     // Hosts of ORIGINAL_DST last as long as their connections.
     harmless!(NoSuchLimit; cleanup_interval);
     harmless!(NoHealthChecks; ignore_health_on_host_removal, close_connections_on_host_health_failure);
     harmless!(StatsOnly; track_timeout_budgets, track_cluster_stats);
-}
-
-fn refuse_connection_options(at: &At<'_>, message: &UpstreamConnectionOptions) {
-    let UpstreamConnectionOptions {
-        tcp_keepalive,
-        set_local_interface_name_on_upstream_connections,
-        happy_eyeballs_config,
-    } = message;
-    refuse!(at; tcp_keepalive, happy_eyeballs_config);
-    harmless!(Metadata; set_local_interface_name_on_upstream_connections);
 }
 
 /// How a cluster speaks HTTP.
@@ -209,13 +199,10 @@ impl Protocol {
         self
     }
 
-    /// Upstream connections have no limit of age or of headers yet.
+    /// Upstream connections have no limit of headers yet.
     fn checked(self, at: &At<'_>) -> Protocol {
         let defaults = Common::default();
         let at = at.field("common_http_protocol_options");
-        if self.common.max_connection_duration.is_some() {
-            at.field("max_connection_duration").reject("not supported yet in a cluster");
-        }
         if self.common.max_headers_count != defaults.max_headers_count {
             at.field("max_headers_count").reject("not supported yet in a cluster");
         }

@@ -61,6 +61,7 @@ pub(crate) fn connection_manager(
         routes,
         initial_fetch_timeout,
         filters: filters.filters,
+        router: filters.router,
         server_name: at
             .header_value("server_name", &message.server_name)
             .unwrap_or(HeaderValue::from_static(DEFAULT_SERVER_NAME)),

@@ -31,6 +31,7 @@ mod verdict;
 
 pub(crate) use per_route::per_filter_configs;
 pub use per_route::{Levels, PerFilter, PerFilterConfigs};
+pub use router::{CheckedHeader, RouterOptions};
 pub use verdict::{Answer, AnswerFlag, Effect, Event, FilterView, HeadEdit, Verdict};
 
 /// The most filters of one chain: which of them are on is a set of bits.
@@ -117,7 +118,7 @@ pub fn discovered(message: &TypedExtensionConfig) -> Result<FilterConfig, Vec<Re
         let Some(any) = typed_config else { return at.none("must be set") };
         match known_filter(&at, any)? {
             Some(Known::Filter(config)) => Some(config),
-            Some(Known::IstioStats | Known::Router) => {
+            Some(Known::IstioStats | Known::Router(_)) => {
                 at.none("not supported yet: only filters before the router")
             }
             None => unknown(&at, name, any),
@@ -132,13 +133,15 @@ pub(crate) struct Filters {
     pub(crate) filters: Vec<HttpFilter>,
     /// `istio.stats` is among them.
     pub(crate) istio_stats: bool,
+    /// The router's options.
+    pub(crate) router: RouterOptions,
 }
 
 /// What one entry turned out to be.
 enum Compiled {
     Filter(HttpFilter),
     IstioStats,
-    Router,
+    Router(RouterOptions),
     /// Optional and not known.
     Nothing,
 }
@@ -147,7 +150,7 @@ enum Compiled {
 enum Known {
     Filter(FilterConfig),
     IstioStats,
-    Router,
+    Router(RouterOptions),
 }
 
 /// Compiles the filters. The router must be the last one, as Envoy demands of a terminal filter.
@@ -160,8 +163,9 @@ pub(crate) fn http_filters(at: &At<'_>, messages: &[proto::HttpFilter]) -> Filte
         let at = at.item("http_filters", i);
         let is_last = i + 1 == messages.len();
         match http_filter(&at, message) {
-            Some(Compiled::Router) if !is_last => at.reject("the router must be the last filter"),
-            None | Some(Compiled::Router) => {}
+            Some(Compiled::Router(_)) if !is_last => at.reject("the router must be the last filter"),
+            Some(Compiled::Router(options)) => compiled.router = options,
+            None => {}
             Some(_) if is_last => at.reject("the last filter must be the router"),
             Some(Compiled::Filter(filter)) => compiled.filters.push(filter),
             Some(Compiled::IstioStats) => compiled.istio_stats = true,
@@ -189,10 +193,10 @@ fn http_filter(at: &At<'_>, message: &proto::HttpFilter) -> Option<Compiled> {
         Some(Known::Filter(config)) => config,
         Some(Known::IstioStats) if *disabled => return Some(Compiled::Nothing),
         Some(Known::IstioStats) => return Some(Compiled::IstioStats),
-        Some(Known::Router) if *disabled => {
+        Some(Known::Router(_)) if *disabled => {
             return at.field("disabled").none("the router cannot be disabled");
         }
-        Some(Known::Router) => return Some(Compiled::Router),
+        Some(Known::Router(options)) => return Some(Compiled::Router(options)),
         None if *is_optional => return Some(Compiled::Nothing),
         None => return unknown(at_config, name, any),
     };
@@ -202,8 +206,7 @@ fn http_filter(at: &At<'_>, message: &proto::HttpFilter) -> Option<Compiled> {
 /// Compiles a configuration at the listener; `Some(None)` when the type is not known.
 fn known_filter(at: &At<'_>, any: &Any) -> Option<Option<Known>> {
     if any.is::<Router>() {
-        router::check(at, &unpack(at, any)?);
-        return Some(Some(Known::Router));
+        return Some(Some(Known::Router(router::compile(at, &unpack(at, any)?))));
     }
     let config = if any.is::<GrpcStatsMessage>() {
         grpc_stats::compile(at, &unpack(at, any)?);

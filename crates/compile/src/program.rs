@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use crate::endpoints::{Endpoints, Host, Locality};
 
-use crate::filter::HttpFilter;
+use crate::filter::{HttpFilter, RouterOptions};
 use crate::format::{Format, JsonFormat};
 use crate::load_balancing::LoadBalancing;
 pub use crate::outlier::{Ejection, OutlierDetection, RateDetection, SuccessRate};
@@ -171,6 +171,8 @@ pub struct HttpConnectionManager {
     pub initial_fetch_timeout: Option<Duration>,
     /// `http_filters` in order, without the router, which always ends the list.
     pub filters: Vec<HttpFilter>,
+    /// What the router at the end of the filters is told.
+    pub router: RouterOptions,
     /// `server_name`, default `envoy`.
     pub server_name: http::HeaderValue,
     /// `server_header_transformation`.
@@ -377,6 +379,10 @@ pub struct Cluster {
     pub idle_timeout: Option<Duration>,
     /// `max_requests_per_connection`; `None` is unlimited.
     pub max_requests_per_connection: Option<u32>,
+    /// `common_http_protocol_options.max_connection_duration`; `None` is unlimited.
+    pub max_connection_duration: Option<Duration>,
+    /// `upstream_connection_options`, `upstream_bind_config`.
+    pub connection: ConnectionOptions,
     /// `circuit_breakers.thresholds` for default and high priority.
     pub circuit_breakers: [CircuitBreaker; 2],
     /// `circuit_breakers.per_host_thresholds[].max_connections` by priority, default unlimited.
@@ -389,6 +395,37 @@ pub struct Cluster {
     pub service: Option<ClusterService>,
     /// Digest of the encoded message.
     pub digest: u64,
+}
+
+/// How connections to the hosts of a cluster are made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionOptions {
+    /// `upstream_connection_options.tcp_keepalive`.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// `upstream_bind_config`: the addresses that connections may come from, in order.
+    pub sources: Vec<SocketAddr>,
+    /// `upstream_bind_config.freebind`.
+    pub freebind: bool,
+}
+
+impl ConnectionOptions {
+    /// The address that a connection to this host comes from: the first of its family, or else the first, which the
+    /// kernel will not take; `None` leaves it to the kernel.
+    pub fn source_for(&self, host: SocketAddr) -> Option<SocketAddr> {
+        let same_family = self.sources.iter().find(|source| source.is_ipv4() == host.is_ipv4());
+        same_family.or(self.sources.first()).copied()
+    }
+}
+
+/// `envoy.config.core.v3.TcpKeepalive`; what is not set is the kernel's matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// `keepalive_probes`.
+    pub probes: Option<u32>,
+    /// `keepalive_time`.
+    pub time: Option<Duration>,
+    /// `keepalive_interval`.
+    pub interval: Option<Duration>,
 }
 
 /// What Istio says of the service behind a cluster.
@@ -469,8 +506,6 @@ pub struct CircuitBreaker {
     pub max_retries: u32,
     /// `retry_budget`.
     pub retry_budget: Option<RetryBudget>,
-    /// `max_connection_pools`, default unlimited.
-    pub max_connection_pools: u32,
     /// `track_remaining`: the statistics say how much is left of each.
     pub track_remaining: bool,
 }
@@ -500,7 +535,6 @@ impl Default for CircuitBreaker {
             max_requests: 1024,
             max_retries: 3,
             retry_budget: None,
-            max_connection_pools: u32::MAX,
             track_remaining: false,
         }
     }

@@ -255,10 +255,14 @@ pub fn short(body: &[u8]) -> String {
     }
 }
 
-/// A loopback port on which nothing listens: bound and given back at once.
+/// A loopback port on which nothing listens, nor will while the tests run: it stays bound.
 ///
 /// # Errors
 /// If no port can be bound.
 pub fn dead_port() -> std::io::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let port = socket.local_addr()?.port();
+    std::mem::forget(socket);
+    Ok(port)
 }

@@ -62,6 +62,8 @@ pub(crate) async fn forward(
     match stop {
         Stop::Fault(fault, _) => {
             plan.count_fault(stream, &fault);
+            stream.body.stop_keeping();
+            stream.body.take_ready();
             Err(plan.reply(stream, &fault))
         }
         Stop::ClientGone => {
@@ -119,7 +121,7 @@ impl Plan<'_> {
             reply.status = StatusCode::NO_CONTENT;
             reply.body = bytes::Bytes::new();
         }
-        self.with_attempt_count(stream, reply)
+        self.with_own_headers(stream, reply)
     }
 
     /// Takes a fault of an attempt into account; gives the pause when it is tried again.

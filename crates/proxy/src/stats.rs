@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meltemi_compile::program::{Cluster, Listener, Name};
 
+mod breakers;
 mod filter;
 mod istio;
 pub mod prometheus;
@@ -18,6 +19,7 @@ mod scope;
 pub mod text;
 mod value;
 
+pub use breakers::Breakers;
 pub use filter::{CorsCounts, FaultCounts, FilterStats};
 pub use istio::{RequestSeries, TcpSeries};
 pub use sample::{Sample, Value};

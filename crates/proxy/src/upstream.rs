@@ -30,7 +30,7 @@ use self::layouts::{Layouts, Spec};
 use self::pool::Pool;
 use self::shared::{ClusterState, HostStates};
 use crate::random;
-use crate::stats::{ClusterStats, WorkerStats};
+use crate::stats::{Breakers, ClusterStats, WorkerStats};
 
 /// A cluster as one worker uses it.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ impl Cluster {
         }
         let stats = stats.cluster(config);
         let shared = states.cluster(config);
+        let limits = config.circuit_breakers;
+        stats.set_breakers(Breakers { state: Arc::downgrade(&shared), limits });
         let keeps_pools = !config.lb.close_connections_on_host_set_change;
         let pools = same_config.filter(|_| keeps_pools).map(|old| old.pools()).unwrap_or_default();
         let hosts = endpoints.map(|endpoints| hosts(config, endpoints, &stats, &shared, &pools));

@@ -62,6 +62,8 @@ fn breaker(at: &At<'_>, message: &Thresholds) -> CircuitBreaker {
         track_remaining,
         max_connection_pools,
     } = message;
+    // A pool here belongs to a host and lives as long as it does, so there is nothing to make room for.
+    refuse!(at; max_connection_pools);
     let defaults = CircuitBreaker::default();
     CircuitBreaker {
         max_connections: max_connections.unwrap_or(defaults.max_connections),
@@ -69,7 +71,6 @@ fn breaker(at: &At<'_>, message: &Thresholds) -> CircuitBreaker {
         max_requests: max_requests.unwrap_or(defaults.max_requests),
         max_retries: max_retries.unwrap_or(defaults.max_retries),
         retry_budget: retry_budget.as_ref().map(|budget| self::budget(&at.field("retry_budget"), budget)),
-        max_connection_pools: max_connection_pools.unwrap_or(defaults.max_connection_pools),
         track_remaining: *track_remaining,
     }
 }

@@ -108,7 +108,6 @@ fn a_cluster_without_settings_has_those_of_envoy() {
         max_requests: 1024,
         max_retries: 3,
         retry_budget: None,
-        max_connection_pools: u32::MAX,
         track_remaining: false,
     };
     assert_eq!(cluster.circuit_breakers, [breaker, breaker]);

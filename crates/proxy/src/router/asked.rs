@@ -6,18 +6,20 @@
 use std::time::Duration;
 
 use http::HeaderName;
+use meltemi_compile::filter::RouterOptions;
 use meltemi_compile::retry::RetryOn;
 use meltemi_http::Headers;
+
+use super::fault::Fault;
+use crate::stream::names;
 
 /// The wishes of one request.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    /// `x-envoy-upstream-rq-timeout-ms`; zero is none.
+    /// `x-envoy-upstream-rq-timeout-ms`, or what a proxy before us announced when that is to be respected; zero is none.
     pub(super) timeout: Option<Duration>,
     /// `x-envoy-upstream-rq-per-try-timeout-ms`.
     pub(super) per_try_timeout: Option<Duration>,
-    /// `x-envoy-expected-rq-timeout-ms` of a proxy before us.
-    pub(super) expected_timeout: Option<Duration>,
     /// `x-envoy-upstream-rq-timeout-alt-response`: a timeout is answered by 204.
     pub(super) alt_response: bool,
     /// What is asked of retries, if anything.
@@ -54,10 +56,26 @@ pub(crate) fn is_asking(name: &str) -> bool {
     )
 }
 
+/// Refuses a request that asks for something in a way that `strict_check_headers` does not accept.
+pub(super) fn check(options: &RouterOptions, headers: &Headers) -> Result<(), Fault> {
+    for checked in &options.strict_check_headers {
+        let name = HeaderName::from_static(checked.name());
+        let Some(value) = headers.get(&name) else { continue };
+        let text = value.to_str().unwrap_or_default();
+        if !checked.accepts(text) {
+            return Err(Fault::BadEnvoyHeader(checked.name(), text.into()));
+        }
+    }
+    Ok(())
+}
+
 impl Asked {
     /// Reads the fields and takes them out. Of a field that is there twice, the first counts.
-    pub(super) fn take(headers: &mut Headers) -> Asked {
+    pub(super) fn take(options: &RouterOptions, headers: &mut Headers) -> Asked {
         let mut asked = Asked::default();
+        if options.respect_expected_rq_timeout {
+            asked.timeout = headers.get_str(&names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS).and_then(milliseconds);
+        }
         let mut retry = AskedRetry::default();
         headers.retain(|name, value| {
             if !is_asking(name.as_str()) {
@@ -75,10 +93,8 @@ impl Asked {
     /// Whether the field stays.
     fn read(&mut self, name: &str, text: &str) -> bool {
         match name {
-            "x-envoy-expected-rq-timeout-ms" => {
-                self.expected_timeout = self.expected_timeout.or_else(|| milliseconds(text));
-                return true;
-            }
+            // Written anew when the router announces its own.
+            "x-envoy-expected-rq-timeout-ms" => return true,
             "x-envoy-upstream-rq-timeout-ms" => self.timeout = self.timeout.or_else(|| milliseconds(text)),
             "x-envoy-upstream-rq-per-try-timeout-ms" => {
                 self.per_try_timeout = self.per_try_timeout.or_else(|| milliseconds(text));
@@ -145,7 +161,7 @@ mod tests {
             ("x-envoy-upstream-rq-per-try-timeout-ms", "soon"),
             ("x-envoy-attempt-count", "1"),
         ]);
-        let asked = Asked::take(&mut fields);
+        let asked = Asked::take(&RouterOptions::default(), &mut fields);
         assert_eq!(fields.len(), 1);
         assert_eq!(asked.timeout, Some(Duration::from_millis(250)));
         assert_eq!(asked.per_try_timeout, None);

@@ -71,7 +71,7 @@ impl Plan<'_> {
         let leased = self.lease(&host, stream.request.version);
         let leased = guard(leased, &mut stream.respond, timers).await?;
         let mut lease = leased.map_err(|error| self.lease_fault(stream, error.into()))?;
-        let _active = self.admit(stream, &host)?;
+        let _active = self.admit(&host)?;
         outlier::observe(&self.cluster, &host, Outcome::Connected);
         stream.record.upstream_local = lease.local_address();
         let version = lease.version();
@@ -172,13 +172,13 @@ impl Plan<'_> {
     }
 
     /// `max_requests` of the circuit breaker.
-    fn admit(&self, stream: &mut Stream<'_, '_>, host: &Rc<Host>) -> Result<ActiveRequest, Stop> {
+    fn admit(&self, host: &Rc<Host>) -> Result<ActiveRequest, Stop> {
         let limit = self.cluster.config.circuit_breakers[self.priority].max_requests;
         match Permit::take(&self.cluster.shared, self.priority, Resource::Requests, limit) {
             Some(permit) => Ok(ActiveRequest::new(host.clone(), permit)),
             None => {
-                self.cluster.stats.counts.upstream_rq_pending_overflow.inc();
-                Err(self.lease_fault(stream, Fault::Overflow))
+                self.cluster.stats.counts.upstream_rq_active_overflow.inc();
+                Err(Stop::Fault(Fault::Overflow, false))
             }
         }
     }

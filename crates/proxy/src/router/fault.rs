@@ -20,6 +20,8 @@ use crate::upstream::pool::LeaseError;
 pub(crate) enum Fault {
     /// The route names a cluster that does not exist.
     NoCluster(StatusCode),
+    /// A field of the request asks something of the router in a way that is not accepted: its name and value.
+    BadEnvoyHeader(&'static str, Box<str>),
     /// The client asked for an upgrade that is not configured.
     UpgradeRefused,
     /// No host can be picked.
@@ -87,6 +89,10 @@ impl Fault {
             Fault::NoCluster(status) => {
                 Consequence::answer(*status, F::NO_CLUSTER_FOUND, "cluster_not_found", "")
             }
+            Fault::BadEnvoyHeader(..) => {
+                let flags = F::INVALID_ENVOY_REQUEST_HEADERS;
+                Consequence::answer(S::BAD_REQUEST, flags, "request_headers_failed_strict_check", "")
+            }
             Fault::UpgradeRefused => Consequence::answer(S::FORBIDDEN, F::NONE, "upgrade_failed", ""),
             Fault::NoHealthyUpstream => Consequence::answer(
                 down,
@@ -148,6 +154,12 @@ impl Fault {
             }
             None => body.into(),
         };
+        let body = match self {
+            Fault::BadEnvoyHeader(name, value) => {
+                format!("invalid header '{name}' with value '{value}'").into()
+            }
+            _ => body,
+        };
         let mut reply = LocalReply::new(status, self.details(false)).flags(flags).body(body.into_owned());
         if matches!(self, Fault::MaxDuration(_)) {
             reply.grpc_status = Some(GRPC_DEADLINE_EXCEEDED);
@@ -161,6 +173,9 @@ impl Fault {
     /// `%RESPONSE_CODE_DETAILS%`; `started` when the response was on its way.
     pub(crate) fn details(&self, started: bool) -> Cow<'static, str> {
         let Consequence { details, reset, .. } = self.consequence();
+        if let Fault::BadEnvoyHeader(name, _) = self {
+            return format!("{details}{{{name}}}").into();
+        }
         let Some(reason) = reset else { return details.into() };
         let when = if started { "after" } else { "before" };
         let transport = match self {
@@ -179,6 +194,7 @@ impl Fault {
     pub(crate) fn upstream_status(&self) -> Option<StatusCode> {
         match self {
             Fault::NoCluster(_)
+            | Fault::BadEnvoyHeader(..)
             | Fault::UpgradeRefused
             | Fault::StreamIdle(_)
             | Fault::RequestTimeout
@@ -218,6 +234,7 @@ impl Fault {
             }
             Fault::PerTryTimeout | Fault::PerTryIdleTimeout => Some(Reset::PerTryTimeout),
             Fault::NoCluster(_)
+            | Fault::BadEnvoyHeader(..)
             | Fault::UpgradeRefused
             | Fault::NoHealthyUpstream
             | Fault::RouteTimeout

@@ -11,7 +11,7 @@ use meltemi_compile::route::{ClusterChoice, Forward, Found, HostRewrite, RetryPo
 use meltemi_http::{RequestHead, ResponseHead, Text, Version};
 use tokio::time::Instant;
 
-use super::asked::{Asked, AskedRetry};
+use super::asked::{self, Asked, AskedRetry};
 use super::fault::Fault;
 use super::mirror::Mirroring;
 use super::retry::Retry;
@@ -37,6 +37,8 @@ pub(super) struct Plan<'p> {
     /// CONNECT ends here: only the bytes in it go upstream.
     pub(super) terminates: bool,
     pub(super) is_mirrored: bool,
+    /// `x-envoy-*` fields tell the others what we know.
+    adds_headers: bool,
     /// The hash for the first pick.
     pub(super) first_hash: Option<u64>,
     /// `set-cookie` values for the response.
@@ -60,7 +62,13 @@ impl<'p> Plan<'p> {
         if stream.traits.upgrade.as_ref().is_some_and(|kind| !allows_upgrade(stream, forward, kind)) {
             return Err(Fault::UpgradeRefused);
         }
-        let asked = stream.traits.asks_router.then(|| Asked::take(&mut stream.request.headers));
+        let options = &stream.manager.settings.router;
+        let adds_headers = !options.suppress_envoy_headers;
+        let mut asked = None;
+        if stream.traits.asks_router {
+            asked::check(options, &stream.request.headers)?;
+            asked = Some(Asked::take(options, &mut stream.request.headers));
+        }
         let timeout = match asked.as_ref().and_then(|asked| asked.timeout) {
             Some(timeout) => Some(timeout).filter(|timeout| !timeout.is_zero()),
             None => global_timeout(stream, forward),
@@ -78,6 +86,7 @@ impl<'p> Plan<'p> {
             is_upgrade,
             terminates: terminates_connect(stream, forward),
             is_mirrored: false,
+            adds_headers,
             first_hash: None,
             new_cookies: Vec::new(),
             alt_response: asked.as_ref().is_some_and(|asked| asked.alt_response),
@@ -159,7 +168,7 @@ impl<'p> Plan<'p> {
             (Some(limit), Some(left)) => Some(limit.min(left)),
             (limit, left) => limit.or(left),
         };
-        if let Some(expected) = expected {
+        if let Some(expected) = expected.filter(|_| self.adds_headers) {
             let name = names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS.clone();
             headers.set(name, milliseconds(expected));
         }
@@ -185,7 +194,9 @@ impl<'p> Plan<'p> {
 
     fn set_authority(&self, head: &mut RequestHead, text: &str) {
         let Some(old) = head.authority.replace(Text::from(text)) else { return };
-        if let Ok(original) = HeaderValue::from_str(&old) {
+        if let Ok(original) = HeaderValue::from_str(&old)
+            && self.adds_headers
+        {
             head.headers.set(names::X_ENVOY_ORIGINAL_HOST.clone(), original);
         }
         if self.forward.append_x_forwarded_host {
@@ -195,7 +206,9 @@ impl<'p> Plan<'p> {
 
     fn rewrite_path(&self, head: &mut RequestHead) {
         let Some(path) = self.forward.rewritten_path(self.found.route, &head.path) else { return };
-        if let Ok(original) = HeaderValue::from_str(&head.path) {
+        if let Ok(original) = HeaderValue::from_str(&head.path)
+            && self.adds_headers
+        {
             head.headers.set(names::X_ENVOY_ORIGINAL_PATH.clone(), original);
         }
         head.path = Text::from(path);
@@ -210,8 +223,11 @@ impl<'p> Plan<'p> {
         head
     }
 
-    /// `include_attempt_count_in_response` for an answer of ours.
-    pub(super) fn with_attempt_count(&self, stream: &Stream<'_, '_>, reply: LocalReply) -> LocalReply {
+    /// What the router adds to an answer of ours.
+    pub(super) fn with_own_headers(&self, stream: &Stream<'_, '_>, mut reply: LocalReply) -> LocalReply {
+        if !self.adds_headers {
+            reply.headers.retain(|(name, _)| *name != names::X_ENVOY_OVERLOADED);
+        }
         if !self.found.virtual_host.include_attempt_count_in_response {
             return reply;
         }
@@ -231,7 +247,7 @@ impl<'p> Plan<'p> {
         }
         let now = Instant::now();
         stream.record.response_start = Some(now.into_std());
-        if let Some(end) = timers.request_end() {
+        if let Some(end) = timers.request_end().filter(|_| self.adds_headers) {
             let name = names::X_ENVOY_UPSTREAM_SERVICE_TIME.clone();
             head.headers.set(name, milliseconds(now.duration_since(end)));
         }

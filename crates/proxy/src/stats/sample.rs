@@ -115,6 +115,15 @@ impl Naming<'_> {
         }
     }
 
+    fn gauge(&self, field: &str, value: u64) -> Sample {
+        Sample {
+            name: format!("{}.{}.{field}", self.kind, self.instance),
+            metric: format!("{}_{}", self.kind, field.replace('.', "_")),
+            labels: vec![(self.tag, self.instance.to_owned())],
+            value: Value::Gauge(value),
+        }
+    }
+
     /// `<prefix>_2xx`, `<prefix>_completed` and, where `codes`, `<prefix>_200`.
     fn codes(&self, prefix: &str, of: &ResponseCodes, codes: bool, sums: &mut Sums) {
         sums.add(self.sample(&format!("{prefix}_completed"), Cell::Counter(&of.completed)));
@@ -144,6 +153,11 @@ impl Registry {
             stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
             naming.codes("upstream_rq", &stats.codes, true, &mut sums);
         });
+        // The breakers are the same for all workers.
+        for stats in clusters.values().filter_map(|workers| workers.values().next()) {
+            let naming = Naming { kind: "cluster", tag: "envoy_cluster_name", instance: &stats.stat_name };
+            stats.visit_breakers(|field, value| sums.add(naming.gauge(&field, value)));
+        }
         each(listeners, |stats| {
             let naming = Naming { kind: "listener", tag: "envoy_listener_address", instance: &stats.address };
             stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));

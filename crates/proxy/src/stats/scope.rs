@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use meltemi_compile::program::{Cluster, ClusterService, Host, Name};
 
+use super::breakers::Breakers;
 use super::filter::FilterStats;
 use super::istio::WorkloadIds;
 use super::value::{Counter, Gauge, Histogram};
@@ -55,6 +56,7 @@ counts! {
         Counter upstream_cx_connect_attempts_exceeded "TCP proxy ran out of connect attempts.";
         Counter upstream_cx_overflow "`max_connections` refused a connection.";
         Counter upstream_cx_idle_timeout "Connections closed because idle.";
+        Counter upstream_cx_max_duration_reached "Connections closed for their age.";
         Counter upstream_cx_max_requests "Connections closed at `max_requests_per_connection`.";
         Counter upstream_cx_none_healthy "No host could be picked.";
         Counter upstream_cx_destroy "Connections closed.";
@@ -69,7 +71,8 @@ counts! {
         Gauge upstream_rq_active "Requests under way.";
         Gauge upstream_rq_pending_active "Requests that wait for a connection.";
         Counter upstream_rq_pending_total "Requests that waited for a connection.";
-        Counter upstream_rq_pending_overflow "Requests refused by a circuit breaker.";
+        Counter upstream_rq_active_overflow "Requests refused by `max_requests`.";
+        Counter upstream_rq_pending_overflow "Requests refused by `max_pending_requests`.";
         Counter upstream_rq_pending_failure_eject "Requests that failed while they waited for a connection.";
         Counter upstream_rq_cancelled "Requests given up before they got a connection.";
         Counter upstream_rq_maintenance_mode "Requests refused for maintenance; always 0.";
@@ -243,6 +246,7 @@ pub struct ClusterStats {
     /// Responses by status.
     pub codes: ResponseCodes,
     hosts: Mutex<BTreeMap<SocketAddr, Arc<HostStats>>>,
+    breakers: Mutex<Option<Breakers>>,
     workloads: Arc<WorkloadIds>,
 }
 
@@ -256,6 +260,7 @@ impl ClusterStats {
             counts: ClusterCounts::default(),
             codes: ResponseCodes::default(),
             hosts: Mutex::default(),
+            breakers: Mutex::default(),
             workloads,
         }
     }
@@ -272,6 +277,18 @@ impl ClusterStats {
         let stats = Arc::new(HostStats::new(host, self.workloads.id(host.workload.as_deref())));
         hosts.insert(host.address, Arc::clone(&stats));
         stats
+    }
+
+    /// Says where the breakers are. For configuration time: takes a lock.
+    pub fn set_breakers(&self, breakers: Breakers) {
+        *self.breakers.lock().unwrap_or_else(PoisonError::into_inner) = Some(breakers);
+    }
+
+    /// Shows the gauges of the breakers with their names.
+    pub fn visit_breakers(&self, visit: impl FnMut(String, u64)) {
+        if let Some(breakers) = &*self.breakers.lock().unwrap_or_else(PoisonError::into_inner) {
+            breakers.visit(visit);
+        }
     }
 
     /// All hosts that are in use.

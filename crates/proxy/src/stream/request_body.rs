@@ -1,7 +1,7 @@
 //! The client's body on its way upstream, kept while it may have to be sent again.
 
 use std::cell::{Cell, RefCell};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use meltemi_http::{BodyError, Frame, RecvBody};
 
@@ -60,6 +60,19 @@ impl<'c> RequestBody<'c> {
     /// The number of the first frame that was not kept.
     pub(crate) fn next_number(&self) -> usize {
         self.kept.borrow().len()
+    }
+
+    /// Takes in what of the body is already here, when no attempt reads it any more: a request that turns out to be
+    /// complete leaves its connection fit for the next one.
+    pub(crate) fn take_ready(&self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut taken = 0;
+        while !self.complete.get() && taken <= self.limit {
+            let Poll::Ready(Ok(Some(frame))) = self.poll_frame(usize::MAX, &mut cx) else { return };
+            if let Frame::Data(bytes) = frame {
+                taken += bytes.len();
+            }
+        }
     }
 
     /// Whether it was too large to be kept.

@@ -1,26 +1,29 @@
 //! Connections of a worker to one host: who waits, who dials, who may be reused.
 //!
-//! HTTP/1 connections are kept in a stack, the last used on top, so that few stay warm and the others run into
-//! their idle timeout. HTTP/2 requests share few, full connections, and a burst before the first one is up shares
-//! its dial. Source: Envoy's `conn_pool_base`, and the circuit breakers of `envoy.config.cluster.v3`.
+//! A pool belongs to a host, a priority and, inside of it, an HTTP version: [`http1`] and [`http2`] keep their own
+//! connections. What they share is here: breakers, counting, and connections for raw bytes. Source: Envoy's
+//! `conn_pool_base`, and the circuit breakers of `envoy.config.cluster.v3`.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::io;
+mod dial;
+mod http1;
+mod http2;
+
+use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::sync::atomic::Ordering;
 
-use meltemi_compile::program::{self, Http2Options, UpstreamHttp};
-use meltemi_http::client::{ClientExchange, H1, H1Options, H2};
-use meltemi_http::{H2Options, Io, Version};
+use meltemi_compile::program::{self, UpstreamHttp};
+use meltemi_http::Version;
+use meltemi_http::client::ClientExchange;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use self::http1::{Http1Lease, Http1Pool};
+use self::http2::{Http2Lease, Http2Pool};
 use crate::stats::{ClusterStats, HostStats};
-use crate::upstream::shared::{ClusterState, Permit, Resource};
+use crate::upstream::shared::{ClusterState, HostState, Permit, Resource};
 
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub(crate) enum LeaseError {
     Refused,
 }
 
-/// A worker's connections to one host.
+/// A worker's connections to one host, for requests of one priority.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) address: SocketAddr,
@@ -43,103 +46,46 @@ pub(crate) struct Pool {
     pub(crate) stats: Arc<ClusterStats>,
     pub(crate) host_stats: Arc<HostStats>,
     pub(crate) shared: Arc<ClusterState>,
-    /// HTTP/1 connections between requests, the last used at the end.
-    #[expect(
-        clippy::vec_box,
-        reason = "connections wander between requests and this stack; a pointer moves cheaper"
-    )]
-    idle: RefCell<Vec<Box<H1Connection>>>,
-    /// Connections that are open or being dialled.
-    open: Cell<usize>,
-    /// Requests that wait for an HTTP/1 connection because no further one may be made. At most
-    /// `max_pending_requests`.
-    waiting: RefCell<VecDeque<oneshot::Sender<Grant>>>,
-    /// HTTP/2 connections.
-    multiplexed: RefCell<Vec<Rc<Multiplexed>>>,
-    /// Requests that wait for the HTTP/2 dial that is under way; `None` when there is none.
-    dialling: RefCell<Option<Vec<Dialled>>>,
+    state: Arc<HostState>,
+    /// Index of the circuit breaker.
+    priority: usize,
+    http1: Http1Pool,
+    http2: Http2Pool,
+    /// The pool of requests of high priority, once there are any.
+    high: OnceCell<Rc<Pool>>,
     /// The host is gone: nothing is kept for later.
     closed: Cell<bool>,
-}
-
-/// Tells a request that waits for a dial how it went.
-type Dialled = oneshot::Sender<Result<(), LeaseError>>;
-
-/// What a waiting request gets.
-#[derive(Debug)]
-enum Grant {
-    Connection(Box<H1Connection>),
-    Dial(Option<Permit>),
-}
-
-/// One open connection, as breakers and statistics count it.
-#[derive(Debug)]
-struct Counted {
-    pool: Rc<Pool>,
-    permit: Option<Permit>,
-}
-
-struct H1Connection {
-    h1: H1,
-    local: Option<SocketAddr>,
-    requests: u32,
-    idle_since: Instant,
-    counted: Counted,
-}
-
-struct Multiplexed {
-    h2: H2,
-    local: Option<SocketAddr>,
-    requests: Cell<u32>,
-    last_used: Cell<Instant>,
 }
 
 /// A connection, or a stream of one, for one request. Dropping it gives it back.
 #[derive(Debug)]
 pub(crate) enum Lease {
-    H1(H1Lease),
-    H2(H2Lease),
-}
-
-/// An HTTP/1 connection in use.
-#[derive(Debug)]
-pub(crate) struct H1Lease {
-    connection: Option<Box<H1Connection>>,
-}
-
-/// A stream on an HTTP/2 connection.
-pub(crate) struct H2Lease {
-    exchange: Option<ClientExchange<'static>>,
-    connection: Rc<Multiplexed>,
+    Http1(Http1Lease),
+    Http2(Http2Lease),
 }
 
 impl Lease {
     /// The exchange; once per lease.
     pub(crate) fn exchange(&mut self) -> ClientExchange<'_> {
         match self {
-            Lease::H1(lease) => lease
-                .connection
-                .as_mut()
-                .expect("invariant: a lease holds its connection until dropped")
-                .h1
-                .exchange(),
-            Lease::H2(lease) => lease.exchange.take().expect("invariant: a stream is used once"),
+            Lease::Http1(lease) => lease.exchange(),
+            Lease::Http2(lease) => lease.exchange(),
         }
     }
 
     /// Our address on the connection.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         match self {
-            Lease::H1(lease) => lease.connection.as_ref().and_then(|connection| connection.local),
-            Lease::H2(lease) => lease.connection.local,
+            Lease::Http1(lease) => lease.local_address(),
+            Lease::Http2(lease) => lease.local_address(),
         }
     }
 
     /// The version spoken.
     pub(crate) fn version(&self) -> Version {
         match self {
-            Lease::H1(_) => Version::Http11,
-            Lease::H2(_) => Version::Http2,
+            Lease::Http1(_) => Version::Http11,
+            Lease::Http2(_) => Version::Http2,
         }
     }
 }
@@ -152,19 +98,42 @@ impl Pool {
         host_stats: Arc<HostStats>,
         shared: Arc<ClusterState>,
     ) -> Pool {
+        let state = shared.host(address);
         Pool {
             address,
             cluster,
             stats,
             host_stats,
             shared,
-            idle: RefCell::default(),
-            open: Cell::new(0),
-            waiting: RefCell::default(),
-            multiplexed: RefCell::default(),
-            dialling: RefCell::default(),
+            state,
+            priority: 0,
+            http1: Http1Pool::default(),
+            http2: Http2Pool::default(),
+            high: OnceCell::new(),
             closed: Cell::new(false),
         }
+    }
+
+    /// The pool for requests of this priority.
+    fn of(self: &Rc<Pool>, priority: usize) -> &Rc<Pool> {
+        if priority == self.priority {
+            return self;
+        }
+        self.high.get_or_init(|| {
+            Rc::new(Pool {
+                address: self.address,
+                cluster: self.cluster.clone(),
+                stats: self.stats.clone(),
+                host_stats: self.host_stats.clone(),
+                shared: self.shared.clone(),
+                state: self.state.clone(),
+                priority,
+                http1: Http1Pool::default(),
+                http2: Http2Pool::default(),
+                high: OnceCell::new(),
+                closed: self.closed.clone(),
+            })
+        })
     }
 
     /// A connection for a request that came with `version`. Cancel safe.
@@ -173,47 +142,61 @@ impl Pool {
         version: Version,
         priority: usize,
     ) -> Result<Lease, LeaseError> {
-        match (self.cluster.http, version) {
+        let pool = self.of(priority);
+        match (pool.cluster.http, version) {
             (UpstreamHttp::Http1, _)
             | (UpstreamHttp::UseDownstream(_), Version::Http10 | Version::Http11) => {
-                self.lease_h1(priority).await
+                pool.lease_http1().await.map(Lease::Http1)
             }
             (UpstreamHttp::Http2(options) | UpstreamHttp::UseDownstream(options), _) => {
-                self.lease_h2(options, priority).await
+                pool.lease_http2(options).await.map(Lease::Http2)
             }
         }
     }
 
-    async fn lease_h1(self: &Rc<Pool>, priority: usize) -> Result<Lease, LeaseError> {
-        if let Some(connection) = self.take_idle() {
-            return Ok(Lease::H1(H1Lease { connection: Some(connection) }));
-        }
-        let _pending = self.pend(priority)?;
-        let connection = match self.connection_permit(priority) {
-            Ok(permit) => self.dial_h1(permit).await?,
-            Err(Saturated) => match self.wait().await? {
-                Grant::Connection(connection) => connection,
-                Grant::Dial(permit) => self.dial_h1(permit).await?,
-            },
+    /// A connection for the bytes of a CONNECT that ends here; never reused.
+    pub(crate) async fn lease_raw(self: &Rc<Pool>, priority: usize) -> Result<Lease, LeaseError> {
+        let pool = self.of(priority);
+        let _pending = pool.pend()?;
+        let Some(permit) = pool.connection_permit() else {
+            pool.stats.counts.upstream_cx_overflow.inc();
+            return Err(LeaseError::Overflow);
         };
-        Ok(Lease::H1(H1Lease { connection: Some(connection) }))
+        pool.dial_raw(permit).await.map(Lease::Http1)
     }
 
-    /// The connection used last, unless the peer closed it in the meantime.
-    fn take_idle(&self) -> Option<Box<H1Connection>> {
-        let mut cx = Context::from_waker(Waker::noop());
-        loop {
-            let mut connection = self.idle.borrow_mut().pop()?;
-            if connection.h1.poll_idle_closed(&mut cx).is_pending() {
-                return Some(connection);
-            }
-            self.stats.counts.upstream_cx_destroy_remote.inc();
+    /// A connection for raw bytes (`tcp_proxy`); never reused.
+    pub(crate) async fn lease_tcp(self: &Rc<Pool>) -> Result<TcpLease, LeaseError> {
+        let _pending = self.pend()?;
+        let Some(permit) = self.connection_permit() else {
+            self.stats.counts.upstream_cx_overflow.inc();
+            return Err(LeaseError::Overflow);
+        };
+        let counted = Counted::new(self, permit);
+        let (stream, local) = self.connect().await?;
+        Ok(TcpLease { stream, local, _counted: counted })
+    }
+
+    /// Closes what is idle; connections in use are closed when their requests are done.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+        self.http1.close();
+        self.http2.close();
+        if let Some(high) = self.high.get() {
+            high.close();
         }
     }
 
-    fn pend(self: &Rc<Pool>, priority: usize) -> Result<Pending, LeaseError> {
-        let limit = self.cluster.circuit_breakers[priority].max_pending_requests;
-        let Some(permit) = Permit::take(&self.shared, priority, Resource::Pending, limit) else {
+    /// Closes connections that the peer closed, that were idle for too long or that are too old. Says how many idle
+    /// ones remain.
+    pub(crate) fn reap(&self, now: Instant) -> usize {
+        let high = self.high.get().map_or(0, |high| high.reap(now));
+        high + self.reap_http1(now) + self.reap_http2(now)
+    }
+
+    fn pend(&self) -> Result<Pending, LeaseError> {
+        let limit = self.cluster.circuit_breakers[self.priority].max_pending_requests;
+        let Some(permit) = Permit::take(&self.shared, self.priority, Resource::Pending, limit) else {
             self.stats.counts.upstream_rq_pending_overflow.inc();
             return Err(LeaseError::Overflow);
         };
@@ -222,50 +205,41 @@ impl Pool {
         Ok(Pending { stats: self.stats.clone(), _permit: permit })
     }
 
-    /// Leave to open a connection. A host without any gets one even when the cluster has reached its limit, as in
-    /// Envoy; it is not counted then.
-    fn connection_permit(&self, priority: usize) -> Result<Option<Permit>, Saturated> {
-        let limit = self.cluster.circuit_breakers[priority].max_connections;
-        match Permit::take(&self.shared, priority, Resource::Connections, limit) {
-            Some(permit) => Ok(Some(permit)),
-            None if self.open.get() == 0 => Ok(None),
-            None => {
-                self.stats.counts.upstream_cx_overflow.inc();
-                Err(Saturated)
-            }
+    /// Leave to open a connection, by the limits of the host and of the cluster.
+    fn connection_permit(&self) -> Option<Permit> {
+        if self.state.connections.load(Ordering::Relaxed) >= self.cluster.max_host_connections[self.priority]
+        {
+            return None;
         }
+        let limit = self.cluster.circuit_breakers[self.priority].max_connections;
+        Permit::take(&self.shared, self.priority, Resource::Connections, limit)
     }
 
-    async fn wait(&self) -> Result<Grant, LeaseError> {
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.borrow_mut().push_back(sender);
-        // The sender goes only with the pool, whose host was removed then.
-        receiver.await.map_err(|_| LeaseError::Overflow)
+    /// The same for a pool of requests: one that has no connection gets one even when a limit is reached, as in Envoy,
+    /// or its requests would wait for nothing.
+    fn pooled_connection_permit(&self, open: usize) -> Option<Permit> {
+        let permit = self.connection_permit();
+        if permit.is_some() {
+            return permit;
+        }
+        self.stats.counts.upstream_cx_overflow.inc();
+        (open == 0).then(|| Permit::exceed(&self.shared, self.priority, Resource::Connections))
     }
 
-    async fn dial_h1(self: &Rc<Pool>, permit: Option<Permit>) -> Result<Box<H1Connection>, LeaseError> {
-        let counted = Counted::new(self, permit);
-        let (stream, local) = self.connect().await?;
-        self.stats.counts.upstream_cx_http1_total.inc();
-        let h1 = H1::new(Io::Tcp(stream), H1Options::default());
-        Ok(Box::new(H1Connection { h1, local, requests: 0, idle_since: Instant::now(), counted }))
-    }
-
+    /// Dials the host.
     async fn connect(&self) -> Result<(TcpStream, Option<SocketAddr>), LeaseError> {
         let start = Instant::now();
-        self.stats.counts.upstream_cx_total.inc();
-        self.host_stats.counts.cx_total.inc();
-        match tokio::time::timeout(self.cluster.connect_timeout, TcpStream::connect(self.address)).await {
+        let dialled =
+            tokio::time::timeout(self.cluster.connect_timeout, dial::dial(self.address, &self.cluster));
+        match dialled.await {
             Ok(Ok(stream)) => {
                 self.stats.counts.upstream_cx_connect_ms.record_millis(start.elapsed());
-                // Without it small writes wait for acknowledgements; a failure only costs speed.
-                let _ = stream.set_nodelay(true);
                 let local = stream.local_addr().ok();
                 Ok((stream, local))
             }
             Ok(Err(error)) => {
                 self.count_connect_failure();
-                Err(LeaseError::ConnectFailed(failure_reason(&error).into()))
+                Err(LeaseError::ConnectFailed(dial::failure_reason(&error).into()))
             }
             Err(_) => {
                 self.count_connect_failure();
@@ -280,202 +254,18 @@ impl Pool {
         self.host_stats.counts.cx_connect_fail.inc();
     }
 
-    /// A connection comes back after a request: to whoever waits, to the stack, or to its end.
-    fn give_back(&self, mut connection: Box<H1Connection>) {
-        connection.requests += 1;
-        let full = self.cluster.max_requests_per_connection.is_some_and(|max| connection.requests >= max);
-        if full {
-            self.stats.counts.upstream_cx_max_requests.inc();
-        }
-        if full || self.closed.get() || !connection.h1.is_reusable() {
-            return drop(connection);
-        }
-        let mut grant = Grant::Connection(connection);
-        while let Some(waiter) = self.next_waiter() {
-            match waiter.send(grant) {
-                Ok(()) => return,
-                Err(back) => grant = back,
-            }
-        }
-        if let Grant::Connection(mut connection) = grant {
-            connection.idle_since = Instant::now();
-            self.idle.borrow_mut().push(connection);
-        }
+    /// Whether a connection that was opened then may no longer be used (`max_connection_duration`).
+    fn is_too_old(&self, opened: Instant, now: Instant) -> bool {
+        self.cluster.max_connection_duration.is_some_and(|limit| now.duration_since(opened) >= limit)
     }
 
-    fn next_waiter(&self) -> Option<oneshot::Sender<Grant>> {
-        self.waiting.borrow_mut().pop_front()
-    }
-
-    async fn lease_h2(self: &Rc<Pool>, options: Http2Options, priority: usize) -> Result<Lease, LeaseError> {
-        let mut pending = None;
-        loop {
-            if let Some(connection) = self.roomy_connection() {
-                return self.open_stream(connection).await;
-            }
-            if pending.is_none() {
-                pending = Some(self.pend(priority)?);
-            }
-            let Some(dialled) = self.join_dial(options, priority) else {
-                let least = self.least_busy_connection().ok_or(LeaseError::Overflow)?;
-                return self.open_stream(least).await;
-            };
-            dialled.await.unwrap_or(Err(LeaseError::Overflow))?;
-        }
-    }
-
-    /// The first connection that takes another stream: the earlier ones fill up first.
-    fn roomy_connection(&self) -> Option<Rc<Multiplexed>> {
-        let mut connections = self.multiplexed.borrow_mut();
-        connections.retain(|connection| !connection.h2.is_closed());
-        connections.iter().find(|connection| connection.h2.active() < connection.h2.max_streams()).cloned()
-    }
-
-    fn least_busy_connection(&self) -> Option<Rc<Multiplexed>> {
-        self.multiplexed.borrow().iter().min_by_key(|connection| connection.h2.active()).cloned()
-    }
-
-    async fn open_stream(&self, connection: Rc<Multiplexed>) -> Result<Lease, LeaseError> {
-        let requests = connection.requests.get() + 1;
-        connection.requests.set(requests);
-        if self.cluster.max_requests_per_connection.is_some_and(|max| requests >= max) {
-            self.stats.counts.upstream_cx_max_requests.inc();
-            self.multiplexed.borrow_mut().retain(|other| !Rc::ptr_eq(other, &connection));
-        }
-        let exchange = connection.h2.open().await.map_err(|_| LeaseError::Refused)?;
-        Ok(Lease::H2(H2Lease { exchange: Some(exchange), connection }))
-    }
-
-    /// Waits with others for the dial under way, or begins one; `None` when no connection may be added.
-    fn join_dial(
-        self: &Rc<Pool>,
-        options: Http2Options,
-        priority: usize,
-    ) -> Option<oneshot::Receiver<Result<(), LeaseError>>> {
-        let (sender, receiver) = oneshot::channel();
-        if let Some(waiting) = self.dialling.borrow_mut().as_mut() {
-            waiting.push(sender);
-            return Some(receiver);
-        }
-        let permit = self.connection_permit(priority).ok()?;
-        *self.dialling.borrow_mut() = Some(vec![sender]);
-        let pool = self.clone();
-        // A task of its own: the request that began it may be cancelled, the others still wait.
-        tokio::task::spawn_local(async move {
-            let outcome = pool.dial_h2(options, permit).await;
-            let waiting = pool.dialling.borrow_mut().take().unwrap_or_default();
-            for waiter in waiting {
-                // A waiter that was cancelled is no longer there to be told.
-                let _ = waiter.send(outcome.clone());
-            }
-        });
-        Some(receiver)
-    }
-
-    async fn dial_h2(
-        self: &Rc<Pool>,
-        options: Http2Options,
-        permit: Option<Permit>,
-    ) -> Result<(), LeaseError> {
-        let counted = Counted::new(self, permit);
-        let (stream, local) = self.connect().await?;
-        let refused = |_| LeaseError::ConnectFailed("http2 handshake failed".into());
-        let (h2, driver) = H2::handshake(Io::Tcp(stream), &h2_options(&options)).await.map_err(refused)?;
-        self.stats.counts.upstream_cx_http2_total.inc();
-        tokio::task::spawn_local(async move {
-            if let Err(error) = driver.run().await {
-                tracing::debug!(%error, "upstream http2 connection ended");
-            }
-            drop(counted);
-        });
-        let last_used = Cell::new(Instant::now());
-        self.multiplexed.borrow_mut().push(Rc::new(Multiplexed {
-            h2,
-            local,
-            requests: Cell::new(0),
-            last_used,
-        }));
-        Ok(())
-    }
-
-    /// A connection for raw bytes (`tcp_proxy`); never reused.
-    pub(crate) async fn lease_tcp(self: &Rc<Pool>) -> Result<TcpLease, LeaseError> {
-        let _pending = self.pend(0)?;
-        let limit = self.cluster.circuit_breakers[0].max_connections;
-        let permit = Permit::take(&self.shared, 0, Resource::Connections, limit);
-        if permit.is_none() {
-            self.stats.counts.upstream_cx_overflow.inc();
-            return Err(LeaseError::Overflow);
-        }
-        let counted = Counted::new(self, permit);
-        let (stream, local) = self.connect().await?;
-        Ok(TcpLease { stream, local, _counted: counted })
-    }
-
-    /// A connection for the bytes of a CONNECT that ends here; never reused.
-    pub(crate) async fn lease_raw(self: &Rc<Pool>, priority: usize) -> Result<Lease, LeaseError> {
-        let _pending = self.pend(priority)?;
-        let limit = self.cluster.circuit_breakers[priority].max_connections;
-        let Some(permit) = Permit::take(&self.shared, priority, Resource::Connections, limit) else {
-            self.stats.counts.upstream_cx_overflow.inc();
-            return Err(LeaseError::Overflow);
-        };
-        let counted = Counted::new(self, Some(permit));
-        let (stream, local) = self.connect().await?;
-        let h1 = H1::raw(Io::Tcp(stream));
-        let connection = H1Connection { h1, local, requests: 0, idle_since: Instant::now(), counted };
-        Ok(Lease::H1(H1Lease { connection: Some(Box::new(connection)) }))
-    }
-
-    /// Closes what is idle; connections in use are closed when their requests are done.
-    pub(crate) fn close(&self) {
-        self.closed.set(true);
-        self.idle.borrow_mut().clear();
-        self.multiplexed.borrow_mut().clear();
-    }
-
-    /// Closes connections that the peer closed or that were idle for too long. Says how many idle ones remain.
-    pub(crate) fn reap(&self, now: Instant) -> usize {
-        let limit = self.cluster.idle_timeout;
-        let expired = |since: Instant| limit.is_some_and(|limit| now.duration_since(since) >= limit);
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut reaped = Vec::new();
-        let mut idle = self.idle.borrow_mut();
-        for i in (0..idle.len()).rev() {
-            let late = expired(idle[i].idle_since);
-            if late {
-                self.stats.counts.upstream_cx_idle_timeout.inc();
-            }
-            if late || idle[i].h1.poll_idle_closed(&mut cx).is_ready() {
-                reaped.push(idle.remove(i));
-            }
-        }
-        let left = idle.len();
-        drop(idle);
-        drop(reaped);
-        left + self.reap_multiplexed(now, expired)
-    }
-
-    fn reap_multiplexed(&self, now: Instant, expired: impl Fn(Instant) -> bool) -> usize {
-        let mut connections = self.multiplexed.borrow_mut();
-        connections.retain(|connection| {
-            if connection.h2.active() > 0 {
-                connection.last_used.set(now);
-            }
-            let late = expired(connection.last_used.get());
-            if late {
-                self.stats.counts.upstream_cx_idle_timeout.inc();
-            }
-            !late && !connection.h2.is_closed()
-        });
-        connections.len()
+    fn is_idle_too_long(&self, since: Instant, now: Instant) -> bool {
+        self.cluster.idle_timeout.is_some_and(|limit| now.duration_since(since) >= limit)
     }
 }
 
-/// `max_connections` is reached.
-struct Saturated;
-
 /// A request that waits for a connection, as counted.
+#[derive(Debug)]
 struct Pending {
     stats: Arc<ClusterStats>,
     _permit: Permit,
@@ -495,74 +285,30 @@ pub(crate) struct TcpLease {
     _counted: Counted,
 }
 
+/// One connection that is open or being dialled, as breakers and statistics count it.
+#[derive(Debug)]
+struct Counted {
+    pool: Rc<Pool>,
+    _permit: Permit,
+}
+
 impl Counted {
-    fn new(pool: &Rc<Pool>, permit: Option<Permit>) -> Counted {
-        pool.open.set(pool.open.get() + 1);
+    fn new(pool: &Rc<Pool>, permit: Permit) -> Counted {
+        pool.state.connections.fetch_add(1, Ordering::Relaxed);
+        pool.stats.counts.upstream_cx_total.inc();
         pool.stats.counts.upstream_cx_active.inc();
+        pool.host_stats.counts.cx_total.inc();
         pool.host_stats.counts.cx_active.inc();
-        Counted { pool: pool.clone(), permit }
+        Counted { pool: pool.clone(), _permit: permit }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let pool = &self.pool;
-        pool.open.set(pool.open.get() - 1);
+        pool.state.connections.fetch_sub(1, Ordering::Relaxed);
         pool.stats.counts.upstream_cx_active.dec();
         pool.stats.counts.upstream_cx_destroy.inc();
         pool.host_stats.counts.cx_active.dec();
-        // Who waits for a connection may open one in place of this.
-        let mut permit = self.permit.take();
-        while let Some(waiter) = pool.next_waiter() {
-            match waiter.send(Grant::Dial(permit)) {
-                Ok(()) => return,
-                Err(Grant::Dial(back)) => permit = back,
-                Err(Grant::Connection(_)) => return,
-            }
-        }
     }
-}
-
-impl Drop for H1Lease {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            let pool = connection.counted.pool.clone();
-            pool.give_back(connection);
-        }
-    }
-}
-
-impl std::fmt::Debug for H1Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("H1Connection").field("local", &self.local).field("requests", &self.requests).finish()
-    }
-}
-
-impl std::fmt::Debug for Multiplexed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Multiplexed").field("local", &self.local).field("requests", &self.requests).finish()
-    }
-}
-
-impl std::fmt::Debug for H2Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("H2Lease").field("connection", &self.connection).finish()
-    }
-}
-
-fn h2_options(options: &Http2Options) -> H2Options {
-    H2Options {
-        max_concurrent_streams: options.max_concurrent_streams,
-        initial_stream_window_bytes: options.initial_stream_window_bytes,
-        initial_connection_window_bytes: options.initial_connection_window_bytes,
-        allow_connect: options.allow_connect,
-        ..H2Options::default()
-    }
-}
-
-/// Envoy's words: `delayed connect error: Connection refused`.
-fn failure_reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    format!("delayed connect error: {text}")
 }

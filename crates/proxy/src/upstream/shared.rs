@@ -188,6 +188,8 @@ pub struct Breaker {
 pub struct HostState {
     /// Requests in flight.
     pub active_requests: AtomicU32,
+    /// Connections that are open or being dialled.
+    pub connections: AtomicU32,
     /// What checks say of it.
     pub flags: HealthFlags,
     /// What outlier detection knows.
@@ -273,6 +275,12 @@ impl Permit {
             return None;
         }
         Some(Permit { state: state.clone(), priority, resource })
+    }
+
+    /// Takes a unit whatever the limit.
+    pub(crate) fn exceed(state: &Arc<ClusterState>, priority: usize, resource: Resource) -> Permit {
+        state.breakers[priority].counter(resource).fetch_add(1, Ordering::Relaxed);
+        Permit { state: state.clone(), priority, resource }
     }
 }
 
