@@ -3,7 +3,7 @@
 //! Entry points: [`listener`], [`cluster`], [`endpoints`], [`route_table`]; each takes a message and gives its
 //! compiled form or the [`Rejection`]s (resource, field path, reason) that become a NACK. A field that is known
 //! to Envoy but not supported here is rejected by its path, never ignored. The decisions are methods of the
-//! compiled values: [`program::Listener::choose`], [`route::RouteTable::find`], [`route::ClusterChoice::pick`],
+//! compiled values: [`program::Listener::choose`], [`route::RouteTable::find`], [`route::Forward::pick`],
 //! [`route::Forward::rewritten_path`], [`route::Redirect::location`], [`route::RetryPolicy`].
 //! Must not know: tokio, sockets, Istio.
 
@@ -38,12 +38,14 @@ pub mod retry;
 pub mod route;
 mod scalar;
 mod tcp_proxy;
+mod uri_template;
 
 use meltemi_envoy::config;
 
 pub use choice::Picked;
 pub use config_source::{FileOrigin, GrpcOrigin, Origin, ads_config, config_source};
-pub use redirect::direct_response_location;
+pub use matcher::without_query;
+pub use redirect::{direct_response_location, with_new_path};
 pub use rejection::Rejection;
 
 use ledger::Ledger;

@@ -8,15 +8,23 @@ use std::net::IpAddr;
 
 use http::HeaderName;
 
+use crate::uri_template::UriTemplate;
+
 mod build;
 mod eval;
+mod metadata;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub(crate) use build::{
-    header_matcher, header_subject, query_matcher, regex_full_match, rewrite_pattern, string_matcher,
+    cookie_matcher, header_matcher, header_subject, query_matcher, regex_full_match, rewrite_pattern,
+    string_matcher,
 };
-pub(crate) use eval::{cookie, query_parameter, without_query};
+pub use metadata::{FilterStateMatcher, MetadataMatcher};
+pub(crate) use metadata::{filter_state_matcher, metadata_matcher};
+
+pub use eval::without_query;
+pub(crate) use eval::{cookie, query_parameter};
 
 /// A request as routing sees it.
 pub trait RequestView {
@@ -71,7 +79,7 @@ pub struct ClientTls {
 /// `path_specifier`.
 #[derive(Debug, Clone)]
 pub enum PathMatcher {
-    /// `path`.
+    /// `path`; lower case when case does not count.
     Exact(Box<str>, CaseSensitive),
     /// `prefix`.
     Prefix(Box<str>, CaseSensitive),
@@ -79,6 +87,8 @@ pub enum PathMatcher {
     Separated(Box<str>, CaseSensitive),
     /// `safe_regex`, on the path without its query.
     Regex(regex::Regex),
+    /// `path_match_policy` with a URI template.
+    Template(Box<UriTemplate>),
     /// `connect_matcher`: any CONNECT.
     Connect,
 }
@@ -152,6 +162,17 @@ pub enum QueryTest {
     Present(bool),
     /// `string_match`.
     String(StringMatcher),
+}
+
+/// `envoy.config.route.v3.CookieMatcher`.
+#[derive(Debug, Clone)]
+pub struct CookieMatcher {
+    /// `name`.
+    pub name: Box<str>,
+    /// What the first value of the cookie must be.
+    pub test: StringMatcher,
+    /// `invert_match`.
+    pub invert: bool,
 }
 
 /// `envoy.type.matcher.v3.RegexMatchAndSubstitute`.

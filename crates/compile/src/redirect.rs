@@ -7,18 +7,31 @@ use std::borrow::Cow;
 use http::{HeaderName, StatusCode};
 
 use crate::matcher::{PathMatcher, RequestView, RewritePattern, without_query};
-use crate::route::{Forward, Redirect, RedirectPath, Route};
+use crate::route::{Forward, PathRewrite, Redirect, RedirectPath, Route};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 impl Forward {
-    /// The new `:path` (with its query) of a request that matched `route`, or `None` when it stays.
+    /// The new `:path` (with its query) of a request that matched `route`, or `None` when it stays. A
+    /// [`PathRewrite::Format`] is the caller's to evaluate; [`with_new_path`] keeps the query.
     pub fn rewritten_path(&self, route: &Route, path: &str) -> Option<String> {
-        if let Some(prefix) = &self.prefix_rewrite {
-            return Some(replace_matched(route, path, prefix));
+        match &self.path_rewrite {
+            PathRewrite::Keep | PathRewrite::Format(_) => None,
+            PathRewrite::Prefix(prefix) => Some(replace_matched(route, path, prefix)),
+            PathRewrite::Regex(pattern) => Some(replace_by_regex(pattern, path)),
+            PathRewrite::Template(rewrite) => {
+                let PathMatcher::Template(template) = &route.path else { return None };
+                let bare = without_query(path);
+                let new = template.rewrite(bare, rewrite)?;
+                Some([&*new, &path[bare.len()..]].concat())
+            }
         }
-        self.regex_rewrite.as_ref().map(|pattern| replace_by_regex(pattern, path))
     }
+}
+
+/// `path` with all but its query replaced.
+pub fn with_new_path(path: &str, new: &str) -> String {
+    [new, &path[without_query(path).len()..]].concat()
 }
 
 /// The path with the part that the route matched replaced: the prefix, or for other matchers the whole path.
@@ -27,7 +40,7 @@ fn replace_matched(route: &Route, path: &str, replacement: &str) -> String {
         PathMatcher::Exact(text, _) | PathMatcher::Prefix(text, _) | PathMatcher::Separated(text, _) => {
             text.len()
         }
-        PathMatcher::Regex(_) | PathMatcher::Connect => without_query(path).len(),
+        PathMatcher::Regex(_) | PathMatcher::Template(_) | PathMatcher::Connect => without_query(path).len(),
     };
     [replacement, path.get(matched..).unwrap_or_default()].concat()
 }
@@ -45,15 +58,15 @@ pub fn direct_response_location(
     route: &Route,
 ) -> Option<String> {
     let has_location = status == StatusCode::CREATED || status.is_redirection();
-    has_location.then(|| Redirect::to_itself().location(view, route))
+    has_location.then(|| Redirect::to_itself().location(view, route, ""))
 }
 
 impl Redirect {
-    /// The `location` header for a request that matched `route`.
-    pub fn location(&self, view: &impl RequestView, route: &Route) -> String {
+    /// The `location` header for a request that matched `route`; `formatted` is a [`RedirectPath::Format`], evaluated.
+    pub fn location(&self, view: &impl RequestView, route: &Route, formatted: &str) -> String {
         let scheme = self.scheme.as_deref().unwrap_or_else(|| view.scheme());
         let host = self.host.as_deref().unwrap_or_else(|| self.request_host(view, scheme));
-        let path = self.path(view.path(), route);
+        let path = self.path(view.path(), route, formatted);
         match self.port {
             Some(port) => format!("{scheme}://{host}:{port}{path}"),
             None => format!("{scheme}://{host}{path}"),
@@ -94,7 +107,7 @@ impl Redirect {
         }
     }
 
-    fn path<'p>(&'p self, path: &'p str, route: &Route) -> Cow<'p, str> {
+    fn path<'p>(&'p self, path: &'p str, route: &Route, formatted: &'p str) -> Cow<'p, str> {
         let query = &path[path.find('?').unwrap_or(path.len())..];
         let new = match &self.path {
             // Its own query stays, whatever `strip_query` says.
@@ -103,6 +116,7 @@ impl Redirect {
             RedirectPath::Full(full) => Cow::Owned([full, query].concat()),
             RedirectPath::Prefix(prefix) => Cow::Owned(replace_matched(route, path, prefix)),
             RedirectPath::Regex(pattern) => Cow::Owned(replace_by_regex(pattern, path)),
+            RedirectPath::Format(_) => Cow::Owned([formatted, query].concat()),
             RedirectPath::Keep => Cow::Borrowed(path),
         };
         if !self.strip_query {

@@ -1,35 +1,50 @@
 //! Route tables: virtual hosts, routes, and the pure decision which of them a request takes.
 //!
 //! Source: `envoy.config.route.v3`. Matching is by index, not by scanning: exact domains by hash, suffix and
-//! prefix wildcards by length, longest first; routes in order within a virtual host, as Envoy demands.
+//! prefix wildcards by length, longest first; within a virtual host the first route in order that matches wins, which
+//! an index over paths finds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 
 use crate::filter::PerFilterConfigs;
+use crate::format::Format;
 use crate::hash_policy::HashPolicies;
 use crate::header_edit::HeaderEdits;
-use crate::matcher::{HeaderMatcher, PathMatcher, QueryMatcher, RewritePattern};
+use crate::matcher::{PathMatcher, RewritePattern};
 use crate::metadata_match::MetadataMatch;
 use crate::program::Name;
 pub use crate::retry::{RetryOn, RetryPolicy};
 
 mod build;
+mod cluster;
+mod conditions;
 mod domains;
 mod entry;
 mod find;
 mod forward;
+mod index;
+mod internal_redirect;
+mod mirror;
 mod retry_policy;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 
 pub(crate) use build::compile;
+pub use conditions::Conditions;
 use domains::Domains;
+use index::RouteIndex;
+pub use internal_redirect::{InternalRedirectPolicy, InternalRedirectPredicate};
+pub use mirror::Mirror;
+pub use rewrite::{HostRewrite, PathRewrite};
 pub use upgrade::{ConnectConfig, Upgrades};
+
+pub use crate::choice::{ClusterChoice, ClusterName, PointSource, WeightedCluster, WeightedClusters};
 
 /// A compiled `RouteConfiguration`. Build with [`crate::route_table`], ask with [`RouteTable::find`].
 #[derive(Debug)]
@@ -59,6 +74,8 @@ pub struct VirtualHost {
     pub name: Name,
     /// `routes`, in order.
     pub routes: Vec<Route>,
+    /// Index over their paths, when there are many.
+    index: Option<Box<RouteIndex>>,
     /// `require_tls`.
     pub require_tls: RequireTls,
     /// What `require_tls` answers; `None` when it asks for nothing.
@@ -93,14 +110,8 @@ pub struct Route {
     pub name: Name,
     /// `match` path part.
     pub path: PathMatcher,
-    /// `match.headers`.
-    pub headers: Vec<HeaderMatcher>,
-    /// `match.query_parameters`.
-    pub query: Vec<QueryMatcher>,
-    /// `match.grpc` is present.
-    pub grpc: bool,
-    /// `match.runtime_fraction` as parts per million; `None` matches always.
-    pub fraction_ppm: Option<u32>,
+    /// The rest of `match`.
+    pub conditions: Conditions,
     /// What to do.
     pub action: RouteAction,
     /// Header changes of the route.
@@ -147,19 +158,18 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// `idle_timeout` of the stream; `None` inherits, `Some(ZERO)` is off.
     pub idle_timeout: Option<Duration>,
-    /// `max_stream_duration.grpc_timeout_header_max` / `max_grpc_timeout`: honour `grpc-timeout` up to this
-    /// (`ZERO`: without bound).
+    /// `max_grpc_timeout`: honour `grpc-timeout` up to this (`ZERO`: without bound).
     pub max_grpc_timeout: Option<Duration>,
-    /// `max_stream_duration` is there, Envoy's newer way: `timeout` does not hold then, and `grpc-timeout` ends
-    /// the stream instead of the wait for the upstream.
-    pub uses_stream_duration: bool,
+    /// `grpc_timeout_offset`: by how much less than the client asked.
+    pub grpc_timeout_offset: Option<Duration>,
+    /// `max_stream_duration`, Envoy's newer way: `timeout` does not hold beside it, and `grpc-timeout` ends the
+    /// stream instead of the wait for the upstream.
+    pub stream_duration: Option<Box<StreamDuration>>,
     /// `retry_policy`.
     pub retry: Option<Arc<RetryPolicy>>,
-    /// `prefix_rewrite`.
-    pub prefix_rewrite: Option<Box<str>>,
-    /// `regex_rewrite`.
-    pub regex_rewrite: Option<RewritePattern>,
-    /// `host_rewrite_literal`, `auto_host_rewrite`, `host_rewrite_header`.
+    /// `prefix_rewrite` and its kin.
+    pub path_rewrite: PathRewrite,
+    /// `host_rewrite_specifier`.
     pub host_rewrite: HostRewrite,
     /// `append_x_forwarded_host`.
     pub append_x_forwarded_host: bool,
@@ -173,58 +183,22 @@ pub struct Forward {
     pub high_priority: bool,
     /// `upgrade_configs`: what the route says instead of the connection manager.
     pub upgrades: Upgrades,
+    /// `internal_redirect_policy`.
+    pub internal_redirect: Option<Box<InternalRedirectPolicy>>,
+    /// `request_body_buffer_limit` or `per_request_buffer_limit_bytes`: how much of a body may be kept, in place of
+    /// the limit of the connection.
+    pub buffer_limit: Option<u64>,
 }
 
-/// An entry of `request_mirror_policies`: where a copy of some requests goes, its response unread.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mirror {
-    /// `cluster`.
-    pub cluster: Name,
-    /// `runtime_fraction` as parts per million, default all.
-    pub fraction_ppm: u32,
-    /// `-shadow` is appended to the host of the copy, unless `disable_shadow_host_suffix_append`.
-    pub appends_shadow: bool,
-}
-
-/// `cluster_specifier`.
-#[derive(Debug)]
-pub enum ClusterChoice {
-    /// `cluster`.
-    One(Name),
-    /// `weighted_clusters`.
-    Weighted(Vec<WeightedCluster>, u32),
-    /// `cluster_header`.
-    Header(HeaderName),
-}
-
-/// An entry of `weighted_clusters`.
-#[derive(Debug)]
-pub struct WeightedCluster {
-    /// `name`.
-    pub name: Name,
-    /// `metadata_match` over that of the route; `None` when neither says anything.
-    pub metadata_match: Option<MetadataMatch>,
-    /// `weight`; may be 0.
-    pub weight: u32,
-    /// Header changes of the entry.
-    pub edits: RouteEdits,
-    /// `host_rewrite_literal` of the entry.
-    pub host_rewrite: Option<http::HeaderValue>,
-    /// `typed_per_filter_config` of the entry.
-    pub filters: PerFilterConfigs,
-}
-
-/// How `:authority` changes on the way.
-#[derive(Debug)]
-pub enum HostRewrite {
-    /// Not at all.
-    None,
-    /// `host_rewrite_literal`.
-    Literal(http::HeaderValue),
-    /// `auto_host_rewrite`: the upstream host's `hostname`, when it has one.
-    Auto,
-    /// `host_rewrite_header`.
-    Header(HeaderName),
+/// `envoy.config.route.v3.RouteAction.MaxStreamDuration`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamDuration {
+    /// `max_stream_duration`; `None` inherits, `Some(ZERO)` is off.
+    pub limit: Option<Duration>,
+    /// `grpc_timeout_header_max`: honour `grpc-timeout` up to this (`ZERO`: without bound).
+    pub grpc_max: Option<Duration>,
+    /// `grpc_timeout_header_offset`: by how much less than the client asked.
+    pub grpc_offset: Duration,
 }
 
 /// `envoy.config.route.v3.RedirectAction`.
@@ -257,6 +231,8 @@ pub enum RedirectPath {
     Prefix(Box<str>),
     /// `regex_rewrite`.
     Regex(RewritePattern),
+    /// `path_rewrite`: all but the query.
+    Format(Format),
 }
 
 /// What [`RouteTable::find`] found.

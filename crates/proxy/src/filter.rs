@@ -146,8 +146,8 @@ impl Stream<'_, '_> {
     fn entry_configs<'a>(&'a self, found: Found<'a>) -> &'a PerFilterConfigs {
         let RouteAction::Forward(forward) = &found.route.action else { return PerFilterConfigs::EMPTY };
         match &forward.cluster {
-            ClusterChoice::Weighted(entries, _) if entries.iter().any(|entry| !entry.filters.is_empty()) => {
-                forward.cluster.pick(self).entry.map_or(PerFilterConfigs::EMPTY, |entry| &entry.filters)
+            ClusterChoice::Weighted(weighted) if weighted.has_filters => {
+                forward.pick(self).entry.map_or(PerFilterConfigs::EMPTY, |entry| &entry.filters)
             }
             _ => PerFilterConfigs::EMPTY,
         }
@@ -254,7 +254,7 @@ impl FilterView for Stream<'_, '_> {
 
     fn target_cluster(&self) -> Option<Cow<'_, str>> {
         match &self.record.found.as_ref()?.found().route.action {
-            RouteAction::Forward(forward) => Some(forward.cluster.pick(self).cluster),
+            RouteAction::Forward(forward) => Some(forward.pick(self).cluster.text(self)),
             RouteAction::Redirect(_) | RouteAction::Respond { .. } => None,
         }
     }

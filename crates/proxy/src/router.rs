@@ -50,11 +50,9 @@ pub(crate) async fn forward(
 ) -> Result<(), LocalReply> {
     let mut plan = Plan::new(stream, found, forward).map_err(|fault| fault.reply(false))?;
     let timers = plan.prepare(stream);
-    let mirroring = plan.mirroring(stream);
+    plan.mirror(stream);
     let outcome = plan.attempts(stream, &timers).await;
-    if let (Some(mirroring), Some(body)) = (mirroring, stream.body.kept()) {
-        mirroring.send(&body);
-    }
+    plan.send_copies(stream);
     if stream.body.outgrew() {
         plan.cluster.stats.counts.retry_or_shadow_abandoned.inc();
     }

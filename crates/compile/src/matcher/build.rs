@@ -11,7 +11,8 @@ use meltemi_envoy::r#type::v3::Int64Range;
 use regex::Regex;
 
 use super::{
-    HeaderMatcher, HeaderSubject, HeaderTest, QueryMatcher, QueryTest, RewritePattern, StringMatcher,
+    CookieMatcher, HeaderMatcher, HeaderSubject, HeaderTest, QueryMatcher, QueryTest, RewritePattern,
+    StringMatcher,
 };
 use crate::ledger::{At, harmless};
 
@@ -154,6 +155,18 @@ fn header_test(at: &At<'_>, specifier: Option<&HeaderSpecifier>) -> Option<Heade
         }
     };
     Some(HeaderTest::String(matcher))
+}
+
+/// A cookie matcher.
+pub(crate) fn cookie_matcher(at: &At<'_>, message: &proto::CookieMatcher) -> Option<CookieMatcher> {
+    let proto::CookieMatcher { name, string_match, invert_match } = message;
+    at.required("name", name);
+    let Some(test) = string_match else { return at.field("string_match").none("must be set") };
+    Some(CookieMatcher {
+        name: name.as_str().into(),
+        test: string_matcher(&at.field("string_match"), test)?,
+        invert: *invert_match,
+    })
 }
 
 /// A query parameter matcher.

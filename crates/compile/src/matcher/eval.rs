@@ -6,12 +6,12 @@ use std::cell::RefCell;
 use http::header::COOKIE;
 
 use super::{
-    HeaderMatcher, HeaderSubject, HeaderTest, PathMatcher, QueryMatcher, QueryTest, RequestView,
-    RewritePattern, StringMatcher,
+    CookieMatcher, HeaderMatcher, HeaderSubject, HeaderTest, PathMatcher, QueryMatcher, QueryTest,
+    RequestView, RewritePattern, StringMatcher,
 };
 
 /// A `:path` without its query and fragment.
-pub(crate) fn without_query(path: &str) -> &str {
+pub fn without_query(path: &str) -> &str {
     path.find(['?', '#']).map_or(path, |end| &path[..end])
 }
 
@@ -29,6 +29,7 @@ impl PathMatcher {
                     && matches!(path.as_bytes().get(prefix.len()), None | Some(b'/'))
             }
             PathMatcher::Regex(regex) => regex.is_match(path),
+            PathMatcher::Template(template) => template.matches(path),
         }
     }
 }
@@ -85,6 +86,16 @@ fn number(value: &[u8]) -> Option<i64> {
 }
 
 impl HeaderSubject {
+    /// The first value.
+    pub(crate) fn first_value(&self, view: &impl RequestView) -> Option<Vec<u8>> {
+        let first = RefCell::new(None);
+        self.any_value(view, &|value| {
+            first.replace(Some(value.to_vec()));
+            true
+        })?;
+        first.into_inner()
+    }
+
     /// Whether any value passes; `None` when there is none.
     pub(crate) fn any_value(&self, view: &impl RequestView, test: &dyn Fn(&[u8]) -> bool) -> Option<bool> {
         let pseudo = match self {
@@ -106,6 +117,13 @@ impl QueryMatcher {
             (value, QueryTest::Present(present)) => value.is_some() == *present,
             (value, QueryTest::String(test)) => value.is_some_and(|value| test.matches(value.as_bytes())),
         }
+    }
+}
+
+impl CookieMatcher {
+    /// Whether the cookies of a request match.
+    pub(crate) fn matches(&self, view: &impl RequestView) -> bool {
+        cookie(view, &self.name).is_some_and(|value| self.test.matches(&value)) != self.invert
     }
 }
 
@@ -144,7 +162,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
 
 impl RewritePattern {
     /// The path with every match replaced.
-    pub(crate) fn apply<'p>(&self, path: &'p str) -> Cow<'p, str> {
+    pub fn apply<'p>(&self, path: &'p str) -> Cow<'p, str> {
         self.pattern.replace_all(path, &*self.substitution)
     }
 }

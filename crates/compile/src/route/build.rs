@@ -6,8 +6,10 @@ use http::StatusCode;
 use meltemi_envoy::config::route::v3 as proto;
 use meltemi_envoy::config::route::v3::virtual_host::TlsRequirementType;
 
+use super::conditions::Conditions;
 use super::domains::Domains;
-use super::forward::mirrors;
+use super::index::RouteIndex;
+use super::mirror::mirrors;
 use super::retry_policy::retry_policy;
 use super::{
     Mirror, Redirect, RedirectPath, RequireTls, RetryPolicy, Route, RouteAction, RouteEdits, RouteTable,
@@ -23,10 +25,12 @@ use crate::scalar::digest;
 const MAX_DIRECT_RESPONSE_BODY_BYTES: u32 = 4096;
 
 /// What routes take over from the levels above them when they do not say otherwise.
+#[derive(Clone)]
 pub(super) struct Inherited {
     pub(super) max_direct_response_body_bytes: usize,
     pub(super) mirrors: Vec<Mirror>,
     pub(super) retry: Option<Arc<RetryPolicy>>,
+    pub(super) buffer_limit: Option<u64>,
 }
 
 /// Compiles a route configuration.
@@ -60,6 +64,7 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::RouteConfiguration) -> Optio
             .unwrap_or(MAX_DIRECT_RESPONSE_BODY_BYTES) as usize,
         mirrors: mirrors(at, request_mirror_policies),
         retry: None,
+        buffer_limit: None,
     };
     let edits = RouteEdits {
         request: header_edits(at, &Fields::REQUEST, request_headers_to_add, request_headers_to_remove),
@@ -120,7 +125,7 @@ fn virtual_host(at: &At<'_>, message: &proto::VirtualHost, above: &Inherited) ->
         route_specifiers,
     } = message;
     refuse!(at; matcher, rate_limits, cors, retry_policy_typed_config, hedge_policy, route_specifiers);
-    refuse!(at; include_is_timeout_retry_header, per_request_buffer_limit_bytes, request_body_buffer_limit);
+    refuse!(at; include_is_timeout_retry_header);
     harmless!(StatsOnly; virtual_clusters);
     harmless!(Metadata; metadata);
     at.required("name", name);
@@ -135,15 +140,18 @@ fn virtual_host(at: &At<'_>, message: &proto::VirtualHost, above: &Inherited) ->
             .as_ref()
             .and_then(|policy| retry_policy(&at.field("retry_policy"), policy))
             .map(Arc::new),
+        buffer_limit: request_body_buffer_limit.or(per_request_buffer_limit_bytes.map(u64::from)),
     };
     let require_tls = match at.choice("require_tls", *require_tls)? {
         TlsRequirementType::None => RequireTls::None,
         TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
         TlsRequirementType::All => RequireTls::All,
     };
+    let routes = at.each("routes", routes, |at, route| entry::route(at, route, &inherited));
     Some(VirtualHost {
         name: name.as_str().into(),
-        routes: at.each("routes", routes, |at, route| entry::route(at, route, &inherited)),
+        index: RouteIndex::new(&routes),
+        routes,
         require_tls,
         tls_redirect: (require_tls != RequireTls::None).then(|| Box::new(tls_redirect())),
         edits: RouteEdits {
@@ -176,10 +184,7 @@ fn tls_redirect() -> Route {
     Route {
         name: "".into(),
         path: PathMatcher::Prefix("".into(), true),
-        headers: Vec::new(),
-        query: Vec::new(),
-        grpc: false,
-        fraction_ppm: None,
+        conditions: Conditions::default(),
         action: RouteAction::Redirect(Box::new(redirect)),
         edits: RouteEdits::default(),
         operation: None,

@@ -7,16 +7,17 @@ use meltemi_envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
 use meltemi_envoy::config::route::v3::route::Action;
-use meltemi_envoy::config::route::v3::route_match::{ConnectMatcher, GrpcRouteMatchOptions, PathSpecifier};
 
 use super::build::Inherited;
-use super::forward::forward;
+use super::conditions::{Conditions, path_matcher};
+use super::forward::{forward, nowhere};
+use super::rewrite::format;
 use super::{Redirect, RedirectPath, Route, RouteAction, RouteEdits};
 use crate::filter::per_filter_configs;
 use crate::header_edit::{Fields, header_edits};
 use crate::ledger::{At, harmless, refuse};
-use crate::matcher::{PathMatcher, header_matcher, query_matcher, regex_full_match, rewrite_pattern};
-use crate::scalar::{inline_data, runtime_fraction_ppm};
+use crate::matcher::{PathMatcher, rewrite_pattern};
+use crate::scalar::inline_data;
 
 /// Compiles a route.
 pub(super) fn route(at: &At<'_>, message: &proto::Route, above: &Inherited) -> Option<Route> {
@@ -37,23 +38,26 @@ pub(super) fn route(at: &At<'_>, message: &proto::Route, above: &Inherited) -> O
         route_specifiers,
         action: chosen,
     } = message;
-    refuse!(at; tracing, per_request_buffer_limit_bytes, request_body_buffer_limit, route_specifiers);
+    refuse!(at; route_specifiers);
+    harmless!(NoTracing; tracing);
+    let buffer_limit = request_body_buffer_limit.or(per_request_buffer_limit_bytes.map(u64::from));
     harmless!(Metadata; metadata);
     harmless!(StatsOnly; stat_prefix);
     let edits = RouteEdits {
         request: header_edits(at, &Fields::REQUEST, request_headers_to_add, request_headers_to_remove),
         response: header_edits(at, &Fields::RESPONSE, response_headers_to_add, response_headers_to_remove),
     };
-    let action = action(at, chosen.as_ref(), above);
-    let Some(matched) = r#match else { return at.field("match").none("must be set") };
-    let conditions = Conditions::compile(&at.field("match"), matched)?;
+    let at_match = at.field("match");
+    let (path, conditions) = match r#match {
+        Some(matched) => (path_matcher(&at_match, matched), Conditions::compile(&at_match, matched)),
+        None => (at_match.none("must be set"), Conditions::default()),
+    };
+    let above = &Inherited { buffer_limit: buffer_limit.or(above.buffer_limit), ..above.clone() };
+    let action = action(at, chosen.as_ref(), path.as_ref(), above);
     Some(Route {
         name: name.as_str().into(),
-        path: conditions.path,
-        headers: conditions.headers,
-        query: conditions.query,
-        grpc: conditions.grpc,
-        fraction_ppm: conditions.fraction_ppm,
+        path: path?,
+        conditions,
         action: action?,
         edits,
         filters: per_filter_configs(at, typed_per_filter_config),
@@ -64,77 +68,19 @@ pub(super) fn route(at: &At<'_>, message: &proto::Route, above: &Inherited) -> O
 fn operation(at: &At<'_>, message: &proto::Decorator) -> Option<Box<str>> {
     let proto::Decorator { operation, propagate } = message;
     at.required("operation", operation);
-    at.refuse_false("propagate", *propagate);
+    harmless!(NoTracing; propagate);
     Some(operation.as_str().into())
 }
 
-/// The compiled `match`.
-struct Conditions {
-    path: PathMatcher,
-    headers: Vec<crate::matcher::HeaderMatcher>,
-    query: Vec<crate::matcher::QueryMatcher>,
-    grpc: bool,
-    fraction_ppm: Option<u32>,
-}
-
-impl Conditions {
-    fn compile(at: &At<'_>, message: &proto::RouteMatch) -> Option<Conditions> {
-        let proto::RouteMatch {
-            case_sensitive,
-            runtime_fraction,
-            headers,
-            query_parameters,
-            cookies,
-            grpc,
-            tls_context,
-            dynamic_metadata,
-            filter_state,
-            path_specifier,
-        } = message;
-        refuse!(at; cookies, tls_context, dynamic_metadata, filter_state);
-        let headers = at.each("headers", headers, header_matcher);
-        let query = at.each("query_parameters", query_parameters, query_matcher);
-        Some(Conditions {
-            path: path_matcher(at, path_specifier.as_ref(), case_sensitive.unwrap_or(true))?,
-            headers,
-            query,
-            grpc: matches!(grpc, Some(GrpcRouteMatchOptions {})),
-            fraction_ppm: runtime_fraction_ppm(&at.field("runtime_fraction"), runtime_fraction),
-        })
-    }
-}
-
-fn path_matcher(at: &At<'_>, specifier: Option<&PathSpecifier>, case_sensitive: bool) -> Option<PathMatcher> {
-    let fixed = |field, text: &str| {
-        if text.contains(['?', '#']) {
-            at.field(field).reject("must not hold ? or #: only the path is matched");
-        }
-        Box::from(text)
-    };
-    Some(match specifier {
-        Some(PathSpecifier::Prefix(prefix)) => PathMatcher::Prefix(prefix.as_str().into(), case_sensitive),
-        Some(PathSpecifier::Path(path)) => PathMatcher::Exact(path.as_str().into(), case_sensitive),
-        Some(PathSpecifier::PathSeparatedPrefix(prefix)) => {
-            if prefix.len() < 2 || prefix.ends_with('/') {
-                at.field("path_separated_prefix").reject("must hold more than / and not end with it");
-            }
-            PathMatcher::Separated(fixed("path_separated_prefix", prefix), case_sensitive)
-        }
-        Some(PathSpecifier::SafeRegex(regex)) => {
-            PathMatcher::Regex(regex_full_match(&at.field("safe_regex"), regex)?)
-        }
-        Some(PathSpecifier::ConnectMatcher(ConnectMatcher {})) => PathMatcher::Connect,
-        Some(PathSpecifier::PathMatchPolicy(_)) => {
-            return at.field("path_match_policy").none("not supported yet");
-        }
-        None => return at.none("a path specifier must be set"),
-    })
-}
-
-fn action(at: &At<'_>, chosen: Option<&Action>, above: &Inherited) -> Option<RouteAction> {
+fn action(
+    at: &At<'_>,
+    chosen: Option<&Action>,
+    path: Option<&PathMatcher>,
+    above: &Inherited,
+) -> Option<RouteAction> {
     match chosen {
         Some(Action::Route(message)) => {
-            forward(&at.field("route"), message, above).map(Box::new).map(RouteAction::Forward)
+            forward(&at.field("route"), message, path, above).map(Box::new).map(RouteAction::Forward)
         }
         Some(Action::Redirect(message)) => {
             redirect(&at.field("redirect"), message).map(Box::new).map(RouteAction::Redirect)
@@ -143,7 +89,9 @@ fn action(at: &At<'_>, chosen: Option<&Action>, above: &Inherited) -> Option<Rou
             direct_response(&at.field("direct_response"), message, above.max_direct_response_body_bytes)
         }
         Some(Action::FilterAction(_)) => at.field("filter_action").none("not supported yet"),
-        Some(Action::NonForwardingAction(_)) => at.field("non_forwarding_action").none("not supported yet"),
+        Some(Action::NonForwardingAction(proto::NonForwardingAction {})) => {
+            Some(RouteAction::Forward(Box::new(nowhere(above))))
+        }
         None => at.none("an action must be set"),
     }
 }
@@ -221,12 +169,14 @@ fn redirect_path(at: &At<'_>, specifier: Option<&PathRewriteSpecifier>) -> Optio
         Some(PathRewriteSpecifier::RegexRewrite(pattern)) => {
             RedirectPath::Regex(rewrite_pattern(&at.field("regex_rewrite"), pattern)?)
         }
-        Some(PathRewriteSpecifier::PathRewrite(path)) => {
-            at.refuse("path_rewrite", path);
-            RedirectPath::Keep
+        Some(PathRewriteSpecifier::PathRewrite(path)) if !path.is_empty() => {
+            RedirectPath::Format(format(&at.field("path_rewrite"), path)?)
         }
-        Some(PathRewriteSpecifier::PathRedirect(_) | PathRewriteSpecifier::PrefixRewrite(_)) | None => {
-            RedirectPath::Keep
-        }
+        Some(
+            PathRewriteSpecifier::PathRedirect(_)
+            | PathRewriteSpecifier::PrefixRewrite(_)
+            | PathRewriteSpecifier::PathRewrite(_),
+        )
+        | None => RedirectPath::Keep,
     })
 }

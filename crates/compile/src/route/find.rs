@@ -1,11 +1,9 @@
 //! Which route a request takes.
 
 use http::HeaderName;
-use http::header::CONTENT_TYPE;
 
 use super::{Found, RequireTls, Route, RoutePlace, RouteTable, VirtualHost};
 use crate::matcher::{RequestView, without_query};
-use crate::scalar::WHOLE_PPM;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
@@ -21,8 +19,8 @@ impl RouteTable {
             return Some(Found { table: self, virtual_host, route, place: place(None) });
         }
         let path = self.matched_part(view.path());
-        let (number, route) =
-            virtual_host.routes.iter().enumerate().find(|(_, route)| route.matches(path, view))?;
+        let number = virtual_host.first(path, view)?;
+        let route = &virtual_host.routes[number];
         Some(Found { table: self, virtual_host, route, place: place(Some(number as u32)) })
     }
 
@@ -53,6 +51,14 @@ impl Found<'_> {
 }
 
 impl VirtualHost {
+    /// The number of the first route that a request takes.
+    fn first(&self, path: &str, view: &impl RequestView) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.first(&self.routes, path, |route| route.matches(path, view)),
+            None => self.routes.iter().position(|route| route.matches(path, view)),
+        }
+    }
+
     fn tls_redirect(&self, view: &impl RequestView) -> Option<&Route> {
         let redirect = self.tls_redirect.as_deref()?;
         let forwarded = view.header(&X_FORWARDED_PROTO);
@@ -70,16 +76,6 @@ impl VirtualHost {
 impl Route {
     /// Whether a request takes this route; `path` is without its query.
     fn matches(&self, path: &str, view: &impl RequestView) -> bool {
-        self.path.matches(path, view.method())
-            && self.fraction_ppm.is_none_or(|ppm| view.random() % u64::from(WHOLE_PPM) < u64::from(ppm))
-            && (!self.grpc || is_grpc(view))
-            && self.headers.iter().all(|header| header.matches(view))
-            && self.query.iter().all(|parameter| parameter.matches(view.path()))
+        self.path.matches(path, view.method()) && self.conditions.hold(view)
     }
-}
-
-fn is_grpc(view: &impl RequestView) -> bool {
-    let content_type = view.header(&CONTENT_TYPE);
-    let rest = content_type.as_deref().and_then(|value| value.strip_prefix(b"application/grpc"));
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
 }

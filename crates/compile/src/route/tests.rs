@@ -36,7 +36,7 @@ fn forward<'t>(found: &Found<'t>) -> &'t Forward {
 
 fn cluster_of(table: &RouteTable, request: &Request) -> Option<String> {
     let found = table.find(request)?;
-    Some(forward(&found).cluster.pick(request).cluster.into_owned())
+    Some(forward(&found).pick(request).cluster.text(request).into_owned())
 }
 
 fn rewritten(table: &RouteTable, path: &str) -> Option<String> {
@@ -47,7 +47,7 @@ fn rewritten(table: &RouteTable, path: &str) -> Option<String> {
 fn location(table: &RouteTable, request: &Request) -> String {
     let found = table.find(request).unwrap();
     match &found.route.action {
-        RouteAction::Redirect(redirect) => redirect.location(request, &found.route),
+        RouteAction::Redirect(redirect) => redirect.location(request, found.route, ""),
         other => panic!("{other:?}"),
     }
 }
@@ -233,7 +233,9 @@ fn istio_timeouts_are_understood() {
     );
     let found = table.find(&Request::get("h", "/")).unwrap();
     assert_eq!(forward(&found).timeout, None);
-    assert_eq!(forward(&found).max_grpc_timeout, Some(Duration::ZERO));
+    let duration = forward(&found).stream_duration.as_deref().copied();
+    let off = Some(Duration::ZERO);
+    assert_eq!(duration, Some(StreamDuration { limit: off, grpc_max: off, grpc_offset: Duration::ZERO }));
     assert_eq!(found.route.operation.as_deref(), Some("a:80/*"));
 }
 
@@ -278,11 +280,21 @@ virtual_hosts: [{name: v, domains: ['*'], routes: [
     let mirrors = |path| forward(&table.find(&Request::get("h", path)).unwrap()).mirrors.clone();
     assert_eq!(
         mirrors("/own"),
-        [Mirror { cluster: "m1".into(), fraction_ppm: 250_000, appends_shadow: false }]
+        [Mirror {
+            cluster: ClusterName::Fixed("m1".into()),
+            fraction_ppm: 250_000,
+            appends_shadow: false,
+            host_rewrite: None
+        }]
     );
     assert_eq!(
         mirrors("/"),
-        [Mirror { cluster: "m0".into(), fraction_ppm: 1_000_000, appends_shadow: true }]
+        [Mirror {
+            cluster: ClusterName::Fixed("m0".into()),
+            fraction_ppm: 1_000_000,
+            appends_shadow: true,
+            host_rewrite: None
+        }]
     );
 }
 

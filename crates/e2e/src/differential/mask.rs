@@ -27,6 +27,7 @@ impl Mask {
             "x-request-id" if value.len() == 36 => "<uuid>".to_owned(),
             "x-envoy-upstream-service-time" => "<ms>".to_owned(),
             "x-envoy-expected-rq-timeout-ms" => rounded_up(value),
+            "set-cookie" => without_digest(value),
             "x-forwarded-port" => self.text(&format!(":{value}")),
             _ => self.text(value),
         };
@@ -51,6 +52,15 @@ impl Mask {
             text = text.replace(&format!(":{port}"), &format!(":<{name}>"));
         }
         without_times(&text.replace(&self.own_address, "<own address>"))
+    }
+}
+
+/// A cookie of a hash policy holds the digest of the client's address and port.
+fn without_digest(cookie: &str) -> String {
+    let is_digest = |text: &&str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match cookie.split('"').nth(1).filter(is_digest) {
+        Some(digest) => cookie.replace(digest, "<digest>"),
+        None => cookie.to_owned(),
     }
 }
 

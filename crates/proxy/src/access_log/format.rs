@@ -226,9 +226,9 @@ fn write_ip(address: SocketAddr, out: &mut Vec<u8>) -> bool {
 
 fn write_flags(record: &RequestRecord, long: bool, out: &mut Vec<u8>) -> bool {
     if record.flags.is_empty() {
-        return false;
-    }
-    if long {
+        // The value of no flags, not the absence of one: it stands in headers and JSON too.
+        out.push(b'-');
+    } else if long {
         record.flags.write_long(out)
     } else {
         record.flags.write_short(out)

@@ -3,15 +3,16 @@
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
-use meltemi_compile::route::{Found, RouteAction};
+use meltemi_compile::route::{Found, RedirectPath, RouteAction};
 use meltemi_http::{Reason, ResponseHead, Text, Version};
 
 use super::path::{self, PathVerdict};
 use super::request_head;
+use crate::access_log::format::Missing;
 use crate::filter::Stop;
 use crate::record::{ResponseFlags, TakenRoute};
 use crate::router;
-use crate::stream::{LocalReply, Stream};
+use crate::stream::{LocalReply, Stream, edits};
 
 impl Stream<'_, '_> {
     /// Answers the request, one way or another.
@@ -141,7 +142,8 @@ impl Stream<'_, '_> {
             RouteAction::Forward(forward) => router::forward(self, found, forward).await.map_err(Box::new),
             RouteAction::Redirect(redirect) => {
                 self.manager.stats.counts.rq_redirect.inc();
-                let location = redirect.location(&*self, found.route);
+                let formatted = self.formatted_path(&redirect.path);
+                let location = redirect.location(&*self, found.route, &formatted);
                 Err(Box::new(self.direct(found, redirect.status, Bytes::new(), Some(location))))
             }
             RouteAction::Respond { status, body } => {
@@ -152,6 +154,13 @@ impl Stream<'_, '_> {
         }
     }
 
+    /// The path of a redirect that is a format, evaluated.
+    fn formatted_path(&self, path: &RedirectPath) -> String {
+        let RedirectPath::Format(format) = path else { return String::new() };
+        let view = self.record.view(Some(&self.request), None, None);
+        String::from_utf8_lossy(&edits::text(format, &view, Missing::Empty)).into_owned()
+    }
+
     /// A redirect or direct response, with the route's header changes.
     fn direct(
         &mut self,
@@ -160,7 +169,6 @@ impl Stream<'_, '_> {
         body: Bytes,
         location: Option<String>,
     ) -> LocalReply {
-        self.record.response_code = status.as_u16();
         let mut reply = LocalReply::new(status, "direct_response").body(body);
         if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
             reply = reply.header(header::LOCATION, location);
@@ -179,10 +187,11 @@ impl Stream<'_, '_> {
         self.record.details = Some(reply.details.clone());
         let edits = reply.edits.clone();
         let (mut head, body) = reply.into_response(&self.request.method, self.traits.is_grpc);
-        self.record.response_code = head.status.as_u16();
         if let Some(taken) = edits {
             self.edit_response(&mut head.headers, taken.found(), None);
         }
+        // Operators of the route's own headers do not see it yet.
+        self.record.response_code = head.status.as_u16();
         // A client that went away is noticed and recorded by whoever sends; there is nobody left to tell.
         let end = body.is_empty();
         if self.send_head(head, end).await.is_ok() && !end {

@@ -102,7 +102,7 @@ impl Plan<'_> {
         if let Some(pause) = self.observe(stream, &host, &head) {
             return Ok(Ended::Retry(pause));
         }
-        if !self.is_mirrored {
+        if !self.is_mirrored() {
             body.stop_keeping();
         }
         let is_accepted = self.is_upgrade && accepts_upgrade(stream, &head);
@@ -194,7 +194,7 @@ impl Plan<'_> {
 
     /// Waits for the final head while the body goes up.
     async fn await_head(
-        &self,
+        &mut self,
         stream: &mut Stream<'_, '_>,
         timers: &Timers,
         recv: &mut ResponseReceiver<'_>,
@@ -230,7 +230,7 @@ impl Plan<'_> {
 
     /// The body is up, or will not be.
     fn uploaded(
-        &self,
+        &mut self,
         stream: &mut Stream<'_, '_>,
         timers: &Timers,
         done: Result<(), UploadError>,
@@ -242,6 +242,7 @@ impl Plan<'_> {
                 let now = Instant::now();
                 stream.record.request_end.get_or_insert(now.into_std());
                 timers.request_complete(now);
+                self.send_copies(stream);
                 timers.begin_try(self.per_try_timeout, self.per_try_idle);
                 Ok(())
             }

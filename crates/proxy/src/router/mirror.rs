@@ -1,17 +1,19 @@
 //! Copies of requests for other clusters (`request_mirror_policies`): sent and forgotten.
 //!
-//! Differs: Envoy sends the copy beside the request; here it leaves when the request is answered, with the body that
-//! was kept meanwhile. A body above the buffer limit is not mirrored, as in Envoy without streaming shadows.
+//! A copy leaves when the request has come in whole, with the body that was kept meanwhile, beside the request itself.
+//! A body above the buffer limit is not mirrored, as in Envoy without streaming shadows.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use meltemi_compile::route::{Forward, Mirror};
 use meltemi_http::client::ClientExchange;
 use meltemi_http::{Frame, RequestHead, Text};
 
 use crate::random;
-use crate::stream::{Stream, split_port};
+use crate::stream::{Stream, names, split_port};
 use crate::upstream::shared::{Permit, Resource};
 use crate::upstream::{ActiveRequest, Cluster, PickContext};
 
@@ -21,8 +23,13 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// The copies of one request. How many are under way is bounded by the breakers of their clusters.
 pub(super) struct Mirroring {
     head: RequestHead,
-    targets: Vec<(Rc<Cluster>, bool)>,
+    targets: Vec<Target>,
     timeout: Duration,
+}
+
+struct Target {
+    cluster: Rc<Cluster>,
+    mirror: Mirror,
 }
 
 impl Mirroring {
@@ -37,21 +44,26 @@ impl Mirroring {
         }
         let drawn = |mirror: &&Mirror| random::below(1_000_000) < mirror.fraction_ppm as usize;
         let target = |mirror: &Mirror| {
-            let cluster = stream.generation.cluster(&mirror.cluster)?;
-            Some((cluster.clone(), mirror.appends_shadow))
+            let cluster = stream.generation.cluster(&mirror.cluster.text(stream))?;
+            Some(Target { cluster: cluster.clone(), mirror: mirror.clone() })
         };
         let targets: Vec<_> = forward.mirrors.iter().filter(drawn).filter_map(target).collect();
         if targets.is_empty() {
             return None;
         }
-        Some(Mirroring { head: stream.request.clone(), targets, timeout: timeout.unwrap_or(LONGEST) })
+        let mut head = stream.request.clone();
+        head.headers.set(names::X_ENVOY_INTERNAL.clone(), HeaderValue::from_static("true"));
+        append_own_address(&mut head, stream.manager.worker.own_address);
+        Some(Mirroring { head, targets, timeout: timeout.unwrap_or(LONGEST) })
     }
 
     /// Sends the copies with this body.
     pub(super) fn send(self, body: &[Frame]) {
-        for (cluster, appends_shadow) in self.targets {
+        for Target { cluster, mirror } in self.targets {
             let mut head = self.head.clone();
-            if appends_shadow {
+            if let Some(host) = mirror.host_rewrite.as_ref().and_then(|host| host.to_str().ok()) {
+                head.authority = Some(Text::from(host));
+            } else if mirror.appends_shadow {
                 head.authority = head.authority.map(|authority| shadowed(&authority));
             }
             let (body, timeout) = (body.to_vec(), self.timeout);
@@ -61,6 +73,18 @@ impl Mirroring {
                 }
             });
         }
+    }
+}
+
+/// A copy comes from the proxy itself, behind whoever the request came from.
+fn append_own_address(head: &mut RequestHead, own: IpAddr) {
+    let before = head.headers.get(&names::X_FORWARDED_FOR).and_then(|value| value.to_str().ok());
+    let joined = match before {
+        Some(before) if !before.is_empty() => format!("{before},{own}"),
+        _ => own.to_string(),
+    };
+    if let Ok(value) = HeaderValue::try_from(joined) {
+        head.headers.set(names::X_FORWARDED_FOR.clone(), value);
     }
 }
 

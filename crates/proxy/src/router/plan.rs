@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use http::{HeaderValue, Method};
-use meltemi_compile::route::{ClusterChoice, Forward, Found, HostRewrite, RetryPolicy, WeightedCluster};
+use meltemi_compile::route::{Forward, Found, HostRewrite, PathRewrite, RetryPolicy, WeightedCluster};
+use meltemi_compile::{with_new_path, without_query};
 use meltemi_http::{RequestHead, ResponseHead, Text, Version};
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ use super::fault::Fault;
 use super::mirror::Mirroring;
 use super::retry::Retry;
 use super::timers::Timers;
+use crate::access_log::format::Missing;
 use crate::stream::edits::{self, Levels};
 use crate::stream::{LocalReply, Stream, names};
 use crate::upstream::{Cluster, Host};
@@ -36,9 +38,10 @@ pub(super) struct Plan<'p> {
     pub(super) is_upgrade: bool,
     /// CONNECT ends here: only the bytes in it go upstream.
     pub(super) terminates: bool,
-    pub(super) is_mirrored: bool,
     /// `x-envoy-*` fields tell the others what we know.
     adds_headers: bool,
+    /// The copies that other clusters get, until they are sent.
+    mirroring: Option<Mirroring>,
     /// The hash for the first pick.
     pub(super) first_hash: Option<u64>,
     /// `set-cookie` values for the response.
@@ -85,8 +88,8 @@ impl<'p> Plan<'p> {
             per_try_idle: None,
             is_upgrade,
             terminates: terminates_connect(stream, forward),
-            is_mirrored: false,
             adds_headers,
+            mirroring: None,
             first_hash: None,
             new_cookies: Vec::new(),
             alt_response: asked.as_ref().is_some_and(|asked| asked.alt_response),
@@ -122,8 +125,11 @@ impl<'p> Plan<'p> {
         self.announce(stream, Duration::ZERO);
         let levels = Levels { found: self.found, entry: self.entry };
         edits::request(&mut stream.request, &levels, &stream.record);
-        self.rewrite_host(&mut stream.request);
-        self.rewrite_path(&mut stream.request);
+        self.rewrite_host(stream);
+        self.rewrite_path(stream);
+        if let Some(limit) = self.forward.buffer_limit {
+            stream.body.limit_kept(limit);
+        }
         let policy = self.policy();
         if policy.is_some() || self.asked_retry.is_some() {
             self.retry = Retry::new(policy, self.asked_retry.take(), stream);
@@ -134,12 +140,30 @@ impl<'p> Plan<'p> {
         self.timers(stream)
     }
 
-    /// The copies that other clusters get; their body is kept until they are sent.
-    pub(super) fn mirroring(&mut self, stream: &Stream<'_, '_>) -> Option<Mirroring> {
-        let mirroring = Mirroring::new(stream, self.forward, self.timeout)?;
-        stream.body.keep();
-        self.is_mirrored = true;
-        Some(mirroring)
+    /// Makes the copies that other clusters get ready; they leave when the request is whole.
+    pub(super) fn mirror(&mut self, stream: &Stream<'_, '_>) {
+        self.mirroring = Mirroring::new(stream, self.forward, self.timeout);
+        if self.is_mirrored() {
+            stream.body.keep();
+            self.send_copies(stream);
+        }
+    }
+
+    /// Whether copies are still to be sent.
+    pub(super) fn is_mirrored(&self) -> bool {
+        self.mirroring.is_some()
+    }
+
+    /// Sends the copies if the whole body is here and was kept.
+    pub(super) fn send_copies(&mut self, stream: &Stream<'_, '_>) {
+        if !self.is_mirrored() {
+            return;
+        }
+        if let Some(body) = stream.body.kept()
+            && let Some(mirroring) = self.mirroring.take()
+        {
+            mirroring.send(&body);
+        }
     }
 
     fn timers(&self, stream: &Stream<'_, '_>) -> Timers {
@@ -175,25 +199,34 @@ impl<'p> Plan<'p> {
     }
 
     /// The rewrite of a weighted entry comes first and leaves no trace; what the route says comes over it.
-    fn rewrite_host(&self, head: &mut RequestHead) {
+    fn rewrite_host(&self, stream: &mut Stream<'_, '_>) {
         let literal = self.entry.and_then(|entry| entry.host_rewrite.as_ref());
         if let Some(text) = literal.and_then(|value| value.to_str().ok()) {
-            head.authority = Some(Text::from(text));
+            stream.request.authority = Some(Text::from(text));
         }
-        let value = match &self.forward.host_rewrite {
-            HostRewrite::Literal(value) => value.clone(),
-            HostRewrite::Header(name) => match head.headers.get(name) {
-                Some(value) if !value.is_empty() => value.clone(),
-                _ => return,
-            },
-            HostRewrite::None | HostRewrite::Auto => return,
-        };
-        let Ok(text) = value.to_str() else { return };
-        self.set_authority(head, text);
+        let host = self.new_host(stream).filter(|host| !host.is_empty()).map(|host| Text::from(&*host));
+        if let Some(host) = host {
+            self.set_authority(&mut stream.request, host);
+        }
     }
 
-    fn set_authority(&self, head: &mut RequestHead, text: &str) {
-        let Some(old) = head.authority.replace(Text::from(text)) else { return };
+    /// The host that the route puts in place of the request's.
+    fn new_host<'s>(&'s self, stream: &'s Stream<'_, '_>) -> Option<Cow<'s, str>> {
+        let head = &stream.request;
+        match &self.forward.host_rewrite {
+            HostRewrite::None | HostRewrite::Auto => None,
+            HostRewrite::Literal(value) => value.to_str().ok().map(Cow::Borrowed),
+            HostRewrite::Header(name) => head.headers.get(name)?.to_str().ok().map(Cow::Borrowed),
+            HostRewrite::PathRegex(pattern) => Some(pattern.apply(without_query(&head.path))),
+            HostRewrite::Format(format) => {
+                let view = stream.record.view(Some(head), None, None);
+                String::from_utf8(edits::text(format, &view, Missing::Dash)).ok().map(Cow::Owned)
+            }
+        }
+    }
+
+    fn set_authority(&self, head: &mut RequestHead, host: Text) {
+        let Some(old) = head.authority.replace(host) else { return };
         if let Ok(original) = HeaderValue::from_str(&old)
             && self.adds_headers
         {
@@ -204,8 +237,20 @@ impl<'p> Plan<'p> {
         }
     }
 
-    fn rewrite_path(&self, head: &mut RequestHead) {
-        let Some(path) = self.forward.rewritten_path(self.found.route, &head.path) else { return };
+    fn rewrite_path(&self, stream: &mut Stream<'_, '_>) {
+        let path = match &self.forward.path_rewrite {
+            PathRewrite::Keep => return,
+            PathRewrite::Format(format) => {
+                let view = stream.record.view(Some(&stream.request), None, None);
+                let new = edits::text(format, &view, Missing::Empty);
+                with_new_path(&stream.request.path, &String::from_utf8_lossy(&new))
+            }
+            _ => match self.forward.rewritten_path(self.found.route, &stream.request.path) {
+                Some(path) => path,
+                None => return,
+            },
+        };
+        let head = &mut stream.request;
         if let Ok(original) = HeaderValue::from_str(&head.path)
             && self.adds_headers
         {
@@ -218,7 +263,7 @@ impl<'p> Plan<'p> {
     pub(super) fn head_for<'h>(&self, stream: &'h Stream<'_, '_>, host: &Host) -> Cow<'h, RequestHead> {
         let mut head = Cow::Borrowed(&stream.request);
         if matches!(self.forward.host_rewrite, HostRewrite::Auto) && !host.hostname.is_empty() {
-            self.set_authority(head.to_mut(), &host.hostname);
+            self.set_authority(head.to_mut(), Text::from(&*host.hostname));
         }
         head
     }
@@ -277,26 +322,23 @@ fn choose_cluster<'p>(
     stream: &Stream<'_, '_>,
     forward: &'p Forward,
 ) -> Result<(Rc<Cluster>, Option<&'p WeightedCluster>), Fault> {
-    let picked = forward.cluster.pick(stream);
-    let Some(cluster) = stream.generation.cluster(&picked.cluster) else {
+    let picked = forward.pick(stream);
+    let Some(cluster) = stream.generation.cluster(&picked.cluster.text(stream)) else {
         stream.manager.stats.counts.no_cluster.inc();
         return Err(Fault::NoCluster(forward.cluster_not_found));
     };
-    let entry = match (&forward.cluster, picked.entry) {
-        (ClusterChoice::Weighted(entries, _), Some(entry)) => {
-            entries.iter().find(|e| std::ptr::eq(*e, entry))
-        }
-        _ => None,
-    };
-    Ok((cluster.clone(), entry))
+    Ok((cluster.clone(), picked.entry))
 }
 
 /// The timeout of the whole exchange. With `max_grpc_timeout`, gRPC requests say themselves how long they wait.
 fn global_timeout(stream: &mut Stream<'_, '_>, forward: &Forward) -> Option<Duration> {
-    let limit = forward.max_grpc_timeout.filter(|_| stream.traits.is_grpc && !forward.uses_stream_duration);
+    let limit =
+        forward.max_grpc_timeout.filter(|_| stream.traits.is_grpc && forward.stream_duration.is_none());
     let Some(limit) = limit else { return forward.timeout };
     let limit = Some(limit).filter(|limit| !limit.is_zero());
-    let whole = match (asked_timeout(stream), limit) {
+    let offset = forward.grpc_timeout_offset.unwrap_or_default();
+    let asked = asked_timeout(stream).map(|asked| if offset < asked { asked - offset } else { asked });
+    let whole = match (asked, limit) {
         (Some(asked), Some(limit)) => Some(asked.min(limit)),
         (asked, limit) => asked.or(limit),
     };
@@ -309,11 +351,13 @@ fn global_timeout(stream: &mut Stream<'_, '_>, forward: &Forward) -> Option<Dura
     whole
 }
 
-/// `grpc_timeout_header_max`: how long the stream may live, as far as the client says.
+/// How long the stream may live: as the client says in `grpc-timeout` when the route lets it, else as the route says.
 fn max_duration(stream: &Stream<'_, '_>, forward: &Forward) -> Option<Duration> {
-    let limit = forward.max_grpc_timeout.filter(|_| stream.traits.is_grpc && forward.uses_stream_duration)?;
-    let asked = asked_timeout(stream)?;
-    Some(if limit.is_zero() { asked } else { asked.min(limit) })
+    let duration = forward.stream_duration.as_deref()?;
+    let asked = duration.grpc_max.and_then(|max| Some((max, asked_timeout(stream)?)));
+    let Some((max, asked)) = asked else { return duration.limit.filter(|limit| !limit.is_zero()) };
+    let limit = if max.is_zero() { asked } else { asked.min(max) };
+    Some(limit.saturating_sub(duration.grpc_offset))
 }
 
 fn asked_timeout(stream: &Stream<'_, '_>) -> Option<Duration> {

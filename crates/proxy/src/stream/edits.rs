@@ -8,6 +8,7 @@ use meltemi_compile::format::{Format, Op};
 use meltemi_compile::header_edit::{AppendAction, HeaderAdd, HeaderEdits};
 use meltemi_compile::route::{Found, RouteEdits, WeightedCluster};
 use meltemi_http::{Headers, RequestHead};
+use smallvec::SmallVec;
 
 use crate::access_log::format::{Missing, render};
 use crate::record::{RecordView, RequestRecord};
@@ -20,18 +21,10 @@ pub(crate) struct Levels<'a> {
 
 /// Changes the request.
 pub(crate) fn request(head: &mut RequestHead, levels: &Levels<'_>, record: &RequestRecord) {
-    for edits in in_order(levels) {
-        let edits = &edits.request;
-        if edits.is_empty() {
-            continue;
-        }
+    for edits in in_order(levels).map(|edits| &edits.request).filter(|edits| !edits.is_empty()) {
         remove(&mut head.headers, edits);
-        for add in &edits.add {
-            let value = evaluate(&add.value, &record.view(Some(head), None, None));
-            if let Some(value) = accepted(value, add) {
-                apply(&mut head.headers, add, value);
-            }
-        }
+        let changes = changes(edits, &head.headers, &record.view(Some(head), None, None));
+        apply(&mut head.headers, changes);
     }
 }
 
@@ -42,18 +35,10 @@ pub(crate) fn response(
     record: &RequestRecord,
     request: &RequestHead,
 ) {
-    for edits in in_order(levels) {
-        let edits = &edits.response;
-        if edits.is_empty() {
-            continue;
-        }
+    for edits in in_order(levels).map(|edits| &edits.response).filter(|edits| !edits.is_empty()) {
         remove(headers, edits);
-        for add in &edits.add {
-            let value = evaluate(&add.value, &record.view(Some(request), Some(headers), None));
-            if let Some(value) = accepted(value, add) {
-                apply(headers, add, value);
-            }
-        }
+        let changes = changes(edits, headers, &record.view(Some(request), Some(headers), None));
+        apply(headers, changes);
     }
 }
 
@@ -80,23 +65,48 @@ fn evaluate(format: &Format, view: &RecordView<'_>) -> Option<HeaderValue> {
     if let [Op::Literal(text)] = format.ops.as_slice() {
         return HeaderValue::from_str(text).ok();
     }
+    HeaderValue::try_from(text(format, view, Missing::Empty)).ok()
+}
+
+/// A format, evaluated.
+pub(crate) fn text(format: &Format, view: &RecordView<'_>, missing: Missing) -> Vec<u8> {
     let mut out = Vec::new();
-    render(format, view, Missing::Empty, &mut out);
-    HeaderValue::try_from(out).ok()
+    render(format, view, missing, &mut out);
+    out
 }
 
-/// An empty value is not added, unless the configuration says so.
-fn accepted(value: Option<HeaderValue>, add: &HeaderAdd) -> Option<HeaderValue> {
-    value.filter(|value| add.keep_empty || !value.is_empty())
+/// What a level adds: all of it is worked out on the headers as they were before, as in Envoy.
+fn changes<'e>(
+    edits: &'e HeaderEdits,
+    headers: &Headers,
+    view: &RecordView<'_>,
+) -> SmallVec<[(&'e HeaderAdd, HeaderValue); 4]> {
+    let change = |add: &'e HeaderAdd| {
+        let value = evaluate(&add.value, view)?;
+        // An empty value is not added, unless the configuration says so.
+        let is_wanted = (add.keep_empty || !value.is_empty())
+            && match add.action {
+                AppendAction::AppendIfExistsOrAdd | AppendAction::OverwriteIfExistsOrAdd => true,
+                AppendAction::AddIfAbsent => !headers.contains(&add.name),
+                AppendAction::OverwriteIfExists => headers.contains(&add.name),
+            };
+        is_wanted.then_some((add, value))
+    };
+    edits.add.iter().filter_map(change).collect()
 }
 
-fn apply(headers: &mut Headers, add: &HeaderAdd, value: HeaderValue) {
-    let name = add.name.clone();
-    match add.action {
-        AppendAction::AppendIfExistsOrAdd => headers.append(name, value),
-        AppendAction::AddIfAbsent if headers.contains(&name) => {}
-        AppendAction::OverwriteIfExists if !headers.contains(&name) => {}
-        AppendAction::AddIfAbsent => headers.append(name, value),
-        AppendAction::OverwriteIfExists | AppendAction::OverwriteIfExistsOrAdd => headers.set(name, value),
+/// Overwrites first, then adds.
+fn apply(headers: &mut Headers, changes: SmallVec<[(&HeaderAdd, HeaderValue); 4]>) {
+    let mut added: SmallVec<[_; 4]> = SmallVec::new();
+    for (add, value) in changes {
+        match add.action {
+            AppendAction::AppendIfExistsOrAdd | AppendAction::AddIfAbsent => added.push((add, value)),
+            AppendAction::OverwriteIfExists | AppendAction::OverwriteIfExistsOrAdd => {
+                headers.set(add.name.clone(), value);
+            }
+        }
+    }
+    for (add, value) in added {
+        headers.append(add.name.clone(), value);
     }
 }

@@ -10,7 +10,7 @@ pub(crate) struct RequestBody<'c> {
     recv: RefCell<RecvBody<'c>>,
     kept: RefCell<Vec<Frame>>,
     kept_bytes: Cell<usize>,
-    limit: usize,
+    limit: Cell<usize>,
     keeps: Cell<bool>,
     /// It grew beyond `limit` while it was kept.
     outgrew: Cell<bool>,
@@ -25,7 +25,7 @@ impl<'c> RequestBody<'c> {
             recv: RefCell::new(recv),
             kept: RefCell::default(),
             kept_bytes: Cell::new(0),
-            limit,
+            limit: Cell::new(limit),
             keeps: Cell::new(false),
             outgrew: Cell::new(false),
             complete,
@@ -45,6 +45,11 @@ impl<'c> RequestBody<'c> {
     /// Keeps what is read from now on, for another attempt.
     pub(crate) fn keep(&self) {
         self.keeps.set(true);
+    }
+
+    /// Another limit, before anything is kept.
+    pub(crate) fn limit_kept(&self, limit: u64) {
+        self.limit.set(usize::try_from(limit).unwrap_or(usize::MAX));
     }
 
     /// No further attempt: nothing more is kept.
@@ -67,7 +72,7 @@ impl<'c> RequestBody<'c> {
     pub(crate) fn take_ready(&self) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut taken = 0;
-        while !self.complete.get() && taken <= self.limit {
+        while !self.complete.get() && taken <= self.limit.get() {
             let Poll::Ready(Ok(Some(frame))) = self.poll_frame(usize::MAX, &mut cx) else { return };
             if let Frame::Data(bytes) = frame {
                 taken += bytes.len();
@@ -118,7 +123,7 @@ impl<'c> RequestBody<'c> {
         };
         let total = self.kept_bytes.get() + size;
         self.kept_bytes.set(total);
-        if total > self.limit {
+        if total > self.limit.get() {
             // Everything kept was sent in this attempt; a further one is no longer possible.
             self.keeps.set(false);
             self.outgrew.set(true);
