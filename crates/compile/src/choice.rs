@@ -93,6 +93,11 @@ impl Forward {
         }
     }
 
+    /// Whether an entry of `weighted_clusters` says anything to a filter.
+    pub fn has_entry_filters(&self) -> bool {
+        matches!(&self.cluster, ClusterChoice::Weighted(weighted) if weighted.has_filters)
+    }
+
     fn point(&self, source: &PointSource, view: &impl RequestView) -> u64 {
         let point = match source {
             PointSource::Random => None,

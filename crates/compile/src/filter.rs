@@ -7,10 +7,14 @@
 
 use meltemi_envoy::Any;
 use meltemi_envoy::config::core::v3::TypedExtensionConfig;
+use meltemi_envoy::extensions::filters::http::buffer::v3 as buffer_proto;
 use meltemi_envoy::extensions::filters::http::cors::v3 as cors_proto;
 use meltemi_envoy::extensions::filters::http::fault::v3::HttpFault;
 use meltemi_envoy::extensions::filters::http::grpc_stats::v3::FilterConfig as GrpcStatsMessage;
+use meltemi_envoy::extensions::filters::http::header_mutation::v3 as header_mutation_proto;
+use meltemi_envoy::extensions::filters::http::health_check::v3::HealthCheck as HealthCheckMessage;
 use meltemi_envoy::extensions::filters::http::router::v3::Router;
+use meltemi_envoy::extensions::filters::http::set_filter_state::v3::Config as SetFilterStateMessage;
 use meltemi_envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
@@ -20,11 +24,15 @@ use crate::ledger::{At, Ledger};
 use crate::program::Name;
 use crate::rejection::Rejection;
 
+pub mod buffer;
 pub mod cors;
 pub mod fault;
 pub mod grpc_stats;
+pub mod header_mutation;
+pub mod health_check;
 mod per_route;
 mod router;
+pub mod set_filter_state;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -51,21 +59,35 @@ pub struct HttpFilter {
 /// The catalogue: a variant per filter, with its configuration at the listener.
 #[derive(Debug)]
 pub enum FilterConfig {
+    /// `envoy.filters.http.buffer`: `max_request_bytes`.
+    Buffer(u32),
     /// `envoy.filters.http.cors`, acts only by the policies of routes.
     Cors,
     /// `envoy.filters.http.fault`.
     Fault(Box<fault::Fault>),
     /// `envoy.filters.http.grpc_stats`.
-    GrpcStats,
+    GrpcStats(grpc_stats::GrpcStats),
+    /// `envoy.filters.http.header_mutation`.
+    HeaderMutation(Box<header_mutation::HeaderMutation>),
+    /// `envoy.filters.http.health_check`.
+    HealthCheck(Box<health_check::HealthCheck>),
+    /// `envoy.filters.http.set_filter_state`.
+    SetFilterState(set_filter_state::SetFilterState),
 }
 
 /// What a route, virtual host, weighted cluster or route configuration says to a filter.
 #[derive(Debug)]
 pub enum RouteFilterConfig {
+    /// `envoy.extensions.filters.http.buffer.v3.BufferPerRoute`.
+    Buffer(buffer::BufferOverride),
     /// `envoy.extensions.filters.http.cors.v3.CorsPolicy`.
     Cors(Box<cors::CorsPolicy>),
     /// `envoy.extensions.filters.http.fault.v3.HTTPFault`.
     Fault(Box<fault::Fault>),
+    /// `envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute`.
+    HeaderMutation(Box<header_mutation::Mutations>),
+    /// `envoy.extensions.filters.http.set_filter_state.v3.Config`.
+    SetFilterState(Box<set_filter_state::SetFilterState>),
 }
 
 /// What a filter keeps of a request between its hooks.
@@ -78,15 +100,26 @@ pub enum FilterState {
     Cors(http::HeaderValue),
     /// The faults of the request.
     Fault(fault::FaultState),
+    /// It is a gRPC call.
+    Grpc(grpc_stats::GrpcCall),
+    /// It is a health check.
+    HealthCheck,
 }
 
 impl HttpFilter {
     /// What to do with a request head.
     pub fn decode(&self, view: &impl FilterView, levels: &Levels<'_>, state: &mut FilterState) -> Verdict {
         match &self.config {
+            FilterConfig::Buffer(limit) => buffer::decode(*limit, &self.name, view, levels),
             FilterConfig::Cors => cors::decode(&self.name, view, levels, state),
             FilterConfig::Fault(own) => fault::decode(own, &self.name, view, levels, state),
-            FilterConfig::GrpcStats => Verdict::Continue,
+            FilterConfig::GrpcStats(own) => {
+                grpc_stats::decode(own, view, state);
+                Verdict::Continue
+            }
+            FilterConfig::HeaderMutation(own) => own.decode(&self.name, levels),
+            FilterConfig::HealthCheck(own) => health_check::decode(own, &self.name, view, state),
+            FilterConfig::SetFilterState(own) => own.decode(&self.name, levels),
         }
     }
 
@@ -94,15 +127,24 @@ impl HttpFilter {
     pub fn resume(&self, view: &impl FilterView, levels: &Levels<'_>, state: &mut FilterState) -> Verdict {
         match &self.config {
             FilterConfig::Fault(own) => fault::resume(own, &self.name, view, levels, state),
-            FilterConfig::Cors | FilterConfig::GrpcStats => Verdict::Continue,
+            FilterConfig::HealthCheck(own) => health_check::resume(own, &self.name, view),
+            FilterConfig::Buffer(_)
+            | FilterConfig::Cors
+            | FilterConfig::GrpcStats(_)
+            | FilterConfig::HeaderMutation(_)
+            | FilterConfig::SetFilterState(_) => Verdict::Continue,
         }
     }
 
     /// What to do with a response head, also one of ours; `state` is what [`HttpFilter::decode`] left.
-    pub fn encode(&self, levels: &Levels<'_>, state: &FilterState) -> HeadEdit {
+    pub fn encode(&self, view: &impl FilterView, levels: &Levels<'_>, state: &FilterState) -> HeadEdit {
         match &self.config {
             FilterConfig::Cors => cors::encode(&self.name, levels, state),
-            FilterConfig::Fault(_) | FilterConfig::GrpcStats => HeadEdit::Nothing,
+            FilterConfig::Fault(_) => fault::encode(state),
+            FilterConfig::GrpcStats(_) => grpc_stats::encode(state),
+            FilterConfig::HeaderMutation(own) => own.encode(&self.name, levels),
+            FilterConfig::HealthCheck(_) => health_check::encode(view, state),
+            FilterConfig::Buffer(_) | FilterConfig::SetFilterState(_) => HeadEdit::Nothing,
         }
     }
 }
@@ -208,9 +250,16 @@ fn known_filter(at: &At<'_>, any: &Any) -> Option<Option<Known>> {
     if any.is::<Router>() {
         return Some(Some(Known::Router(router::compile(at, &unpack(at, any)?))));
     }
-    let config = if any.is::<GrpcStatsMessage>() {
-        grpc_stats::compile(at, &unpack(at, any)?);
-        FilterConfig::GrpcStats
+    let config = if any.is::<buffer_proto::Buffer>() {
+        FilterConfig::Buffer(buffer::compile(at, &unpack(at, any)?)?)
+    } else if any.is::<GrpcStatsMessage>() {
+        FilterConfig::GrpcStats(grpc_stats::compile(at, &unpack(at, any)?))
+    } else if any.is::<header_mutation_proto::HeaderMutation>() {
+        FilterConfig::HeaderMutation(Box::new(header_mutation::compile(at, &unpack(at, any)?)))
+    } else if any.is::<HealthCheckMessage>() {
+        FilterConfig::HealthCheck(Box::new(health_check::compile(at, &unpack(at, any)?)?))
+    } else if any.is::<SetFilterStateMessage>() {
+        FilterConfig::SetFilterState(set_filter_state::compile(at, &unpack(at, any)?))
     } else if any.is::<HttpFault>() {
         FilterConfig::Fault(Box::new(fault::compile(at, &unpack(at, any)?)?))
     } else if any.is::<cors_proto::Cors>() {
@@ -238,6 +287,12 @@ fn known_route_config(at: &At<'_>, any: &Any) -> Option<Option<RouteFilterConfig
         RouteFilterConfig::Cors(Box::new(cors::compile(at, &unpack(at, any)?)))
     } else if any.is::<HttpFault>() {
         RouteFilterConfig::Fault(Box::new(fault::compile(at, &unpack(at, any)?)?))
+    } else if any.is::<buffer_proto::BufferPerRoute>() {
+        RouteFilterConfig::Buffer(buffer::per_route(at, &unpack(at, any)?)?)
+    } else if any.is::<header_mutation_proto::HeaderMutationPerRoute>() {
+        RouteFilterConfig::HeaderMutation(Box::new(header_mutation::per_route(at, &unpack(at, any)?)))
+    } else if any.is::<SetFilterStateMessage>() {
+        RouteFilterConfig::SetFilterState(Box::new(set_filter_state::compile(at, &unpack(at, any)?)))
     } else {
         return Some(None);
     };

@@ -6,7 +6,7 @@ use crate::format::Format;
 
 mod build;
 
-pub(crate) use build::{Fields, header_edits};
+pub(crate) use build::{Fields, header_add, header_edits, modifiable};
 
 /// What to change: removals first, then additions, as Envoy does it.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -101,8 +101,8 @@ async fn serve(args: ProxyArgs, start: Start, logging: Option<logging::Handle>) 
     };
     let (writer, logs) = LogWriter::spawn(policy).context("start the access log writer")?;
     let concurrency = args.concurrency.map_or_else(cpus, |n| n as usize);
-    let mut workers = Workers::spawn(concurrency, &start, logs)?;
     let lifecycle = Arc::new(Lifecycle::default());
+    let mut workers = Workers::spawn(concurrency, &start, logs, &lifecycle)?;
     let (quit, mut quit_asked) = mpsc::channel(1);
     let running = start_configuration(&args, start, logging, &workers, Arc::clone(&lifecycle), quit).await?;
     let exit = if args.mode == Mode::InitOnly {
@@ -259,7 +259,12 @@ fn cpus() -> usize {
 }
 
 impl Workers {
-    fn spawn(concurrency: usize, start: &Start, logs: LogSink) -> anyhow::Result<Workers> {
+    fn spawn(
+        concurrency: usize,
+        start: &Start,
+        logs: LogSink,
+        lifecycle: &Arc<Lifecycle>,
+    ) -> anyhow::Result<Workers> {
         let events = outlier_events(&start.message, &logs);
         let hosts = Arc::new(HostStates::new(events));
         let (home, local_cluster) = place(&start.message);
@@ -274,6 +279,7 @@ impl Workers {
                 stats: registry.worker(id),
                 logs: logs.clone(),
                 node: Arc::clone(&node),
+                lifecycle: Arc::clone(lifecycle),
             };
             handles.push(worker::spawn(context).with_context(|| format!("start worker {id}"))?);
         }

@@ -8,21 +8,33 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
+use meltemi_compile::filter::grpc_stats::{GrpcCall, GrpcStats, service_and_method};
+use meltemi_compile::filter::set_filter_state::{ObjectValue, SetFilterState};
 use meltemi_compile::filter::{
-    Answer, AnswerFlag, Effect, Event, FilterState, FilterView, HeadEdit, HttpFilter, Levels,
+    Answer, AnswerFlag, Effect, Event, FilterConfig, FilterState, FilterView, HeadEdit, HttpFilter, Levels,
     PerFilterConfigs, Verdict,
 };
-use meltemi_compile::route::{ClusterChoice, Found, RouteAction};
+use meltemi_compile::route::{Found, RouteAction, WeightedCluster};
 use meltemi_http::{Headers, ResponseHead};
 
+use crate::access_log::format::{Missing, render};
 use crate::random;
-use crate::record::ResponseFlags;
+use crate::record::{FilterObject, RecordView, ResponseFlags, State, TakenRoute};
 use crate::stream::{LocalReply, Manager, Stream};
 
+mod body;
 mod effect;
+mod grpc;
+mod health_check;
+mod mutation;
+mod query;
 
-pub(crate) use self::effect::Gone;
+pub(crate) use self::body::BodyTap;
+pub(crate) use self::grpc::GrpcRun;
+pub(crate) use self::health_check::CachedHealth;
+pub(crate) use self::mutation::TrailerEdits;
 
 /// The filters of one request. Costs nothing until one of them keeps something.
 #[derive(Debug, Default)]
@@ -32,6 +44,11 @@ pub(crate) struct FilterRun {
     /// What filters keep, by their place in the chain.
     states: Vec<(usize, FilterState)>,
     active_fault: Option<ActiveFault>,
+    /// When the last effect was done; the timers of the route count from here.
+    pub(crate) passed_at: Option<Instant>,
+    grpc: Option<Rc<GrpcRun>>,
+    /// What is done with the bytes of the response.
+    pub(crate) tap: Option<Box<BodyTap>>,
 }
 
 impl FilterRun {
@@ -42,6 +59,13 @@ impl FilterRun {
     fn state(&self, index: usize) -> &FilterState {
         const IDLE: &FilterState = &FilterState::Idle;
         self.states.iter().find(|(at, _)| *at == index).map_or(IDLE, |(_, state)| state)
+    }
+
+    /// Leaves for loggers what is only known at the end.
+    pub(crate) fn finish(&self, state: &mut State) {
+        if let Some(grpc) = &self.grpc {
+            grpc.leave(state);
+        }
     }
 
     fn keep(&mut self, index: usize, state: FilterState) {
@@ -88,8 +112,12 @@ impl Stream<'_, '_> {
         let manager = self.manager.clone();
         self.make_chain(&manager.settings.filters);
         for (index, filter) in manager.settings.filters.iter().enumerate() {
-            if self.filters.is_enabled(index) {
-                self.decode_filter(index, filter).await?;
+            if !self.filters.is_enabled(index) {
+                continue;
+            }
+            if let Err(stop) = self.decode_filter(index, filter).await {
+                self.note_cluster();
+                return Err(stop);
             }
         }
         Ok(())
@@ -99,7 +127,7 @@ impl Stream<'_, '_> {
         let mut state = FilterState::Idle;
         let mut verdict = filter.decode(&*self, &self.levels(), &mut state);
         loop {
-            self.note(&state);
+            self.note(filter, &state);
             let effect = match verdict {
                 Verdict::Continue => break,
                 Verdict::Respond(answer) => {
@@ -108,13 +136,18 @@ impl Stream<'_, '_> {
                 }
                 Verdict::Await(effect) => effect,
             };
-            if let Err(Gone) = Box::pin(self.perform(effect)).await {
-                return Err(Stop::Done);
-            }
+            Box::pin(self.perform(filter, effect)).await?;
+            self.filters.passed_at = Some(Instant::now());
             verdict = filter.resume(&*self, &self.levels(), &mut state);
         }
         self.filters.keep(index, state);
         Ok(())
+    }
+
+    /// Names the cluster that the request would have gone to, for loggers.
+    fn note_cluster(&mut self) {
+        let cluster = self.target_cluster().and_then(|name| self.generation.cluster(&name).cloned());
+        self.record.cluster = cluster.map(|cluster| cluster.stats.clone());
     }
 
     /// Decides which filters are on for this request; only once, as in Envoy.
@@ -133,7 +166,11 @@ impl Stream<'_, '_> {
 
     /// What the route says to filters.
     fn levels(&self) -> Levels<'_> {
-        let Some(taken) = &self.record.found else { return Levels::NONE };
+        self.levels_of(self.record.found.as_ref())
+    }
+
+    fn levels_of<'t>(&self, taken: Option<&'t TakenRoute>) -> Levels<'t> {
+        let Some(taken) = taken else { return Levels::NONE };
         let found = taken.found();
         if found.is_tls_redirect() {
             return Levels::NONE;
@@ -143,38 +180,97 @@ impl Stream<'_, '_> {
     }
 
     /// Those of the weighted cluster that the request will go to.
-    fn entry_configs<'a>(&'a self, found: Found<'a>) -> &'a PerFilterConfigs {
-        let RouteAction::Forward(forward) = &found.route.action else { return PerFilterConfigs::EMPTY };
-        match &forward.cluster {
-            ClusterChoice::Weighted(weighted) if weighted.has_filters => {
-                forward.pick(self).entry.map_or(PerFilterConfigs::EMPTY, |entry| &entry.filters)
+    fn entry_configs<'t>(&self, found: Found<'t>) -> &'t PerFilterConfigs {
+        match &found.route.action {
+            RouteAction::Forward(forward) if forward.has_entry_filters() => {
+                self.weighted_entry(found).map_or(PerFilterConfigs::EMPTY, |entry| &entry.filters)
             }
             _ => PerFilterConfigs::EMPTY,
         }
     }
 
-    /// Takes over what a filter's state means to others.
-    fn note(&mut self, state: &FilterState) {
-        if let FilterState::Fault(faults) = state
-            && faults.is_active
-            && self.filters.active_fault.is_none()
-        {
-            self.filters.active_fault = Some(ActiveFault::begin(&self.manager));
+    /// The entry of `weighted_clusters` that the request will go to.
+    pub(crate) fn weighted_entry<'t>(&self, found: Found<'t>) -> Option<&'t WeightedCluster> {
+        match &found.route.action {
+            RouteAction::Forward(forward) => forward.pick(self).entry,
+            RouteAction::Redirect(_) | RouteAction::Respond { .. } => None,
         }
     }
 
-    async fn perform(&mut self, effect: Effect) -> Result<(), Gone> {
-        match effect {
-            Effect::Delay(delay) => {
+    /// Takes over what a filter's state means to others.
+    fn note(&mut self, filter: &HttpFilter, state: &FilterState) {
+        match (state, &filter.config) {
+            (FilterState::Fault(faults), _) if faults.is_active && self.filters.active_fault.is_none() => {
+                self.filters.active_fault = Some(ActiveFault::begin(&self.manager));
+            }
+            (FilterState::Grpc(call), FilterConfig::GrpcStats(config)) => self.begin_grpc(*call, config),
+            _ => {}
+        }
+    }
+
+    fn begin_grpc(&mut self, call: GrpcCall, config: &GrpcStats) {
+        let replaced;
+        let name = match (call, service_and_method(&self.request.path)) {
+            (GrpcCall::Named, Some(name)) if config.replace_dots => {
+                replaced = name.replace('.', "_");
+                Some(replaced.as_str())
+            }
+            (GrpcCall::Named, name) => name,
+            (GrpcCall::Unnamed, _) => Some(""),
+            (GrpcCall::Untracked, _) => None,
+        };
+        let target = self.target_cluster();
+        let cluster = target.and_then(|name| self.generation.cluster(&name).cloned());
+        let counts = cluster.zip(name).and_then(|(cluster, name)| cluster.stats.grpc.method(name));
+        let run = Rc::new(GrpcRun::new(counts, config.upstream_stats, config.emit_filter_state));
+        self.body.count_messages(&run);
+        self.filters.grpc = Some(run);
+    }
+
+    async fn perform(&mut self, filter: &HttpFilter, effect: Effect) -> Result<(), Stop> {
+        match (effect, &filter.config) {
+            (Effect::Delay(delay), _) => {
                 self.record.flags.insert(ResponseFlags::DELAY_INJECTED);
                 effect::delay(self, delay).await
             }
+            (Effect::BufferRequest { limit }, _) => effect::read_body(self, Some(limit)).await,
+            (Effect::DiscardRequest, _) => effect::read_body(self, None).await,
+            (Effect::MutateRequest, FilterConfig::HeaderMutation(config)) => {
+                self.mutate_request(config, &filter.name);
+                Ok(())
+            }
+            (Effect::SetFilterState, FilterConfig::SetFilterState(config)) => {
+                self.set_filter_state(config, &filter.name);
+                Ok(())
+            }
+            // No other filter asks for these.
+            (Effect::MutateRequest | Effect::SetFilterState, _) => Ok(()),
+        }
+    }
+
+    /// Objects of which nothing can be made, or that are read-only, are left out.
+    fn set_filter_state(&mut self, config: &SetFilterState, name: &str) {
+        let taken = self.record.found.clone();
+        let levels = self.levels_of(taken.as_ref());
+        let mut clear_route_cache = false;
+        for config in config.all(name, &levels) {
+            clear_route_cache |= config.clear_route_cache;
+            for value in &config.on_request_headers {
+                let view = self.record.view(Some(&self.request), None, None);
+                if let Some(object) = filter_object(value, &view) {
+                    let _ = self.record.state.set_object(value.key.clone(), object);
+                }
+            }
+        }
+        if clear_route_cache {
+            self.find_route();
         }
     }
 
     async fn respond_with(&mut self, answer: Answer) -> Stop {
         let flags = match answer.flag {
             Some(AnswerFlag::FaultInjected) => ResponseFlags::FAULT_INJECTED,
+            Some(AnswerFlag::FailedLocalHealthCheck) => ResponseFlags::FAILED_LOCAL_HEALTH_CHECK,
             None => ResponseFlags::NONE,
         };
         if answer.verbatim {
@@ -204,16 +300,54 @@ impl Stream<'_, '_> {
             return;
         }
         self.make_chain(&manager.settings.filters);
+        let mut tap = BodyTap::default();
         for (index, filter) in manager.settings.filters.iter().enumerate().rev() {
-            if !self.filters.is_enabled(index) {
-                continue;
-            }
-            match filter.encode(&self.levels(), self.filters.state(index)) {
-                HeadEdit::Nothing => {}
-                HeadEdit::Set(fields) => set_all(&mut head.headers, fields),
+            if self.filters.is_enabled(index) {
+                let edit = filter.encode(&*self, &self.levels(), self.filters.state(index));
+                self.edit_head(filter, edit, head, &mut tap);
             }
         }
+        self.filters.tap = (!tap.is_idle()).then(|| Box::new(tap));
     }
+
+    fn edit_head(&mut self, filter: &HttpFilter, edit: HeadEdit, head: &mut ResponseHead, tap: &mut BodyTap) {
+        match (edit, &filter.config) {
+            (HeadEdit::Nothing, _) => {}
+            (HeadEdit::Set(fields), _) => set_all(&mut head.headers, fields),
+            (HeadEdit::Pace(limit), _) => tap.pace = Some(body::Pace::new(limit)),
+            (HeadEdit::HealthChecked, FilterConfig::HealthCheck(config)) => {
+                self.health_checked(filter, config, head);
+            }
+            (HeadEdit::CountGrpc, _) => {
+                if let Some(grpc) = &self.filters.grpc {
+                    grpc.response_head(head);
+                    tap.grpc = Some(grpc.clone());
+                }
+            }
+            (HeadEdit::Mutate, FilterConfig::HeaderMutation(config)) => {
+                let edits = self.mutate_response(config, &filter.name, head);
+                tap.trailer_edits.extend(Some(edits).filter(|edits| !edits.is_empty()));
+            }
+            // No other filter asks for these.
+            (HeadEdit::Mutate | HeadEdit::HealthChecked, _) => {}
+        }
+    }
+}
+
+/// What a format gives, if an object can be made of it.
+fn filter_object(value: &ObjectValue, view: &RecordView<'_>) -> Option<FilterObject> {
+    let missing = if value.omit_empty { Missing::Empty } else { Missing::Dash };
+    let mut text = Vec::new();
+    render(&value.value, view, missing, &mut text);
+    let text = String::from_utf8_lossy(&text);
+    if text.is_empty() && value.skip_if_empty || !value.kind.takes(&text) {
+        return None;
+    }
+    Some(FilterObject {
+        text: text.as_ref().into(),
+        is_read_only: value.is_read_only,
+        sharing: value.sharing,
+    })
 }
 
 fn set_all(headers: &mut Headers, fields: Vec<(http::HeaderName, http::HeaderValue)>) {
@@ -250,6 +384,22 @@ impl FilterView for Stream<'_, '_> {
     fn forwards(&self) -> bool {
         let taken = self.record.found.as_ref();
         taken.is_some_and(|taken| matches!(taken.found().route.action, RouteAction::Forward(_)))
+    }
+
+    fn is_head_only(&self) -> bool {
+        self.body.is_empty() && self.traits.upgrade.is_none()
+    }
+
+    fn fails_health_checks(&self) -> bool {
+        self.manager.worker.lifecycle.fails_health_checks()
+    }
+
+    fn cluster_health(&self, cluster: &str) -> Option<(u32, u32)> {
+        self.generation.cluster(cluster).map(|cluster| cluster.membership())
+    }
+
+    fn cached_health_check(&self, filter: &str) -> Option<http::StatusCode> {
+        self.manager.cached_health.get(filter)
     }
 
     fn target_cluster(&self) -> Option<Cow<'_, str>> {

@@ -5,8 +5,8 @@
 //! counters. Everything that needs no socket is decided by `meltemi-compile`; bytes are parsed by `meltemi-http`.
 //! Must not know: Istio objects, the snapshot, how Envoy resources are translated.
 //!
-//! Layers: boot > admin > bootstrap > config > command_line > lifecycle > worker > listener > http, tcp > router,
-//! filter > upstream > access_log > istio_stats > record > stats; a module may name only modules to its right.
+//! Layers: boot > admin > bootstrap > config > command_line > worker > listener > http, tcp > router,
+//! filter > upstream > access_log > istio_stats > record > stats > lifecycle; a module may name only modules to its right.
 
 pub mod access_log;
 pub mod admin;

@@ -81,6 +81,11 @@ impl Lifecycle {
         self.health_failed.store(failed, Ordering::Relaxed);
     }
 
+    /// Whether `/healthcheck/fail` was called last.
+    pub fn fails_health_checks(&self) -> bool {
+        self.health_failed.load(Ordering::Relaxed)
+    }
+
     /// Since when the process runs.
     pub fn started(&self) -> Instant {
         self.started

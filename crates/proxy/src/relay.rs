@@ -9,6 +9,8 @@ use bytes::Bytes;
 use meltemi_http::client::ResponseReceiver;
 use meltemi_http::{ClientError, Frame, Headers, Responder};
 
+use crate::filter::BodyTap;
+
 /// A response that was relayed to its end.
 #[derive(Debug, Default)]
 pub(crate) struct Relayed {
@@ -25,11 +27,13 @@ pub(crate) enum RelayError {
     Client,
 }
 
-/// Relays everything after the head. `touch` is called for every piece. Trailers are dropped unless `trailers`.
+/// Relays everything after the head. `touch` is called for every piece. Trailers are dropped unless `trailers`. `tap` is what
+/// filters do with the body.
 pub(crate) async fn relay(
     recv: &mut ResponseReceiver<'_>,
     respond: &mut Responder<'_>,
     trailers: bool,
+    mut tap: Option<&mut BodyTap>,
     touch: impl Fn(),
 ) -> Result<Relayed, RelayError> {
     loop {
@@ -40,20 +44,32 @@ pub(crate) async fn relay(
                 respond.data(Bytes::new(), true).await.map_err(|_| RelayError::Client)?;
                 return Ok(Relayed::default());
             }
-            Some(Frame::Trailers(fields)) if trailers => {
+            Some(Frame::Trailers(mut fields)) if trailers => {
+                if let Some(tap) = &mut tap {
+                    tap.trailers(&mut fields);
+                }
                 respond.trailers(fields.clone()).await.map_err(|_| RelayError::Client)?;
                 return Ok(Relayed { trailers: Some(fields) });
             }
-            Some(Frame::Trailers(_)) => {
+            Some(Frame::Trailers(mut fields)) => {
+                if let Some(tap) = &mut tap {
+                    tap.trailers(&mut fields);
+                }
                 respond.data(Bytes::new(), true).await.map_err(|_| RelayError::Client)?;
                 return Ok(Relayed::default());
             }
             Some(Frame::Data(bytes)) => {
                 let end = recv.is_end();
-                respond.data(bytes, end).await.map(|()| end)
+                match &mut tap {
+                    None => respond.data(bytes, end).await.map_err(|_| RelayError::Client)?,
+                    Some(tap) => {
+                        tap.send(respond, bytes, end, &touch).await.map_err(|_| RelayError::Client)?;
+                    }
+                }
+                end
             }
         };
-        if sent.map_err(|_| RelayError::Client)? {
+        if sent {
             return Ok(Relayed::default());
         }
     }

@@ -24,7 +24,7 @@ use meltemi_compile::route::{Forward, Found};
 use meltemi_http::Responder;
 
 use self::attempt::Ended;
-use self::fault::Fault;
+pub(crate) use self::fault::Fault;
 use self::plan::Plan;
 use self::timers::Timers;
 use crate::record::ResponseFlags;

@@ -12,6 +12,7 @@ use meltemi_compile::program::Reporter;
 use crate::access_log::{LogSink, WorkerLogs};
 use crate::generation::Generation;
 use crate::istio_stats::{IstioReporter, NodeFacts};
+use crate::lifecycle::Lifecycle;
 use crate::stats::WorkerStats;
 use crate::upstream::shared::HostStates;
 
@@ -28,6 +29,8 @@ pub struct WorkerContext {
     pub logs: LogSink,
     /// The own node, for Istio's metrics.
     pub node: Arc<NodeFacts>,
+    /// Where the process is in its life.
+    pub lifecycle: Arc<Lifecycle>,
 }
 
 /// What the parts of a worker share.
@@ -41,6 +44,7 @@ pub(crate) struct Shared {
     /// What stands in `x-forwarded-for` for clients on this machine.
     pub(crate) own_address: IpAddr,
     node: Arc<NodeFacts>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) states: Arc<HostStates>,
     generation: RefCell<Rc<Generation>>,
     reporters: RefCell<[Option<Rc<IstioReporter>>; 2]>,
@@ -55,6 +59,7 @@ impl Shared {
             connections,
             own_address: own_address(),
             node: context.node,
+            lifecycle: context.lifecycle,
             states: context.hosts,
             generation: RefCell::default(),
             reporters: RefCell::default(),
@@ -69,6 +74,11 @@ impl Shared {
     /// Requests that come from now on see this.
     pub(crate) fn serve(&self, generation: Rc<Generation>) {
         self.generation.replace(generation);
+    }
+
+    /// `node.cluster` of the bootstrap.
+    pub(crate) fn service_cluster(&self) -> &str {
+        self.node.service_cluster()
     }
 
     /// The reporter of Istio's metrics for one side of calls.

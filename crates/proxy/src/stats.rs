@@ -12,6 +12,7 @@ use meltemi_compile::program::{Cluster, Listener, Name};
 
 mod breakers;
 mod filter;
+mod grpc;
 mod istio;
 pub mod prometheus;
 mod sample;
@@ -21,6 +22,7 @@ mod value;
 
 pub use breakers::Breakers;
 pub use filter::{CorsCounts, FaultCounts, FilterStats};
+pub use grpc::{GrpcCounts, GrpcStats};
 pub use istio::{RequestSeries, TcpSeries};
 pub use sample::{Sample, Value};
 pub use scope::{

@@ -22,7 +22,7 @@ use meltemi_http::{Headers, RequestHead, Responder, ResponseHead, SendError, Ver
 
 pub(crate) use self::local_reply::LocalReply;
 pub(crate) use self::manager::Manager;
-pub(crate) use self::request_body::RequestBody;
+pub(crate) use self::request_body::{Buffering, RequestBody};
 
 use self::edits::Levels;
 use crate::filter::FilterRun;
@@ -109,7 +109,9 @@ impl<'s, 'c> Stream<'s, 'c> {
         response_head::finish(&mut head.headers, &self.manager.settings, request_id, is_upgrade);
         // HTTP/1 has no way to stop a request that is still coming in.
         let is_complete = self.body.is_complete() && self.traits.upgrade.is_none();
-        if !is_upgrade && !is_complete {
+        // Clients shall go elsewhere.
+        let is_failing = self.manager.worker.lifecycle.fails_health_checks();
+        if !is_upgrade && (!is_complete || is_failing) {
             self.respond.close_after();
         }
         if self.manager.reads_heads() {
@@ -122,6 +124,7 @@ impl<'s, 'c> Stream<'s, 'c> {
         self.record.bytes_received = self.body.received_bytes();
         self.record.bytes_sent = self.respond.sent_bytes();
         self.record.end = Some(Instant::now());
+        self.filters.finish(&mut self.record.state);
         let request = Some(&self.request).filter(|_| !self.is_unread);
         let view = self.record.view(request, self.response.as_ref(), self.trailers.as_ref());
         self.manager.record(&view);

@@ -204,6 +204,17 @@ impl Cluster {
         budget.max_retries(requests)
     }
 
+    /// How many hosts are healthy, and how many there are.
+    pub(crate) fn membership(&self) -> (u32, u32) {
+        let discovered = self.endpoints.iter().flat_map(|endpoints| endpoints.priorities.iter().flatten());
+        let is_healthy = |(host, state): &(&program::Host, &Rc<Host>)| {
+            state.state.health(health::Health::from(host.health)) == health::Health::Healthy
+        };
+        let healthy = discovered.zip(&self.hosts).filter(is_healthy).count();
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        (count(healthy), count(self.hosts.len()))
+    }
+
     /// All hosts, of every priority.
     pub(crate) fn hosts(&self) -> &[Rc<Host>] {
         &self.hosts

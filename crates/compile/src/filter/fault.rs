@@ -16,7 +16,9 @@ use meltemi_envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
 use meltemi_envoy::r#type::v3::FractionalPercent;
 use meltemi_envoy::r#type::v3::fractional_percent::DenominatorType;
 
-use super::{Answer, AnswerFlag, Effect, Event, FilterState, FilterView, Levels, RouteFilterConfig, Verdict};
+use super::{
+    Answer, AnswerFlag, Effect, Event, FilterState, FilterView, HeadEdit, Levels, RouteFilterConfig, Verdict,
+};
 use crate::ledger::{At, harmless, refuse};
 use crate::matcher::{HeaderMatcher, header_matcher};
 
@@ -270,6 +272,14 @@ pub(super) fn resume(
 ) -> Verdict {
     let FilterState::Fault(faults) = state else { return Verdict::Continue };
     in_force(own, name, levels).abort(view, faults)
+}
+
+/// Slows the response down.
+pub(super) fn encode(state: &FilterState) -> HeadEdit {
+    match state {
+        FilterState::Fault(FaultState { rate_limit_kbps: Some(limit), .. }) => HeadEdit::Pace(*limit),
+        _ => HeadEdit::Nothing,
+    }
 }
 
 impl Fault {

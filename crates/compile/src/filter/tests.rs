@@ -91,6 +91,18 @@ impl FilterView for View {
     fn forwards(&self) -> bool {
         true
     }
+    fn is_head_only(&self) -> bool {
+        true
+    }
+    fn fails_health_checks(&self) -> bool {
+        false
+    }
+    fn cluster_health(&self, cluster: &str) -> Option<(u32, u32)> {
+        (cluster == "c").then_some((1, 2))
+    }
+    fn cached_health_check(&self, _filter: &str) -> Option<http::StatusCode> {
+        None
+    }
     fn target_cluster(&self) -> Option<Cow<'_, str>> {
         Some(Cow::Borrowed("c"))
     }
@@ -186,4 +198,115 @@ fn discovered_configurations_are_filters_before_the_router() {
     let router = cors.replace("cors.v3.Cors", "router.v3.Router");
     assert_eq!(discovered(&message(&router)).unwrap_err()[0].path, "typed_config");
     assert!(discovered(&message("{name: n}")).is_err());
+}
+
+fn manager_filter(config: &str) -> Result<FilterConfig, Vec<Rejection>> {
+    let text = format!(
+        "{{name: n, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.{config}}}}}"
+    );
+    discovered(&Codec::new().parse::<TypedExtensionConfig>(&text).unwrap())
+}
+
+fn named(config: &str) -> HttpFilter {
+    HttpFilter { name: "f".into(), disabled: false, config: manager_filter(config).unwrap() }
+}
+
+#[test]
+fn a_health_check_counts_the_healthy_hosts_of_clusters() {
+    let status = |clusters: &str| {
+        let filter = named(&format!(
+            "health_check.v3.HealthCheck, pass_through_mode: false, cluster_min_healthy_percentages: {{{clusters}}}"
+        ));
+        let view = View::new(Request::get("h", "/"), &[]);
+        match filter.decode(&view, &Levels::NONE, &mut FilterState::Idle) {
+            Verdict::Respond(answer) => answer.status.as_u16(),
+            other => panic!("{other:?}"),
+        }
+    };
+    // One of two hosts of this cluster is healthy, no other cluster is there.
+    assert_eq!(status(""), 200);
+    assert_eq!(status("c: {value: 50}"), 200);
+    assert_eq!(status("c: {value: 50.9}"), 200);
+    assert_eq!(status("c: {value: 51}"), 503);
+    assert_eq!(status("d: {value: 0}"), 503);
+}
+
+#[test]
+fn a_health_check_is_one_when_all_headers_match() {
+    let filter =
+        named("health_check.v3.HealthCheck, pass_through_mode: false, headers: [{name: x-a}, {name: x-b}]");
+    let is_check = |request: Request| {
+        let verdict = filter.decode(&View::new(request, &[]), &Levels::NONE, &mut FilterState::Idle);
+        matches!(verdict, Verdict::Respond(_))
+    };
+    assert!(!is_check(Request::get("h", "/").with("x-a", "1")));
+    assert!(is_check(Request::get("h", "/").with("x-a", "1").with("x-b", "1")));
+}
+
+#[test]
+fn grpc_calls_are_counted_by_method_when_it_is_listed() {
+    let call = |config: &str, path: &str| {
+        let filter = named(&format!("grpc_stats.v3.FilterConfig, {config}"));
+        let request = Request::get("h", path).with("content-type", "application/grpc+proto");
+        let mut state = FilterState::Idle;
+        filter.decode(&View::new(request, &[]), &Levels::NONE, &mut state);
+        match state {
+            FilterState::Grpc(call) => call,
+            other => panic!("{other:?}"),
+        }
+    };
+    let list = "individual_method_stats_allowlist: {services: [{name: a.S, method_names: [M]}]}";
+    assert_eq!(call(list, "/a.S/M?q"), grpc_stats::GrpcCall::Named);
+    assert_eq!(call(list, "/a.S/N"), grpc_stats::GrpcCall::Unnamed);
+    assert_eq!(call("stats_for_all_methods: true", "/a.S/N"), grpc_stats::GrpcCall::Named);
+    assert_eq!(call("stats_for_all_methods: true", "/a/b/c"), grpc_stats::GrpcCall::Untracked);
+}
+
+#[test]
+fn header_mutations_of_levels_come_in_the_order_that_is_asked_for() {
+    let per_route = |name: &str| {
+        format!("f: {{'@type': type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute,
+            mutations: {{request_mutations: [{{remove: {name}}}]}}}}")
+    };
+    let table = table([&per_route("table"), &per_route("vhost"), &per_route("route")]).unwrap();
+    let order = |most_specific_wins: &str| -> Vec<String> {
+        let filter = named(&format!(
+            "header_mutation.v3.HeaderMutation, mutations: {{request_mutations: [{{remove: own}}]}}, \
+             most_specific_header_mutations_wins: {most_specific_wins}"
+        ));
+        let FilterConfig::HeaderMutation(config) = &filter.config else { panic!("another filter") };
+        let levels = levels(&table);
+        let all = config.all("f", &levels).flat_map(|mutations| &mutations.request);
+        all.map(|mutation| match mutation {
+            header_mutation::FieldMutation::Remove(name) => name.to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+    };
+    assert_eq!(order("false"), ["own", "route", "vhost", "table"]);
+    assert_eq!(order("true"), ["own", "table", "vhost", "route"]);
+}
+
+#[test]
+fn configurations_that_make_no_sense_are_refused_by_path() {
+    let path = |config: &str| manager_filter(config).unwrap_err()[0].path.clone();
+    assert_eq!(path("buffer.v3.Buffer"), "typed_config.max_request_bytes");
+    assert_eq!(path("health_check.v3.HealthCheck"), "typed_config.pass_through_mode");
+    assert_eq!(
+        path("health_check.v3.HealthCheck, pass_through_mode: false, cache_time: 1s"),
+        "typed_config.cache_time"
+    );
+    assert_eq!(
+        path(
+            "set_filter_state.v3.Config, on_request_headers: [{object_key: unheard.of, format_string: {text_format_source: {inline_string: x}}}]"
+        ),
+        "typed_config.on_request_headers[0].object_key"
+    );
+    assert_eq!(
+        path(
+            "header_mutation.v3.HeaderMutation, mutations: {query_parameter_mutations: [{append: {record: {key: k, value: 1}}}]}"
+        ),
+        "typed_config.mutations.query_parameter_mutations[0].append.record.value"
+    );
+    assert_eq!(path("fault.v3.HTTPFault, delay: {fixed_delay: 0s}"), "typed_config.delay.fixed_delay");
 }

@@ -1,6 +1,7 @@
 //! What filters see of a request, what they decide, and what they ask the proxy to do.
 
 use std::borrow::Cow;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -17,6 +18,14 @@ pub trait FilterView: RequestView {
     fn active_faults(&self) -> u32;
     /// Whether the route forwards (Envoy: it has a route entry).
     fn forwards(&self) -> bool;
+    /// Whether the request is no more than its head.
+    fn is_head_only(&self) -> bool;
+    /// Whether the admin interface says that health checks fail.
+    fn fails_health_checks(&self) -> bool;
+    /// How many hosts of a cluster are healthy, and how many there are.
+    fn cluster_health(&self, cluster: &str) -> Option<(u32, u32)>;
+    /// The status that a health check got lately through the filter of this name.
+    fn cached_health_check(&self, filter: &str) -> Option<StatusCode>;
     /// The cluster that the route leads to, if it forwards.
     fn target_cluster(&self) -> Option<Cow<'_, str>>;
 }
@@ -37,6 +46,17 @@ pub enum Verdict {
 pub enum Effect {
     /// Waits.
     Delay(Duration),
+    /// Reads the whole body, and answers 413 when it is larger.
+    BufferRequest {
+        /// In bytes.
+        limit: u32,
+    },
+    /// Reads the whole body and drops it.
+    DiscardRequest,
+    /// Does the changes of [`super::header_mutation::HeaderMutation::all`].
+    MutateRequest,
+    /// Sets the objects of [`super::set_filter_state::SetFilterState::all`].
+    SetFilterState,
 }
 
 /// An answer of a filter.
@@ -78,6 +98,8 @@ impl Answer {
 pub enum AnswerFlag {
     /// `FI`.
     FaultInjected,
+    /// `LH`.
+    FailedLocalHealthCheck,
 }
 
 /// What a filter does to a response head.
@@ -88,6 +110,14 @@ pub enum HeadEdit {
     Nothing,
     /// Each of these becomes the only one of its name.
     Set(Vec<(HeaderName, HeaderValue)>),
+    /// Does the changes of [`super::header_mutation::HeaderMutation::all`].
+    Mutate,
+    /// Says who answered a health check, and remembers the status.
+    HealthChecked,
+    /// Counts a gRPC call.
+    CountGrpc,
+    /// Holds the body to so many KiB/s.
+    Pace(NonZeroU64),
 }
 
 /// What filters count, below `http.<stat_prefix>.`.

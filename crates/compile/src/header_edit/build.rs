@@ -44,7 +44,7 @@ pub(crate) fn header_edits(
 }
 
 /// A header that a configuration may touch: Envoy keeps pseudo headers and `host` to the rewrites of the route.
-fn modifiable(at: &At<'_>, name: &str) -> Option<HeaderName> {
+pub(crate) fn modifiable(at: &At<'_>, name: &str) -> Option<HeaderName> {
     match HeaderName::try_from(name) {
         _ if name.starts_with(':') => at.none(":-prefixed or host headers may not be modified"),
         Ok(HOST) => at.none(":-prefixed or host headers may not be modified"),
@@ -53,7 +53,8 @@ fn modifiable(at: &At<'_>, name: &str) -> Option<HeaderName> {
     }
 }
 
-fn header_add(at: &At<'_>, message: &HeaderValueOption) -> Option<HeaderAdd> {
+/// One addition.
+pub(crate) fn header_add(at: &At<'_>, message: &HeaderValueOption) -> Option<HeaderAdd> {
     let HeaderValueOption { header, append, append_action, keep_empty_value } = message;
     let Some(HeaderValueMessage { key, value, raw_value }) = header else {
         return at.field("header").none("must be set");

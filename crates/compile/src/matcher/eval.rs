@@ -41,7 +41,7 @@ fn starts_with(text: &str, prefix: &str, case_sensitive: bool) -> bool {
 
 impl StringMatcher {
     /// Whether `value` matches. A regex never matches what is not UTF-8.
-    pub(crate) fn matches(&self, value: &[u8]) -> bool {
+    pub fn matches(&self, value: &[u8]) -> bool {
         let equal = |a: &[u8], b: &str, ignore_case: bool| {
             if ignore_case { a.eq_ignore_ascii_case(b.as_bytes()) } else { a == b.as_bytes() }
         };

@@ -106,7 +106,7 @@ fn a_gateway_listener_is_understood() {
     assert_eq!(manager.initial_fetch_timeout, None);
     assert_eq!(manager.istio_stats, Some(Reporter::Source));
     let kinds: Vec<_> = manager.filters.iter().map(|filter| &filter.config).collect();
-    assert!(matches!(kinds[..], [FilterConfig::GrpcStats, FilterConfig::Fault(_), FilterConfig::Cors]));
+    assert!(matches!(kinds[..], [FilterConfig::GrpcStats(_), FilterConfig::Fault(_), FilterConfig::Cors]));
     assert!(manager.forwarding.use_remote_address && manager.forwarding.generate_request_id);
     assert_eq!(manager.server_name, "istio-envoy");
     assert!(manager.normalize_path);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
-use meltemi_compile::route::{Found, RedirectPath, RouteAction};
+use meltemi_compile::route::{RedirectPath, RouteAction};
 use meltemi_http::{Reason, ResponseHead, Text, Version};
 
 use super::path::{self, PathVerdict};
@@ -121,7 +121,7 @@ impl Stream<'_, '_> {
     }
 
     /// Finds the virtual host and the route; filters run without one too.
-    fn find_route(&mut self) {
+    pub(crate) fn find_route(&mut self) {
         self.record.found = self
             .manager
             .routes(&self.generation)
@@ -144,12 +144,12 @@ impl Stream<'_, '_> {
                 self.manager.stats.counts.rq_redirect.inc();
                 let formatted = self.formatted_path(&redirect.path);
                 let location = redirect.location(&*self, found.route, &formatted);
-                Err(Box::new(self.direct(found, redirect.status, Bytes::new(), Some(location))))
+                Err(Box::new(self.direct(redirect.status, Bytes::new(), Some(location))))
             }
             RouteAction::Respond { status, body } => {
                 self.manager.stats.counts.rq_direct_response.inc();
                 let location = meltemi_compile::direct_response_location(*status, &*self, found.route);
-                Err(Box::new(self.direct(found, *status, body.clone(), location)))
+                Err(Box::new(self.direct(*status, body.clone(), location)))
             }
         }
     }
@@ -161,19 +161,12 @@ impl Stream<'_, '_> {
         String::from_utf8_lossy(&edits::text(format, &view, Missing::Empty)).into_owned()
     }
 
-    /// A redirect or direct response, with the route's header changes.
-    fn direct(
-        &mut self,
-        found: Found<'_>,
-        status: StatusCode,
-        body: Bytes,
-        location: Option<String>,
-    ) -> LocalReply {
+    /// A redirect or direct response.
+    fn direct(&mut self, status: StatusCode, body: Bytes, location: Option<String>) -> LocalReply {
         let mut reply = LocalReply::new(status, "direct_response").body(body);
         if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
             reply = reply.header(header::LOCATION, location);
         }
-        reply.edits = self.record.found.clone().filter(|_| !found.is_tls_redirect());
         reply
     }
 
@@ -185,10 +178,12 @@ impl Stream<'_, '_> {
         }
         self.record.flags.insert(reply.flags);
         self.record.details = Some(reply.details.clone());
-        let edits = reply.edits.clone();
+        let taken = self.record.found.clone().filter(|taken| !taken.found().is_tls_redirect());
         let (mut head, body) = reply.into_response(&self.request.method, self.traits.is_grpc);
-        if let Some(taken) = edits {
-            self.edit_response(&mut head.headers, taken.found(), None);
+        // Envoy lets the route change every answer of its own too.
+        if let Some(taken) = taken {
+            let found = taken.found();
+            self.edit_response(&mut head.headers, found, self.weighted_entry(found));
         }
         // Operators of the route's own headers do not see it yet.
         self.record.response_code = head.status.as_u16();

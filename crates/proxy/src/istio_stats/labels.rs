@@ -27,6 +27,7 @@ struct Workload {
 pub struct NodeFacts {
     own: Workload,
     is_router: bool,
+    service_cluster: Box<str>,
 }
 
 impl NodeFacts {
@@ -56,7 +57,16 @@ impl NodeFacts {
             cluster: text("CLUSTER_ID"),
             workload,
         };
-        NodeFacts { own, is_router: node.id.starts_with("router~") }
+        NodeFacts {
+            own,
+            is_router: node.id.starts_with("router~"),
+            service_cluster: node.cluster.as_str().into(),
+        }
+    }
+
+    /// `node.cluster`.
+    pub(crate) fn service_cluster(&self) -> &str {
+        &self.service_cluster
     }
 
     /// Whether the `Host` header stands for a service that is not known: as Istio configures its filter, only on

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use meltemi_compile::filter::set_filter_state::ObjectSharing as Sharing;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 
@@ -31,18 +32,6 @@ pub struct FilterObject {
     pub is_read_only: bool,
     /// Whether upstream connections know it.
     pub sharing: Sharing,
-}
-
-/// `shared_with_upstream`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sharing {
-    /// Not shared.
-    #[default]
-    None,
-    /// With the upstream connection.
-    Once,
-    /// Over internal listeners too.
-    Transitive,
 }
 
 /// An object could not be set: it is there, and read-only.

@@ -291,7 +291,13 @@ impl Plan<'_> {
         if recv.is_end() {
             return Ok(Relayed::default());
         }
-        let mut main = pin!(relay::relay(recv, &mut stream.respond, trailers, || timers.touch()));
+        let mut main = pin!(relay::relay(
+            recv,
+            &mut stream.respond,
+            trailers,
+            stream.filters.tap.as_deref_mut(),
+            || timers.touch(),
+        ));
         loop {
             let event = std::future::poll_fn(|cx| {
                 if let Poll::Ready(relayed) = main.as_mut().poll(cx) {

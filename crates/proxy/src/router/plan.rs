@@ -176,7 +176,7 @@ impl<'p> Plan<'p> {
         let timers = Timers::new(start, self.timeout, idle, settings.request_timeout);
         timers.max_duration_at.set(max_duration(stream, self.forward).map(|limit| start + limit));
         if stream.body.is_complete() && !self.is_upgrade {
-            timers.request_complete(start);
+            timers.request_complete(stream.filters.passed_at.map_or(start, Instant::from_std));
         }
         timers
     }

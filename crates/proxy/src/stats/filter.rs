@@ -45,7 +45,11 @@ impl FilterStats {
             match &filter.config {
                 FilterConfig::Cors => drop(self.cors()),
                 FilterConfig::Fault(_) => drop(self.fault()),
-                FilterConfig::GrpcStats => {}
+                FilterConfig::Buffer(_)
+                | FilterConfig::GrpcStats(_)
+                | FilterConfig::HeaderMutation(_)
+                | FilterConfig::HealthCheck(_)
+                | FilterConfig::SetFilterState(_) => {}
             }
         }
     }

@@ -124,6 +124,17 @@ impl Naming<'_> {
         }
     }
 
+    /// `grpc.<field>`, or `grpc.<service>.<method>.<field>`; `method` is `service/method`.
+    fn grpc(&self, method: &str, field: &str, cell: Cell<'_>) -> Sample {
+        let mut sample = self.tagged(&format!("grpc.{field}"), &format!("grpc_{field}"), None, cell);
+        if let Some((service, method)) = method.split_once('/') {
+            sample.name = format!("{}.{}.grpc.{service}.{method}.{field}", self.kind, self.instance);
+            sample.labels.push(("envoy_grpc_bridge_service", service.to_owned()));
+            sample.labels.push(("envoy_grpc_bridge_method", method.to_owned()));
+        }
+        sample
+    }
+
     /// `<prefix>_2xx`, `<prefix>_completed` and, where `codes`, `<prefix>_200`.
     fn codes(&self, prefix: &str, of: &ResponseCodes, codes: bool, sums: &mut Sums) {
         sums.add(self.sample(&format!("{prefix}_completed"), Cell::Counter(&of.completed)));
@@ -152,6 +163,7 @@ impl Registry {
             let naming = Naming { kind: "cluster", tag: "envoy_cluster_name", instance: &stats.stat_name };
             stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
             naming.codes("upstream_rq", &stats.codes, true, &mut sums);
+            stats.grpc.visit(&mut |method, field, cell| sums.add(naming.grpc(method, field, cell)));
         });
         // The breakers are the same for all workers.
         for stats in clusters.values().filter_map(|workers| workers.values().next()) {

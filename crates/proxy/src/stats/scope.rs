@@ -12,6 +12,7 @@ use meltemi_compile::program::{Cluster, ClusterService, Host, Name};
 
 use super::breakers::Breakers;
 use super::filter::FilterStats;
+use super::grpc::GrpcStats;
 use super::istio::WorkloadIds;
 use super::value::{Counter, Gauge, Histogram};
 
@@ -245,6 +246,8 @@ pub struct ClusterStats {
     pub counts: ClusterCounts,
     /// Responses by status.
     pub codes: ResponseCodes,
+    /// gRPC calls, where the grpc_stats filter counts them.
+    pub grpc: GrpcStats,
     hosts: Mutex<BTreeMap<SocketAddr, Arc<HostStats>>>,
     breakers: Mutex<Option<Breakers>>,
     workloads: Arc<WorkloadIds>,
@@ -259,6 +262,7 @@ impl ClusterStats {
             id,
             counts: ClusterCounts::default(),
             codes: ResponseCodes::default(),
+            grpc: GrpcStats::default(),
             hosts: Mutex::default(),
             breakers: Mutex::default(),
             workloads,

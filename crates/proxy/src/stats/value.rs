@@ -78,6 +78,11 @@ impl Histogram {
         self.record(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     }
 
+    /// Whether it took in any value.
+    pub fn is_used(&self) -> bool {
+        self.buckets.iter().any(|bucket| bucket.get() > 0)
+    }
+
     /// Adds this distribution to a sum over workers.
     pub fn add_to(&self, total: &mut Distribution) {
         for (into, bucket) in total.buckets.iter_mut().zip(&self.buckets) {

@@ -61,7 +61,8 @@ fn remove(headers: &mut Headers, edits: &HeaderEdits) {
     }
 }
 
-fn evaluate(format: &Format, view: &RecordView<'_>) -> Option<HeaderValue> {
+/// A header value from a format; `None` when it holds what a header must not.
+pub(crate) fn evaluate(format: &Format, view: &RecordView<'_>) -> Option<HeaderValue> {
     if let [Op::Literal(text)] = format.ops.as_slice() {
         return HeaderValue::from_str(text).ok();
     }

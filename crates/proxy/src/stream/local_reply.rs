@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use meltemi_http::ResponseHead;
 
 use super::names;
-use crate::record::{ResponseFlags, TakenRoute};
+use crate::record::ResponseFlags;
 
 /// An answer of ours, before it is put into the form that the client understands.
 #[derive(Debug, Clone)]
@@ -25,8 +25,6 @@ pub(crate) struct LocalReply {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// `grpc-status` in place of the one that the status maps to.
     pub(crate) grpc_status: Option<u32>,
-    /// The route whose response header changes apply: direct responses and redirects.
-    pub(crate) edits: Option<TakenRoute>,
 }
 
 impl LocalReply {
@@ -39,7 +37,6 @@ impl LocalReply {
             flags: ResponseFlags::NONE,
             headers: Vec::new(),
             grpc_status: None,
-            edits: None,
         }
     }
 

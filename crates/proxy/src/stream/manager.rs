@@ -9,6 +9,7 @@ use meltemi_http::server::{Codec, ServerOptions};
 use meltemi_http::{H2Options, Version};
 
 use crate::access_log::Logger;
+use crate::filter::CachedHealth;
 use crate::generation::Generation;
 use crate::istio_stats::IstioReporter;
 use crate::record::{RecordView, Routes};
@@ -26,6 +27,8 @@ pub(crate) struct Manager {
     pub(crate) options: Rc<ServerOptions>,
     /// `route_config`.
     inline_routes: Option<Routes>,
+    /// What health checks were answered lately.
+    pub(crate) cached_health: CachedHealth,
     /// Faults under way under this `stat_prefix`, on all workers.
     pub(crate) active_faults: Arc<AtomicU32>,
     loggers: Vec<Logger>,
@@ -44,6 +47,7 @@ impl Manager {
             settings: settings.clone(),
             worker: worker.clone(),
             stats,
+            cached_health: CachedHealth::default(),
             active_faults: worker.states.active_faults(&settings.stat_prefix),
             buffer_limit: buffer_limit as usize,
             options: Rc::new(server_options(settings)),

@@ -1,9 +1,13 @@
 //! The client's body on its way upstream, kept while it may have to be sent again.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use meltemi_http::{BodyError, Frame, RecvBody};
+
+use crate::filter::{GrpcRun, TrailerEdits};
 
 /// A request body that several attempts can read from its beginning.
 pub(crate) struct RequestBody<'c> {
@@ -11,10 +15,33 @@ pub(crate) struct RequestBody<'c> {
     kept: RefCell<Vec<Frame>>,
     kept_bytes: Cell<usize>,
     limit: Cell<usize>,
+    /// All of it is kept, whatever the limit.
+    keeps_all: Cell<bool>,
     keeps: Cell<bool>,
     /// It grew beyond `limit` while it was kept.
     outgrew: Cell<bool>,
     complete: Cell<bool>,
+    tap: RefCell<Option<Box<RequestTap>>>,
+}
+
+/// What filters do with a request body.
+#[derive(Default)]
+struct RequestTap {
+    grpc: Option<Rc<GrpcRun>>,
+    trailer_edits: Vec<TrailerEdits>,
+}
+
+/// Why a body could not be kept whole.
+#[derive(Debug)]
+pub(crate) enum Buffering {
+    /// There is more than allowed.
+    TooLarge,
+    /// The client was idle for too long.
+    Idle,
+    /// It took too long altogether.
+    Late,
+    /// The client did not deliver.
+    Body(BodyError),
 }
 
 impl<'c> RequestBody<'c> {
@@ -26,6 +53,8 @@ impl<'c> RequestBody<'c> {
             kept: RefCell::default(),
             kept_bytes: Cell::new(0),
             limit: Cell::new(limit),
+            keeps_all: Cell::new(false),
+            tap: RefCell::default(),
             keeps: Cell::new(false),
             outgrew: Cell::new(false),
             complete,
@@ -105,12 +134,71 @@ impl<'c> RequestBody<'c> {
             return Poll::Ready(Ok(Some(frame.clone())));
         }
         let mut recv = self.recv.borrow_mut();
-        let frame = std::task::ready!(recv.poll_next(cx));
+        let mut frame = std::task::ready!(recv.poll_next(cx));
         self.complete.set(recv.is_end() || matches!(frame, Ok(None)));
-        if let Ok(Some(frame)) = &frame {
+        if let Ok(Some(frame)) = &mut frame {
+            self.pass_tap(frame);
             self.remember(frame);
         }
         Poll::Ready(frame)
+    }
+
+    /// Counts the gRPC messages in it.
+    pub(crate) fn count_messages(&self, grpc: &Rc<GrpcRun>) {
+        self.tap.borrow_mut().get_or_insert_default().grpc = Some(grpc.clone());
+    }
+
+    /// Changes its trailers when they come.
+    pub(crate) fn edit_trailers(&self, edits: TrailerEdits) {
+        self.tap.borrow_mut().get_or_insert_default().trailer_edits.push(edits);
+    }
+
+    fn pass_tap(&self, frame: &mut Frame) {
+        let tap = self.tap.borrow();
+        let Some(tap) = &*tap else { return };
+        match frame {
+            Frame::Data(bytes) => {
+                if let Some(grpc) = &tap.grpc {
+                    grpc.request_bytes(bytes);
+                }
+            }
+            Frame::Trailers(fields) => tap.trailer_edits.iter().for_each(|edits| edits.apply(fields)),
+        }
+    }
+
+    /// Reads everything before anything is sent on; gives its size. Without a limit it is not kept. A client may be
+    /// `idle` for so long.
+    pub(crate) async fn read_whole(
+        &self,
+        limit: Option<u32>,
+        idle: Option<Duration>,
+    ) -> Result<u64, Buffering> {
+        self.keeps.set(limit.is_some());
+        self.keeps_all.set(true);
+        let read = self.read_on(limit, idle).await;
+        self.keeps_all.set(false);
+        if read.is_err() {
+            self.keeps.set(false);
+        }
+        read.map(|()| self.received_bytes())
+    }
+
+    async fn read_on(&self, limit: Option<u32>, idle: Option<Duration>) -> Result<(), Buffering> {
+        while !self.complete.get() {
+            let number = self.next_number();
+            let frame = std::future::poll_fn(|cx| self.poll_frame(number, cx));
+            let frame = match idle {
+                Some(idle) => tokio::time::timeout(idle, frame).await.map_err(|_| Buffering::Idle)?,
+                None => frame.await,
+            };
+            if frame.map_err(Buffering::Body)?.is_none() {
+                break;
+            }
+            if limit.is_some_and(|limit| self.received_bytes() > u64::from(limit)) {
+                return Err(Buffering::TooLarge);
+            }
+        }
+        Ok(())
     }
 
     fn remember(&self, frame: &Frame) {
@@ -123,7 +211,7 @@ impl<'c> RequestBody<'c> {
         };
         let total = self.kept_bytes.get() + size;
         self.kept_bytes.set(total);
-        if total > self.limit.get() {
+        if total > self.limit.get() && !self.keeps_all.get() {
             // Everything kept was sent in this attempt; a further one is no longer possible.
             self.keeps.set(false);
             self.outgrew.set(true);

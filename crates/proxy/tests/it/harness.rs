@@ -37,6 +37,7 @@ impl Worker {
             stats: Registry::new().worker(0),
             logs,
             node: Arc::new(NodeFacts::new(&Default::default())),
+            lifecycle: Arc::default(),
         };
         let mut worker = Worker { handle: worker::spawn(context).unwrap(), addresses: BTreeMap::new() };
         worker.serve(resources);
