@@ -2,23 +2,26 @@
 //!
 //! Source: `envoy.config.listener.v3.FilterChainMatch`. The criteria are weighed one after another; at each,
 //! the chains with the most specific value that fits stay. There is no way back: when those fail a later
-//! criterion, the connection gets the default chain, as in Envoy.
+//! criterion, the connection gets the default chain, as in Envoy. The first three criteria, by which large listeners
+//! tell their chains apart, are looked up in an index; what is left is compared one by one.
 
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::program::{ChainMatch, ConnectionFacts, FilterChain, Listener, SourceType};
 
 /// How well a chain fits by one criterion: `None` not at all, 0 by not asking, more by asking more exactly.
 type Rank = Option<usize>;
 
-/// The criteria in Envoy's order.
-const CRITERIA: [fn(&ChainMatch, &ConnectionFacts<'_>) -> Rank; 9] = [
-    |chain, facts| by_equal(chain.destination_port.as_slice(), &facts.destination.port()),
-    |chain, facts| by_prefix(&chain.prefix_ranges, facts.destination.ip()),
-    |chain, facts| by_server_name(&chain.server_names, facts.server_name),
+/// A criterion on one chain.
+type Criterion = fn(&ChainMatch, &ConnectionFacts<'_>) -> Rank;
+
+/// The criteria that are not indexed, in Envoy's order.
+const CRITERIA: [Criterion; 6] = [
     |chain, facts| match chain.transport_protocol.as_deref() {
         None => Some(0),
         Some(protocol) => (protocol == facts.transport_protocol).then_some(1),
@@ -35,32 +38,142 @@ const CRITERIA: [fn(&ChainMatch, &ConnectionFacts<'_>) -> Rank; 9] = [
 ];
 
 impl Listener {
-    /// The chain for a connection; `None` closes it. Criteria are weighed in Envoy's order: destination port,
-    /// destination address (longest prefix), server name (exact, then longest wildcard), transport protocol,
-    /// application protocol, direct source, source type, source address, source port; then the default chain.
-    pub fn choose(&self, facts: &ConnectionFacts<'_>) -> Option<&Arc<FilterChain>> {
-        let default = self.default_chain.map(|i| &self.chains[i]);
-        let matching = &self.chains[..self.default_chain.unwrap_or(self.chains.len())];
-        match matching {
-            [] => default,
-            [only] => fits(&only.matches, facts).then_some(only).or(default),
-            several => most_specific(several, facts).or(default),
+    /// The index in `chains` of the chain for a connection; `None` closes it. Criteria are weighed in Envoy's order:
+    /// destination port, destination address (longest prefix), server name (exact, then longest wildcard), transport
+    /// protocol, application protocol, direct source, source type, source address, source port; then the default chain.
+    pub fn choose(&self, facts: &ConnectionFacts<'_>) -> Option<usize> {
+        most_specific(&self.chains, self.index.candidates(facts), facts).or(self.default_chain)
+    }
+}
+
+/// Chains by destination port, destination address and server name.
+#[derive(Debug, Default)]
+pub struct ChainIndex(ByPort);
+
+type ByPort = Level<u16, ByAddress>;
+
+/// Values that chains ask for, and the chains that do not ask.
+#[derive(Debug)]
+struct Level<K, V> {
+    asked: HashMap<K, V, foldhash::fast::RandomState>,
+    any: Option<Box<V>>,
+}
+
+#[derive(Debug, Default)]
+struct ByAddress {
+    ranges: HashMap<IpNet, ByName, foldhash::fast::RandomState>,
+    /// The prefix lengths that occur, longest first.
+    lengths: BTreeSet<std::cmp::Reverse<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct ByName {
+    exact: Level<Box<str>, Vec<usize>>,
+    /// By what follows the `*`, with its dot.
+    wildcards: HashMap<Box<str>, Vec<usize>, foldhash::fast::RandomState>,
+}
+
+impl<K, V> Default for Level<K, V> {
+    fn default() -> Level<K, V> {
+        Level { asked: HashMap::default(), any: None }
+    }
+}
+
+impl<K: Hash + Eq, V: Default> Level<K, V> {
+    fn entry(&mut self, key: Option<K>) -> &mut V {
+        match key {
+            Some(key) => self.asked.entry(key).or_default(),
+            None => self.any.get_or_insert_default(),
         }
     }
 }
 
-fn fits(chain: &ChainMatch, facts: &ConnectionFacts<'_>) -> bool {
-    CRITERIA.iter().all(|rank| rank(chain, facts).is_some())
+impl ChainIndex {
+    /// The index of these chains, without the default one.
+    pub(crate) fn new(chains: &[Arc<FilterChain>]) -> ChainIndex {
+        let mut index = ChainIndex::default();
+        for (i, chain) in chains.iter().enumerate() {
+            let matches = &chain.matches;
+            let by_address = index.0.entry(matches.destination_port);
+            // Asking for nothing is asking for any address of either family.
+            let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+            let asked = matches.prefix_ranges.as_slice();
+            for range in if asked.is_empty() { &everything } else { asked } {
+                by_address.lengths.insert(std::cmp::Reverse(range.prefix_len()));
+                let by_name = by_address.ranges.entry(*range).or_default();
+                for name in asked_or_any(&matches.server_names) {
+                    by_name.list(name.map(|name| &**name)).push(i);
+                }
+            }
+        }
+        index
+    }
+
+    /// The chains that fit best by the indexed criteria, in order.
+    fn candidates(&self, facts: &ConnectionFacts<'_>) -> &[usize] {
+        let ByPort { asked, any } = &self.0;
+        let by_address = asked.get(&facts.destination.port()).or(any.as_deref());
+        by_address
+            .and_then(|level| level.find(facts.destination.ip()))
+            .and_then(|level| level.find(facts.server_name))
+            .unwrap_or_default()
+    }
+
+    /// Every list of chains that ask for the same values.
+    fn lists(&self) -> impl Iterator<Item = &Vec<usize>> {
+        let by_address = self.0.asked.values().chain(self.0.any.as_deref());
+        let by_name = by_address.flat_map(|level| level.ranges.values());
+        by_name.flat_map(|level| {
+            level.exact.asked.values().chain(level.exact.any.as_deref()).chain(level.wildcards.values())
+        })
+    }
 }
 
-fn most_specific<'c>(
-    chains: &'c [Arc<FilterChain>],
+impl ByAddress {
+    fn find(&self, address: IpAddr) -> Option<&ByName> {
+        let network = |length: u8| IpNet::new(address, length).ok().map(|net| net.trunc());
+        self.lengths.iter().find_map(|length| self.ranges.get(&network(length.0)?))
+    }
+}
+
+impl ByName {
+    fn list(&mut self, name: Option<&str>) -> &mut Vec<usize> {
+        match name.and_then(|name| name.strip_prefix('*')) {
+            Some(suffix) => self.wildcards.entry(suffix.into()).or_default(),
+            None => self.exact.entry(name.map(Box::from)),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&[usize]> {
+        if let Some(list) = self.exact.asked.get(name) {
+            return Some(list);
+        }
+        let dots = name.match_indices('.').filter(|(at, _)| *at > 0);
+        let mut suffixes = dots.map(|(at, _)| &name[at..]).filter(|_| !self.wildcards.is_empty());
+        let wildcard = suffixes.find_map(|suffix| self.wildcards.get(suffix));
+        wildcard.or(self.exact.any.as_deref()).map(Vec::as_slice)
+    }
+}
+
+/// Each value that is asked for, or once nothing.
+fn asked_or_any<T>(asked: &[T]) -> impl Iterator<Item = Option<&T>> {
+    let none = asked.is_empty().then_some(None);
+    asked.iter().map(Some).chain(none)
+}
+
+fn most_specific(
+    chains: &[Arc<FilterChain>],
+    candidates: &[usize],
     facts: &ConnectionFacts<'_>,
-) -> Option<&'c Arc<FilterChain>> {
-    let mut left: Vec<_> = chains.iter().collect();
+) -> Option<usize> {
+    if let [only] = candidates {
+        let fits = CRITERIA.iter().all(|rank| rank(&chains[*only].matches, facts).is_some());
+        return fits.then_some(*only);
+    }
+    let mut left = candidates.to_vec();
     for rank in CRITERIA {
-        let best = left.iter().filter_map(|chain| rank(&chain.matches, facts)).max()?;
-        left.retain(|chain| rank(&chain.matches, facts) == Some(best));
+        let best = left.iter().filter_map(|i| rank(&chains[*i].matches, facts)).max()?;
+        left.retain(|i| rank(&chains[*i].matches, facts) == Some(best));
     }
     left.first().copied()
 }
@@ -77,17 +190,6 @@ fn by_prefix(ranges: &[IpNet], address: IpAddr) -> Rank {
     ranges.iter().filter(|range| range.contains(&address)).map(|range| usize::from(range.prefix_len())).max()
 }
 
-fn by_server_name(names: &[Box<str>], actual: &str) -> Rank {
-    if names.is_empty() {
-        return Some(0);
-    }
-    let rank = |name: &str| match name.strip_prefix('*') {
-        None => (name == actual).then_some(usize::MAX),
-        Some(suffix) => (actual.len() > suffix.len() && actual.ends_with(suffix)).then_some(suffix.len()),
-    };
-    names.iter().filter_map(|name| rank(name)).max()
-}
-
 /// The first protocol of the connection that any chain asks for wins.
 fn by_application_protocol(asked: &[Box<str>], offered: &[&str]) -> Rank {
     if asked.is_empty() {
@@ -102,17 +204,20 @@ fn is_same_ip_or_loopback(facts: &ConnectionFacts<'_>) -> bool {
 }
 
 /// Pairs of chains that some connection would fit equally well.
-pub(crate) fn overlaps(chains: &[Arc<FilterChain>]) -> Vec<(usize, usize)> {
-    let pairs = (0..chains.len()).flat_map(|j| (0..j).map(move |i| (i, j)));
-    pairs.filter(|(i, j)| overlap(&chains[*i].matches, &chains[*j].matches)).collect()
+pub(crate) fn overlaps(chains: &[Arc<FilterChain>], index: &ChainIndex) -> BTreeSet<(usize, usize)> {
+    let mut found = BTreeSet::new();
+    for list in index.lists() {
+        for (at, j) in list.iter().enumerate() {
+            let overlaps = |i: &&usize| overlap(&chains[**i].matches, &chains[*j].matches);
+            found.extend(list[..at].iter().filter(overlaps).map(|i| (*i, *j)));
+        }
+    }
+    found
 }
 
-/// Whether both ask, for every criterion, for one same value.
+/// Whether both ask, for every criterion that is not indexed, for one same value.
 fn overlap(a: &ChainMatch, b: &ChainMatch) -> bool {
-    a.destination_port == b.destination_port
-        && shares(&a.prefix_ranges, &b.prefix_ranges)
-        && shares(&a.server_names, &b.server_names)
-        && a.transport_protocol == b.transport_protocol
+    a.transport_protocol == b.transport_protocol
         && shares(&a.application_protocols, &b.application_protocols)
         && shares(&a.direct_source_prefix_ranges, &b.direct_source_prefix_ranges)
         && a.source_type == b.source_type
@@ -123,3 +228,6 @@ fn overlap(a: &ChainMatch, b: &ChainMatch) -> bool {
 fn shares<T: PartialEq>(a: &[T], b: &[T]) -> bool {
     (a.is_empty() && b.is_empty()) || a.iter().any(|value| b.contains(value))
 }
+
+#[cfg(test)]
+mod tests;

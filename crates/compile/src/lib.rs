@@ -29,6 +29,7 @@ mod listener;
 pub mod load_balancing;
 pub mod matcher;
 pub mod metadata_match;
+mod network_filter;
 mod outlier;
 pub mod program;
 mod protocol_options;

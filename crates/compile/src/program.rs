@@ -16,6 +16,14 @@ use crate::load_balancing::LoadBalancing;
 pub use crate::outlier::{Ejection, OutlierDetection, RateDetection, SuccessRate};
 use crate::route::RouteTable;
 
+pub use crate::chain::ChainIndex;
+pub use crate::listener::{
+    Keepalive, ListenAddress, Listener, ListenerFilter, ListenerFilterKind, ListenerPredicate, PassThrough,
+    ProxyProtocol, SocketSettings, TlsInspector, TlvRule,
+};
+pub use crate::network_filter::{ConnectionFilter, ConnectionLimit, NetworkFilter, Slot, TCP_PROXY_CLUSTER};
+pub use crate::tcp_proxy::{Backoff, TcpCluster, TcpHashPolicy, TcpLogOptions, TcpProxy};
+
 /// The name of a listener, cluster, route configuration or virtual host.
 pub type Name = Arc<str>;
 
@@ -33,33 +41,6 @@ pub struct Program {
     pub routes: BTreeMap<Name, Arc<RouteTable>>,
 }
 
-/// A socket address and the filter chains behind it (`envoy.config.listener.v3.Listener`).
-#[derive(Debug)]
-pub struct Listener {
-    /// `name`, or the address when the message has none.
-    pub name: Name,
-    /// Where to listen. Port 0 asks the kernel for one.
-    pub address: SocketAddr,
-    /// `traffic_direction`, as Istio labels it.
-    pub direction: Direction,
-    /// `filter_chains` in order, then `default_filter_chain`; choosing among them is [`Listener::choose`].
-    pub chains: Vec<Arc<FilterChain>>,
-    /// Index in `chains` of `default_filter_chain`.
-    pub default_chain: Option<usize>,
-    /// `listener_filters` that are supported, in order.
-    pub listener_filters: Vec<ListenerFilter>,
-    /// `listener_filters_timeout`; `None` waits for ever (Envoy: 0). Default 15 s.
-    pub listener_filters_timeout: Option<Duration>,
-    /// `continue_on_listener_filters_timeout`.
-    pub continue_on_listener_filters_timeout: bool,
-    /// `per_connection_buffer_limit_bytes`, default 1 MiB.
-    pub per_connection_buffer_limit_bytes: u32,
-    /// Listener-level `access_log` (connections that found no chain).
-    pub access_log: Vec<Arc<AccessLog>>,
-    /// Digest of the encoded message: equal digests need no update.
-    pub digest: u64,
-}
-
 /// Where traffic of a listener comes from, relative to the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Direction {
@@ -72,17 +53,6 @@ pub enum Direction {
     Outbound,
 }
 
-/// What looks at a connection before a chain is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenerFilter {
-    /// `envoy.filters.listener.original_dst`.
-    OriginalDst,
-    /// `envoy.filters.listener.tls_inspector`.
-    TlsInspector,
-    /// `envoy.filters.listener.http_inspector`.
-    HttpInspector,
-}
-
 /// Filters for the connections that match (`envoy.config.listener.v3.FilterChain`).
 #[derive(Debug)]
 pub struct FilterChain {
@@ -90,8 +60,12 @@ pub struct FilterChain {
     pub name: Name,
     /// `filter_chain_match`.
     pub matches: ChainMatch,
+    /// The network filters before the terminal one, in order.
+    pub before: Vec<ConnectionFilter>,
     /// The terminal network filter.
     pub filter: NetworkFilter,
+    /// Digest of the encoded message: a chain that did not change keeps its connections.
+    pub digest: u64,
     /// `transport_socket_connect_timeout`.
     pub transport_socket_connect_timeout: Option<Duration>,
 }
@@ -129,32 +103,6 @@ pub enum SourceType {
     SameIpOrLoopback,
     /// From anywhere else.
     External,
-}
-
-/// The filter that consumes the connection.
-#[derive(Debug)]
-pub enum NetworkFilter {
-    /// `envoy.filters.network.http_connection_manager`.
-    Http(Arc<HttpConnectionManager>),
-    /// `envoy.filters.network.tcp_proxy`.
-    Tcp(Arc<TcpProxy>),
-}
-
-/// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.
-#[derive(Debug)]
-pub struct TcpProxy {
-    /// `stat_prefix`.
-    pub stat_prefix: Name,
-    /// `cluster` (one entry, weight 1) or `weighted_clusters`.
-    pub clusters: Vec<(Name, u32)>,
-    /// `idle_timeout`, default 1 h; `None` is off (0).
-    pub idle_timeout: Option<Duration>,
-    /// `max_connect_attempts`, default 1.
-    pub max_connect_attempts: u32,
-    /// `access_log`.
-    pub access_log: Vec<Arc<AccessLog>>,
-    /// The `istio.stats` network filter stands before this one: report `istio_tcp_*`.
-    pub istio_stats: bool,
 }
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.

@@ -18,6 +18,8 @@ pub enum DrainStage {
     Draining,
     /// Idle connections are closed as well; requests in flight still finish.
     Closing,
+    /// The time is over: what is still there is dropped.
+    Ended,
 }
 
 /// The sending end; dropping it changes nothing.

@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime};
 
 use meltemi_compile::program::Name;
 use meltemi_compile::route::{Found, RoutePlace, RouteTable};
+use meltemi_http::proxy_protocol::Tlv;
 use meltemi_http::{Headers, RequestHead, Version};
 
 use crate::stats::{ClusterStats, HostStats};
@@ -21,6 +22,17 @@ mod state;
 
 pub use flags::ResponseFlags;
 pub use state::{FilterObject, ReadOnly, Sharing, State};
+
+/// A header of the PROXY protocol, as far as it is passed on (`envoy.network.proxy_protocol_options`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyOptions {
+    /// The client.
+    pub source: SocketAddr,
+    /// Where it connected to.
+    pub destination: SocketAddr,
+    /// The values that `pass_through_tlvs` names.
+    pub tlvs: Vec<Tlv>,
+}
 
 /// What stays the same for all requests of a downstream connection.
 #[derive(Debug, Clone)]
@@ -37,6 +49,8 @@ pub struct ConnectionInfo {
     pub direct_remote: SocketAddr,
     /// `local` when a listener filter restored it, for `ORIGINAL_DST` clusters.
     pub original_destination: Option<SocketAddr>,
+    /// What the PROXY protocol said of the client, for upstream connections that speak it too.
+    pub proxy: Option<Rc<ProxyOptions>>,
     /// SNI of the TLS handshake, or what the TLS inspector saw.
     pub server_name: Option<Box<str>>,
     /// Name of the listener.
@@ -55,6 +69,7 @@ impl ConnectionInfo {
             remote,
             direct_remote: remote,
             original_destination: None,
+            proxy: None,
             server_name: None,
             listener,
             state: State::default(),

@@ -14,6 +14,7 @@ mod breakers;
 mod filter;
 mod grpc;
 mod istio;
+mod network;
 pub mod prometheus;
 mod sample;
 mod scope;
@@ -24,6 +25,7 @@ pub use breakers::Breakers;
 pub use filter::{CorsCounts, FaultCounts, FilterStats};
 pub use grpc::{GrpcCounts, GrpcStats};
 pub use istio::{RequestSeries, TcpSeries};
+pub use network::{ConnectionLimitCounts, HttpInspectorCounts, ProxyProtocolCounts, TlsInspectorCounts};
 pub use sample::{Sample, Value};
 pub use scope::{
     Cell, ClusterCounts, ClusterStats, HostCounts, HostStats, HttpCounts, HttpStats, ListenerCounts,
@@ -47,6 +49,10 @@ struct Scopes {
     listeners: Parts<Name, ListenerStats>,
     http: Parts<Name, HttpStats>,
     tcp: Parts<Name, TcpStats>,
+    tls_inspector: Parts<(), TlsInspectorCounts>,
+    http_inspector: Parts<(), HttpInspectorCounts>,
+    proxy_protocol: Parts<Name, ProxyProtocolCounts>,
+    connection_limits: Parts<Name, ConnectionLimitCounts>,
     istio: istio::Tables,
     next_cluster_id: u32,
 }
@@ -69,6 +75,10 @@ impl Registry {
         prune(&mut scopes.listeners);
         prune(&mut scopes.http);
         prune(&mut scopes.tcp);
+        prune(&mut scopes.tls_inspector);
+        prune(&mut scopes.http_inspector);
+        prune(&mut scopes.proxy_protocol);
+        prune(&mut scopes.connection_limits);
     }
 
     fn scopes(&self) -> MutexGuard<'_, Scopes> {
@@ -113,7 +123,10 @@ impl WorkerStats {
     pub fn listener(&self, listener: &Listener) -> Arc<ListenerStats> {
         let make = || ListenerStats {
             name: listener.name.clone(),
-            address: listener.address.to_string().replace(':', "_").into(),
+            address: match &listener.stat_prefix {
+                Some(prefix) => prefix.clone(),
+                None => listener.address.to_string().replace(':', "_").into(),
+            },
             counts: ListenerCounts::default(),
         };
         self.part(&mut self.registry.scopes().listeners, &listener.name, make)
@@ -136,6 +149,26 @@ impl WorkerStats {
         self.part(&mut self.registry.scopes().tcp, prefix, make)
     }
 
+    /// The cells of all TLS inspectors.
+    pub fn tls_inspector(&self) -> Arc<TlsInspectorCounts> {
+        self.part(&mut self.registry.scopes().tls_inspector, &(), TlsInspectorCounts::default)
+    }
+
+    /// The cells of all HTTP inspectors.
+    pub fn http_inspector(&self) -> Arc<HttpInspectorCounts> {
+        self.part(&mut self.registry.scopes().http_inspector, &(), HttpInspectorCounts::default)
+    }
+
+    /// The cells of a `stat_prefix` of PROXY protocol filters.
+    pub fn proxy_protocol(&self, prefix: &Name) -> Arc<ProxyProtocolCounts> {
+        self.part(&mut self.registry.scopes().proxy_protocol, prefix, ProxyProtocolCounts::default)
+    }
+
+    /// The cells of a `stat_prefix` of connection limits.
+    pub fn connection_limit(&self, prefix: &Name) -> Arc<ConnectionLimitCounts> {
+        self.part(&mut self.registry.scopes().connection_limits, prefix, ConnectionLimitCounts::default)
+    }
+
     /// A new series of Istio's request metrics; `labels` in Prometheus form without braces.
     pub fn request_series(&self, labels: String) -> Arc<RequestSeries> {
         self.registry.scopes().istio.request(labels)
@@ -146,7 +179,7 @@ impl WorkerStats {
         self.registry.scopes().istio.tcp(labels)
     }
 
-    fn part<S>(&self, parts: &mut Parts<Name, S>, name: &Name, make: impl FnOnce() -> S) -> Arc<S> {
+    fn part<K: Ord + Clone, S>(&self, parts: &mut Parts<K, S>, name: &K, make: impl FnOnce() -> S) -> Arc<S> {
         let workers = parts.entry(name.clone()).or_default();
         Arc::clone(workers.entry(self.worker).or_insert_with(|| Arc::new(make())))
     }

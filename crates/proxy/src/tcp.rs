@@ -1,30 +1,32 @@
 //! `tcp_proxy`: bytes from a client to a host of a cluster and back.
 //!
-//! Buffers are 64 KiB, shared by all connections of a worker, and held only while bytes move; an idle connection
-//! holds none. Source: Envoy's `TcpProxy` filter.
+//! Owns the life of such a connection: choose a cluster, connect, relay ([`relay`]), record. Source: Envoy's `TcpProxy`
+//! filter.
 
-use std::cell::{Cell, RefCell};
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::time::Duration;
 
-use meltemi_compile::program::{Reporter, TcpProxy};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use meltemi_compile::metadata_match::MetadataMatch;
+use meltemi_compile::program::{Reporter, TCP_PROXY_CLUSTER, TcpHashPolicy, TcpProxy};
+use meltemi_http::{DrainSignal, Io};
 use tokio::time::Instant;
 
+use self::flow::{Broken, Side};
+use self::relay::{End, Event, Limits, Relay};
 use crate::access_log::Logger;
 use crate::istio_stats::IstioReporter;
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
 use crate::shared::Shared;
-use crate::stats::TcpStats;
-use crate::timer::Deadline;
+use crate::stats::{ClusterStats, TcpStats};
 use crate::upstream::outlier::{self, Outcome};
 use crate::upstream::pool::{LeaseError, TcpLease};
 use crate::upstream::{Cluster, PickContext};
+
+mod flow;
+mod pipe;
+mod relay;
 
 /// A `tcp_proxy` of one filter chain, as one worker runs it.
 #[derive(Debug)]
@@ -35,72 +37,102 @@ pub(crate) struct Proxy {
     loggers: Vec<Logger>,
     istio: Option<Rc<IstioReporter>>,
     total_weight: u32,
-}
-
-/// How a relay ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Both sides closed, or one broke off.
-    Closed,
-    /// `idle_timeout`.
-    Idle,
+    /// `per_connection_buffer_limit_bytes` of the listener.
+    buffer_limit: usize,
 }
 
 impl Proxy {
-    pub(crate) fn new(settings: &Arc<TcpProxy>, worker: &Rc<Shared>, reporter: Reporter) -> Proxy {
+    pub(crate) fn new(
+        settings: &Arc<TcpProxy>,
+        worker: &Rc<Shared>,
+        reporter: Reporter,
+        buffer_limit: u32,
+    ) -> Proxy {
         Proxy {
             settings: settings.clone(),
             worker: worker.clone(),
             stats: worker.stats.tcp(&settings.stat_prefix),
             loggers: settings.access_log.iter().map(|log| worker.logs.logger(log)).collect(),
             istio: settings.istio_stats.then(|| worker.istio(reporter)),
-            total_weight: settings.clusters.iter().map(|(_, weight)| weight).sum(),
+            total_weight: settings.clusters.iter().map(|cluster| cluster.weight).sum(),
+            buffer_limit: usize::try_from(buffer_limit).unwrap_or(usize::MAX),
         }
     }
 
     /// Serves a connection to its end.
-    pub(crate) async fn serve(self: Rc<Proxy>, mut stream: TcpStream, connection: Rc<ConnectionInfo>) {
+    pub(crate) async fn serve(
+        self: Rc<Proxy>,
+        mut client: Io,
+        connection: Rc<ConnectionInfo>,
+        drain: DrainSignal,
+    ) {
         self.stats.counts.downstream_cx_total.inc();
         let mut record = RequestRecord::new(connection, random::next(), None);
-        let received = Cell::new(0);
-        let sent = Cell::new(0);
-        let lease = self.dial(&mut record).await;
+        if self.settings.log_options.on_start {
+            self.log(&record);
+        }
+        let max_duration = self.max_duration();
+        let lease = relay::until(max_duration, self.dial(&mut record)).await;
         let series = self.istio.as_ref().map(|istio| istio.tcp(&record));
         if let Some(series) = &series {
             series.opened.inc();
         }
-        if let Some(mut lease) = lease
-            && self.relay(&mut stream, &mut lease.stream, &received, &sent).await == End::Idle
-        {
-            self.stats.counts.idle_timeout.inc();
+        match lease {
+            Some(Some(lease)) => {
+                if self.settings.log_options.on_connected {
+                    self.log(&record);
+                }
+                self.relay(&mut client, lease, max_duration, drain, &mut record).await;
+            }
+            Some(None) => {}
+            None => self.ended(&End::MaxDuration, &mut record),
         }
-        record.bytes_received = received.get();
-        record.bytes_sent = sent.get();
+        // Closed before it is logged: what was counted is final.
+        drop(client);
+        self.record(&mut record);
+    }
+
+    fn record(&self, record: &mut RequestRecord) {
         record.end = Some(std::time::Instant::now());
-        self.stats.counts.downstream_cx_rx_bytes_total.add(received.get());
-        self.stats.counts.downstream_cx_tx_bytes_total.add(sent.get());
+        self.stats.counts.downstream_cx_rx_bytes_total.add(record.bytes_received);
+        self.stats.counts.downstream_cx_tx_bytes_total.add(record.bytes_sent);
         if let Some(istio) = &self.istio {
-            let series = istio.tcp(&record);
+            let series = istio.tcp(record);
             series.closed.inc();
-            series.received_bytes.add(received.get());
-            series.sent_bytes.add(sent.get());
+            series.received_bytes.add(record.bytes_received);
+            series.sent_bytes.add(record.bytes_sent);
         }
+        self.log(record);
+    }
+
+    fn log(&self, record: &RequestRecord) {
         let view = record.view(None, None, None);
         self.loggers.iter().for_each(|logger| logger.log(&view));
+    }
+
+    /// When the connection ends however busy it is.
+    fn max_duration(&self) -> Option<Instant> {
+        let duration = self.settings.max_downstream_connection_duration?;
+        let jitter = self.settings.max_downstream_connection_duration_jitter_percent / 100.0;
+        let share = random::below(1 << 20) as f64 / f64::from(1 << 20);
+        Some(Instant::now() + duration.mul_f64(1.0 + jitter * share))
     }
 
     /// A connection to a host, after at most `max_connect_attempts`.
     async fn dial(&self, record: &mut RequestRecord) -> Option<TcpLease> {
         let generation = self.worker.generation();
-        let cluster = self.cluster_name().and_then(|name| generation.cluster(name));
+        let connection = record.connection.clone();
+        let (name, metadata) = self.choice(&connection);
+        let cluster = name.and_then(|name| generation.cluster(name));
         let Some(cluster) = cluster else {
             self.stats.counts.downstream_cx_no_route.inc();
             record.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
             return None;
         };
         record.cluster = Some(cluster.stats.clone());
-        for _ in 0..self.settings.max_connect_attempts.max(1) {
-            match attempt(cluster, record).await {
+        let attempts = self.settings.max_connect_attempts;
+        for number in 1..=attempts {
+            match self.attempt(cluster, metadata, record).await {
                 Ok(lease) => {
                     record.upstream_local = lease.local;
                     return Some(lease);
@@ -108,57 +140,132 @@ impl Proxy {
                 Err(Refusal::Final) => return None,
                 Err(Refusal::Again) => {}
             }
+            if let Some(backoff) = self.settings.backoff.filter(|_| number < attempts) {
+                let ceiling = usize::try_from(backoff.ceiling(number).as_micros()).unwrap_or(usize::MAX);
+                tokio::time::sleep(Duration::from_micros(random::below(ceiling) as u64)).await;
+            }
         }
         cluster.stats.counts.upstream_cx_connect_attempts_exceeded.inc();
         record.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         None
     }
 
-    fn cluster_name(&self) -> Option<&str> {
+    /// The cluster, and what the metadata of its host must hold.
+    fn choice<'c>(&'c self, connection: &'c ConnectionInfo) -> (Option<&'c str>, Option<&'c MetadataMatch>) {
+        if let Some(object) = connection.state.object(TCP_PROXY_CLUSTER) {
+            return (Some(&object.text), self.settings.metadata_match.as_ref());
+        }
         let mut point = random::below(self.total_weight as usize) as u32;
-        let chosen = self.settings.clusters.iter().find(|(_, weight)| {
-            let here = point < *weight;
-            point = point.saturating_sub(*weight);
+        let chosen = self.settings.clusters.iter().find(|cluster| {
+            let here = point < cluster.weight;
+            point = point.saturating_sub(cluster.weight);
             here
         });
-        chosen.map(|(name, _)| &**name)
+        chosen.map_or((None, None), |cluster| (Some(&*cluster.name), cluster.metadata_match.as_ref()))
     }
 
+    fn hash(&self, connection: &ConnectionInfo) -> Option<u64> {
+        match self.settings.hash_policy.as_ref()? {
+            TcpHashPolicy::SourceIp => Some(TcpHashPolicy::of_address(connection.remote.ip())),
+            TcpHashPolicy::FilterState(key) => {
+                let object = connection.state.object(key)?;
+                Some(TcpHashPolicy::of_text(&object.text))
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        cluster: &Rc<Cluster>,
+        metadata: Option<&MetadataMatch>,
+        record: &mut RequestRecord,
+    ) -> Result<TcpLease, Refusal> {
+        let context = PickContext {
+            hash: self.hash(&record.connection),
+            metadata,
+            original_destination: record.connection.original_destination,
+            ..PickContext::default()
+        };
+        let Some(host) = cluster.pick(&context) else {
+            cluster.stats.counts.upstream_cx_none_healthy.inc();
+            record.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
+            return Err(Refusal::Final);
+        };
+        let leased = host.pool.lease_tcp().await;
+        if matches!(leased, Err(LeaseError::Overflow)) {
+            record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+            return Err(Refusal::Final);
+        }
+        record.attempts += 1;
+        record.host = Some(host.stats.clone());
+        let outcome = match &leased {
+            Ok(_) => Outcome::ConnectedFinally,
+            Err(LeaseError::ConnectFailed(_)) => Outcome::ConnectFailed,
+            Err(_) => Outcome::TimedOut,
+        };
+        outlier::observe(cluster, &host, outcome);
+        leased.map_err(|error| {
+            if let LeaseError::ConnectFailed(reason) = error {
+                record.upstream_failure = Some((*reason).into());
+            }
+            record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+            Refusal::Again
+        })
+    }
+
+    /// Moves bytes both ways until the end of the connection.
     async fn relay(
         &self,
-        client: &mut TcpStream,
-        upstream: &mut TcpStream,
-        received: &Cell<u64>,
-        sent: &Cell<u64>,
-    ) -> End {
-        let activity = Cell::new(Instant::now());
-        let (client_read, client_write) = client.split();
-        let (upstream_read, upstream_write) = upstream.split();
-        let mut up = std::pin::pin!(pump(client_read, upstream_write, received, &activity));
-        let mut down = std::pin::pin!(pump(upstream_read, client_write, sent, &activity));
-        let idle = self.settings.idle_timeout;
-        let mut deadline = Deadline::new(None);
-        let (mut up_done, mut down_done) = (false, false);
-        std::future::poll_fn(|cx| {
-            if !up_done && let Poll::Ready(ended) = up.as_mut().poll(cx) {
-                up_done = true;
-                if ended.is_err() {
-                    return Poll::Ready(End::Closed);
-                }
+        client: &mut Io,
+        lease: TcpLease,
+        max_duration: Option<Instant>,
+        mut drain: DrainSignal,
+        record: &mut RequestRecord,
+    ) {
+        let TcpLease { stream, counted, .. } = lease;
+        let mut upstream = Io::Tcp(stream);
+        let mut relay = Relay::new(Limits {
+            idle: self.settings.idle_timeout,
+            max_duration,
+            flush: self.settings.log_options.flush_interval,
+            buffer: self.buffer_limit,
+        });
+        let end = loop {
+            let event = relay.next(client, &mut upstream, &mut drain).await;
+            record.bytes_received = relay.up.received;
+            record.bytes_sent = relay.down.received;
+            match event {
+                Event::Flush => self.log(record),
+                Event::Ended(end) => break end,
             }
-            if !down_done && let Poll::Ready(ended) = down.as_mut().poll(cx) {
-                down_done = true;
-                if ended.is_err() {
-                    return Poll::Ready(End::Closed);
-                }
+        };
+        self.ended(&end, record);
+        if let End::Broken(Broken { side, is_reset: true }) = &end {
+            // Whoever is left learns how it ended.
+            abort(match side {
+                Side::Client => &upstream,
+                Side::Upstream => client,
+            });
+        }
+        if let Some(cluster) = &record.cluster {
+            count_upstream(cluster, &end, &relay);
+        }
+        drop(upstream);
+        drop(counted);
+    }
+
+    fn ended(&self, end: &End, record: &mut RequestRecord) {
+        match end {
+            End::Idle => self.stats.counts.idle_timeout.inc(),
+            End::MaxDuration => {
+                self.stats.counts.max_downstream_connection_duration.inc();
+                record.flags.insert(ResponseFlags::DURATION_TIMEOUT);
             }
-            if up_done && down_done {
-                return Poll::Ready(End::Closed);
+            End::Broken(Broken { side: Side::Upstream, is_reset: true }) => {
+                record.flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
             }
-            deadline.set(idle.map(|idle| activity.get() + idle));
-            deadline.poll_due(cx).map(|()| End::Idle)
-        })
-        .await
+            End::Broken(_) | End::Closed | End::Drained => {}
+        }
     }
 }
 
@@ -170,92 +277,26 @@ enum Refusal {
     Final,
 }
 
-async fn attempt(cluster: &Rc<Cluster>, record: &mut RequestRecord) -> Result<TcpLease, Refusal> {
-    let context = PickContext {
-        original_destination: record.connection.original_destination,
-        ..PickContext::default()
+/// The close that follows resets the connection.
+fn abort(stream: &Io) {
+    if let Io::Tcp(stream) = stream {
+        // Without it the connection only closes in the usual way.
+        let _graceful = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+fn count_upstream(cluster: &ClusterStats, end: &End, relay: &Relay) {
+    let counts = &cluster.counts;
+    counts.upstream_cx_rx_bytes_total.add(relay.down.received);
+    counts.upstream_cx_tx_bytes_total.add(relay.up.sent);
+    let by_upstream = match end {
+        End::Broken(broken) => broken.side == Side::Upstream,
+        End::Closed => relay.upstream_closed,
+        End::Idle | End::MaxDuration | End::Drained => false,
     };
-    let Some(host) = cluster.pick(&context) else {
-        cluster.stats.counts.upstream_cx_none_healthy.inc();
-        record.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
-        return Err(Refusal::Final);
-    };
-    record.attempts += 1;
-    record.host = Some(host.stats.clone());
-    match host.pool.lease_tcp().await {
-        Ok(lease) => {
-            outlier::observe(cluster, &host, Outcome::ConnectedFinally);
-            Ok(lease)
-        }
-        Err(LeaseError::Overflow) => {
-            record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
-            Err(Refusal::Final)
-        }
-        Err(LeaseError::ConnectFailed(reason)) => {
-            outlier::observe(cluster, &host, Outcome::ConnectFailed);
-            record.upstream_failure = Some((*reason).into());
-            record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-            Err(Refusal::Again)
-        }
-        Err(LeaseError::ConnectTimeout | LeaseError::Refused) => {
-            outlier::observe(cluster, &host, Outcome::TimedOut);
-            record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-            Err(Refusal::Again)
-        }
+    match by_upstream {
+        true => counts.upstream_cx_destroy_remote.inc(),
+        false => counts.upstream_cx_destroy_local.inc(),
     }
-}
-
-/// Bytes of a relay buffer. 8 KiB, tokio's default, costs half the throughput of 64 KiB.
-const BUFFER_BYTES: usize = 64 << 10;
-
-/// Buffers that a worker keeps between uses.
-const SPARE_BUFFERS: usize = 16;
-
-thread_local! {
-    static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Moves one direction until its end, then passes the end on.
-async fn pump(
-    reader: ReadHalf<'_>,
-    mut writer: WriteHalf<'_>,
-    moved: &Cell<u64>,
-    activity: &Cell<Instant>,
-) -> io::Result<()> {
-    loop {
-        reader.readable().await?;
-        let mut buffer =
-            SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice());
-        let result = pass_on(&reader, &mut writer, &mut buffer, moved, activity).await;
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < SPARE_BUFFERS {
-                spare.push(buffer);
-            }
-        });
-        if result? {
-            return writer.shutdown().await;
-        }
-    }
-}
-
-/// Passes on what is there; says whether that was the end.
-async fn pass_on(
-    reader: &ReadHalf<'_>,
-    writer: &mut WriteHalf<'_>,
-    buffer: &mut [u8],
-    moved: &Cell<u64>,
-    activity: &Cell<Instant>,
-) -> io::Result<bool> {
-    loop {
-        match reader.try_read(buffer) {
-            Ok(0) => return Ok(true),
-            Ok(count) => {
-                moved.set(moved.get() + count as u64);
-                activity.set(Instant::now());
-                writer.write_all(&buffer[..count]).await?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error),
-        }
-    }
+    counts.upstream_cx_destroy_with_active_rq.inc();
 }

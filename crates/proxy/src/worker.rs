@@ -21,7 +21,7 @@ use tokio::time::Instant;
 pub use crate::shared::WorkerContext;
 
 use crate::generation::Generation;
-use crate::listener::Listener;
+use crate::listener::{Destinations, Listener};
 use crate::shared::Shared;
 
 /// What the main thread tells a worker. Commands are obeyed in order.
@@ -130,7 +130,8 @@ async fn run(
     mut inbox: mpsc::UnboundedReceiver<Command>,
 ) {
     let shared = Rc::new(Shared::new(context, connections));
-    let mut listeners = Listeners { shared: shared.clone(), open: BTreeMap::new() };
+    let mut listeners =
+        Listeners { shared: shared.clone(), open: BTreeMap::new(), destinations: Rc::default() };
     // Part of this task, not tasks of their own: a panic in either ends the worker instead of leaving it half alive.
     let mut upkeep = pin!(async { tokio::join!(shared.logs.run(), reap(&shared)) });
     loop {
@@ -170,6 +171,7 @@ async fn reap(shared: &Shared) {
 struct Listeners {
     shared: Rc<Shared>,
     open: BTreeMap<Name, Listener>,
+    destinations: Rc<Destinations>,
 }
 
 impl Listeners {
@@ -178,8 +180,10 @@ impl Listeners {
         let next = Rc::new(Generation::next(&old, program, &self.shared.stats, &self.shared.states));
         // Clusters first: whoever comes in by a new listener finds them.
         self.shared.serve(next.clone());
-        let mut sockets: BTreeMap<Name, std::net::TcpListener> =
-            sockets.into_iter().map(|entry| (entry.listener, entry.socket)).collect();
+        let mut by_listener: BTreeMap<Name, Vec<std::net::TcpListener>> = BTreeMap::new();
+        for ListenerSocket { listener, socket } in sockets {
+            by_listener.entry(listener).or_default().push(socket);
+        }
         let gone: Vec<Name> =
             self.open.keys().filter(|name| !next.program.listeners.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -188,7 +192,8 @@ impl Listeners {
             }
         }
         for (name, config) in &next.program.listeners {
-            if let Err(error) = self.update(config, sockets.remove(name), drain_time) {
+            if let Err(error) = self.update(config, by_listener.remove(name).unwrap_or_default(), drain_time)
+            {
                 tracing::error!(listener = %name, %error, "cannot serve listener");
             }
         }
@@ -202,19 +207,19 @@ impl Listeners {
     fn update(
         &mut self,
         config: &Arc<meltemi_compile::program::Listener>,
-        socket: Option<std::net::TcpListener>,
+        sockets: Vec<std::net::TcpListener>,
         drain_time: Duration,
     ) -> io::Result<()> {
-        match (self.open.get_mut(&config.name), socket) {
-            (Some(listener), None) if listener.serves(config) => Ok(()),
-            (Some(listener), socket) => listener.replace(config, socket, &self.shared, drain_time),
-            (None, Some(socket)) => {
-                let listener = Listener::open(config, socket, &self.shared)?;
+        match self.open.get_mut(&config.name) {
+            Some(listener) if sockets.is_empty() && listener.serves(config) => Ok(()),
+            Some(listener) => listener.replace(config, sockets, &self.shared, drain_time),
+            // Its addresses could not be bound; whoever binds has said so.
+            None if sockets.is_empty() && config.sockets.is_bound => Ok(()),
+            None => {
+                let listener = Listener::open(config, sockets, &self.shared, &self.destinations)?;
                 self.open.insert(config.name.clone(), listener);
                 Ok(())
             }
-            // Its address could not be bound; whoever binds has said so.
-            (None, None) => Ok(()),
         }
     }
 

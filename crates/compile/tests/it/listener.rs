@@ -6,8 +6,9 @@ use std::time::Duration;
 use meltemi_compile::filter::FilterConfig;
 use meltemi_compile::format::Op;
 use meltemi_compile::program::{
-    CodecType, ConnectionFacts, Direction, EscapedSlashes, HttpConnectionManager, ListenerFilter, LogFormat,
-    NetworkFilter, Reporter, RouteSource, ServerHeader, StripPort,
+    CodecType, ConnectionFacts, ConnectionFilter, Direction, EscapedSlashes, HttpConnectionManager,
+    ListenerFilterKind, LogFormat, NetworkFilter, Reporter, RouteSource, ServerHeader, StripPort,
+    TlsInspector,
 };
 use meltemi_compile::{Rejection, program};
 use meltemi_envoy::config::listener::v3::Listener;
@@ -281,7 +282,7 @@ fn chains_are_chosen_by_the_criteria_in_envoys_order() {
         // Outside of 10.0.0.0/8, which would go to "net8".
         let mut facts = ConnectionFacts { destination: "11.0.0.1:80".parse().unwrap(), ..facts() };
         change(&mut facts);
-        listener.choose(&facts).unwrap().name.to_string()
+        listener.chains[listener.choose(&facts).unwrap()].name.to_string()
     };
     assert_eq!(chosen(&|_| {}), "default");
     assert_eq!(chosen(&|f| f.destination.set_port(81)), "port");
@@ -348,7 +349,10 @@ fn tcp_proxies_have_one_cluster_or_weights() {
             .chains[0]
             .filter
         {
-            NetworkFilter::Tcp(tcp) => (tcp.clusters.clone(), tcp.idle_timeout, tcp.max_connect_attempts),
+            NetworkFilter::Tcp(tcp) => {
+                let clusters: Vec<_> = tcp.clusters.iter().map(|c| (c.name.to_string(), c.weight)).collect();
+                (clusters, tcp.idle_timeout, tcp.max_connect_attempts)
+            }
             other => panic!("{other:?}"),
         })
     };
@@ -390,14 +394,62 @@ fn listener_filters_are_known_by_type() {
            {name: c, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}"#,
     )
     .unwrap();
+    let kinds: Vec<_> = listener.listener_filters.iter().map(|filter| &filter.kind).collect();
     assert_eq!(
-        listener.listener_filters,
-        [ListenerFilter::OriginalDst, ListenerFilter::TlsInspector, ListenerFilter::HttpInspector]
+        kinds,
+        [
+            &ListenerFilterKind::OriginalDst,
+            &ListenerFilterKind::TlsInspector(TlsInspector {
+                max_client_hello_bytes: 16384,
+                closes_on_errors: false
+            }),
+            &ListenerFilterKind::HttpInspector
+        ]
     );
-    let refused = with(
-        r#"{name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol}}"#,
+    let proxy = |settings: &str| {
+        with(&format!(
+            r#"{{name: p, filter_disabled: {{not_match: {{destination_port_range: {{start: 80, end: 90}}}}}}, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol{settings}}}}}"#
+        ))
+    };
+    let listener =
+        proxy(", rules: [{tlv_type: 2, on_tlv_present: {key: authority}}], disallowed_versions: [V1]")
+            .unwrap();
+    let filter = &listener.listener_filters[0];
+    let disabled = filter.disabled.as_ref().unwrap();
+    assert_eq!([79, 80, 89, 90].map(|port| disabled.holds(port)), [true, false, false, true]);
+    let ListenerFilterKind::ProxyProtocol(settings) = &filter.kind else { panic!("{filter:?}") };
+    assert!(settings.refuses_v1 && !settings.refuses_v2 && !settings.pass_through.includes(2));
+    assert_eq!(&*settings.rules[0].namespace, "envoy.filters.listener.proxy_protocol");
+    assert!(reason(proxy(", tlv_location: FILTER_STATE")).ends_with("tlv_location: not supported yet"));
+}
+
+#[test]
+fn network_filters_stand_before_the_last_one() {
+    let with = |filters: &str| {
+        let yaml = chains(&[("a", "{}")], None);
+        compile(&yaml.replacen("filters: [", &format!("filters: [{filters}"), 1))
+    };
+    let limit = r#"{name: l, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit, stat_prefix: l, max_connections: 1, delay: 1s}}, "#;
+    let sni = r#"{name: s, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.sni_cluster.v3.SniCluster}}, "#;
+    let listener = with(&format!("{limit}{sni}")).unwrap();
+    assert!(matches!(
+        listener.chains[0].before[..],
+        [ConnectionFilter::ConnectionLimit(_), ConnectionFilter::SniCluster]
+    ));
+    assert!(
+        reason(with(&limit.replace("max_connections: 1", "max_connections: 0"))).contains("max_connections")
     );
-    assert!(reason(refused).contains("ProxyProtocol\" is not supported"));
+    let early = r#"{name: d, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config}}, "#;
+    assert!(reason(with(early)).contains("filters[0]: a terminal filter must be the last one"));
+}
+
+#[test]
+fn a_change_of_chains_keeps_the_frame() {
+    let one = compile(&chains(&[("a", "{}")], None)).unwrap();
+    let two = compile(&chains(&[("a", "{}"), ("b", "{server_names: [x]}")], None)).unwrap();
+    assert_eq!(one.frame_digest, two.frame_digest);
+    assert_eq!(one.chains[0].digest, two.chains[0].digest);
+    assert_ne!(one.digest, two.digest);
 }
 
 #[test]

@@ -80,7 +80,7 @@ async fn listeners(admin: SocketAddr) -> anyhow::Result<BTreeMap<String, SocketA
         let ip = socket["address"].as_str().context("address")?;
         let port = socket["port_value"].as_u64().context("port_value")?;
         let name = status["name"].as_str().context("name")?;
-        found.insert(name.to_owned(), format!("{ip}:{port}").parse()?);
+        found.insert(name.to_owned(), SocketAddr::new(ip.parse()?, u16::try_from(port)?));
     }
     Ok(found)
 }

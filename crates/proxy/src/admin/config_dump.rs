@@ -191,7 +191,7 @@ fn routes(store: &Store, wanted: &dyn Fn(&str) -> bool) -> dump::RoutesConfigDum
 fn has_inline_routes(listener: &meltemi_compile::program::Listener) -> bool {
     listener.chains.iter().any(|chain| match &chain.filter {
         NetworkFilter::Http(manager) => matches!(manager.routes, RouteSource::Inline(_)),
-        NetworkFilter::Tcp(_) => false,
+        NetworkFilter::Tcp(_) | NetworkFilter::DirectResponse(_) => false,
     })
 }
 

@@ -97,8 +97,9 @@ fn rds(filter: &Filter) -> Option<hcm::Rds> {
 /// The files that a listener logs to.
 pub(super) fn log_paths(listener: &Listener) -> impl Iterator<Item = &str> {
     let of_chains = listener.chains.iter().flat_map(|chain| match &chain.filter {
-        NetworkFilter::Http(manager) => &manager.access_log,
-        NetworkFilter::Tcp(proxy) => &proxy.access_log,
+        NetworkFilter::Http(manager) => manager.access_log.as_slice(),
+        NetworkFilter::Tcp(proxy) => proxy.access_log.as_slice(),
+        NetworkFilter::DirectResponse(_) => &[],
     });
     listener.access_log.iter().chain(of_chains).map(|log| &*log.path)
 }
@@ -110,6 +111,6 @@ pub(super) fn route_names(listener: &Listener) -> impl Iterator<Item = &Name> {
             RouteSource::Rds(name) => Some(name),
             RouteSource::Inline(_) => None,
         },
-        NetworkFilter::Tcp(_) => None,
+        NetworkFilter::Tcp(_) | NetworkFilter::DirectResponse(_) => None,
     })
 }

@@ -8,6 +8,10 @@
 pub(super) enum ClientHello {
     /// Not TLS.
     None,
+    /// TLS, but no hello that makes sense.
+    Malformed,
+    /// Longer than what is read.
+    TooLarge,
     /// The beginning of one.
     Partial,
     /// One, with what it asks for.
@@ -19,27 +23,30 @@ pub(super) enum ClientHello {
     },
 }
 
+/// Type, version and length of a record.
+const RECORD_HEADER_BYTES: usize = 5;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
 
-/// Looks at the first bytes of a connection.
-pub(super) fn parse(bytes: &[u8]) -> ClientHello {
-    match bytes {
-        [] | [HANDSHAKE] | [HANDSHAKE, 3] => return ClientHello::Partial,
-        [HANDSHAKE, 3, ..] => {}
-        _ => return ClientHello::None,
-    }
-    let Some(header) = bytes.get(..5) else { return ClientHello::Partial };
-    let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
-    let Some(record) = bytes.get(5..5 + length) else { return ClientHello::Partial };
-    if record.first() != Some(&CLIENT_HELLO) {
+/// Looks at the first bytes of a connection. Fewer than a record header decide nothing, as in Envoy.
+pub(super) fn parse(bytes: &[u8], max_bytes: usize) -> ClientHello {
+    let Some((header, rest)) = bytes.split_at_checked(RECORD_HEADER_BYTES) else {
+        return ClientHello::Partial;
+    };
+    if header[0] != HANDSHAKE || header[1] != 3 {
         return ClientHello::None;
     }
+    let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+    if RECORD_HEADER_BYTES + length > max_bytes {
+        return ClientHello::TooLarge;
+    }
+    let Some(record) = rest.get(..length) else { return ClientHello::Partial };
     let mut found = (None, Vec::new());
-    // A hello that is broken inside is TLS all the same; whoever terminates it will say so.
-    let _ = read_hello(Reader(record), &mut found);
+    if record.first() != Some(&CLIENT_HELLO) || read_hello(Reader(record), &mut found).is_none() {
+        return ClientHello::Malformed;
+    }
     ClientHello::Whole { server_name: found.0, protocols: found.1 }
 }
 
@@ -54,7 +61,8 @@ fn read_hello(mut hello: Reader<'_>, found: &mut Found) -> Option<()> {
     hello.take(usize::from(suites))?;
     let compressions = hello.u8()?;
     hello.take(usize::from(compressions))?;
-    let length = hello.u16()?;
+    // A hello without extensions ends here.
+    let Some(length) = hello.u16() else { return Some(()) };
     let mut extensions = Reader(hello.take(usize::from(length))?);
     while let Some(kind) = extensions.u16() {
         let length = extensions.u16()?;
@@ -129,21 +137,46 @@ mod tests {
         record
     }
 
+    const MAX: usize = 16 << 10;
+
     #[test]
     fn a_hello_tells_name_and_protocols() {
         let whole = ClientHello::Whole {
             server_name: Some("shop.example".into()),
             protocols: vec!["h2".into(), "http/1.1".into()],
         };
-        assert_eq!(parse(&hello()), whole);
+        assert_eq!(parse(&hello(), MAX), whole);
     }
 
     #[test]
     fn a_part_of_a_hello_asks_for_more_and_other_bytes_are_not_tls() {
         let hello = hello();
         for cut in 0..hello.len() {
-            assert_eq!(parse(&hello[..cut]), ClientHello::Partial, "{cut}");
+            assert_eq!(parse(&hello[..cut], MAX), ClientHello::Partial, "{cut}");
         }
-        assert_eq!(parse(b"GET / HTTP/1.1\r\n"), ClientHello::None);
+        assert_eq!(parse(b"GET / HTTP/1.1\r\n", MAX), ClientHello::None);
+        assert_eq!(parse(b"GET", MAX), ClientHello::Partial);
+    }
+
+    #[test]
+    fn broken_and_long_hellos_are_told_apart() {
+        let mut broken = hello();
+        broken[43..].fill(0xff);
+        assert_eq!(parse(&broken, MAX), ClientHello::Malformed);
+        assert_eq!(parse(&hello(), 64), ClientHello::TooLarge);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_parsed_without_a_panic(mut bytes in proptest::collection::vec(0_u8.., 0..300), is_hello: bool) {
+            if is_hello {
+                let length = bytes.len() as u16;
+                let mut record = vec![22, 3, 1];
+                record.extend_from_slice(&length.to_be_bytes());
+                record.append(&mut bytes);
+                bytes = record;
+            }
+            parse(&bytes, MAX);
+        }
     }
 }

@@ -159,6 +159,7 @@ impl Registry {
         let mut sums = Sums::default();
         let scopes = self.scopes();
         let Scopes { clusters, listeners, http, tcp, .. } = &*scopes;
+        filters(&scopes, &mut sums);
         each(clusters, |stats| {
             let naming = Naming { kind: "cluster", tag: "envoy_cluster_name", instance: &stats.stat_name };
             stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
@@ -218,6 +219,33 @@ impl Registry {
             }
         }
         hosts
+    }
+}
+
+/// Listener and network filters.
+fn filters(scopes: &Scopes, sums: &mut Sums) {
+    let mut plain = |prefix: &str, field: &str, cell: Cell<'_>| {
+        sums.add(Sample::plain(&format!("{prefix}{field}"), Value::of(cell)));
+    };
+    each(&scopes.tls_inspector, |counts| {
+        counts.visit(&mut |field, cell| plain("tls_inspector.", field, cell));
+    });
+    each(&scopes.http_inspector, |counts| {
+        counts.visit(&mut |field, cell| plain("http_inspector.", field, cell));
+    });
+    for (prefix, parts) in &scopes.proxy_protocol {
+        let prefix = match &**prefix {
+            "" => "proxy_proto.".to_owned(),
+            prefix => format!("proxy_proto.{prefix}."),
+        };
+        parts.values().for_each(|counts| counts.visit(&mut |field, cell| plain(&prefix, field, cell)));
+    }
+    for (prefix, parts) in &scopes.connection_limits {
+        let naming =
+            Naming { kind: "connection_limit", tag: "envoy_connection_limit_prefix", instance: prefix };
+        for counts in parts.values() {
+            counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
+        }
     }
 }
 

@@ -124,10 +124,12 @@ counts! {
         Gauge downstream_cx_active "Connections open.";
         Counter downstream_cx_destroy "Connections closed.";
         Counter downstream_cx_overflow "Connections refused by a limit.";
+        Counter downstream_global_cx_overflow "Connections refused by the limit of the process.";
         Counter downstream_pre_cx_timeout "Listener filters took too long.";
         Gauge downstream_pre_cx_active "Connections in listener filters.";
         Counter no_filter_chain_match "Connections that no filter chain wanted.";
         Counter downstream_listener_filter_error "Listener filters that failed.";
+        Counter downstream_listener_filter_remote_close "Clients that closed while listener filters looked.";
         Counter downstream_cx_transport_socket_connect_timeout "Handshakes that took too long.";
     }
 }

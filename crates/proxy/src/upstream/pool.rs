@@ -174,7 +174,7 @@ impl Pool {
         };
         let counted = Counted::new(self, permit);
         let (stream, local) = self.connect().await?;
-        Ok(TcpLease { stream, local, _counted: counted })
+        Ok(TcpLease { stream, local, counted })
     }
 
     /// Closes what is idle; connections in use are closed when their requests are done.
@@ -282,12 +282,13 @@ impl Drop for Pending {
 pub(crate) struct TcpLease {
     pub(crate) stream: TcpStream,
     pub(crate) local: Option<SocketAddr>,
-    _counted: Counted,
+    /// Counts the connection as open until dropped.
+    pub(crate) counted: Counted,
 }
 
 /// One connection that is open or being dialled, as breakers and statistics count it.
 #[derive(Debug)]
-struct Counted {
+pub(crate) struct Counted {
     pool: Rc<Pool>,
     _permit: Permit,
 }
