@@ -12,7 +12,7 @@ use prost_types::value::Kind;
 
 use crate::ledger::{At, harmless, refuse};
 use crate::listener::raw_transport_socket;
-use crate::program::{Cluster, ClusterService, Endpoints, UpstreamHttp};
+use crate::program::{Cluster, ClusterService, Endpoints, Http1Codec, Underscores, UpstreamHttp};
 use crate::protocol_options::{self, Common};
 use crate::scalar::digest;
 
@@ -47,6 +47,9 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
         lb: lb?,
         connect_timeout: at.positive("connect_timeout", &message.connect_timeout).unwrap_or(CONNECT_TIMEOUT),
         http: protocol.http,
+        http1: protocol.http1,
+        max_headers_count: protocol.common.max_headers_count,
+        max_response_headers_bytes: protocol.common.max_response_headers_kb.saturating_mul(1024),
         idle_timeout: protocol.common.idle_timeout,
         max_requests_per_connection: protocol.common.max_requests_per_connection,
         max_connection_duration: protocol.common.max_connection_duration,
@@ -147,6 +150,13 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
 struct Protocol {
     http: UpstreamHttp,
     common: Common,
+    http1: Http1Codec,
+}
+
+impl Default for Protocol {
+    fn default() -> Protocol {
+        Protocol { http: UpstreamHttp::Http1, common: Common::default(), http1: Http1Codec::default() }
+    }
 }
 
 impl Protocol {
@@ -157,10 +167,10 @@ impl Protocol {
             Some(_) if old.is_some() => {
                 at.field("typed_extension_protocol_options")
                     .reject("must not be set beside the deprecated options");
-                Protocol { http: UpstreamHttp::Http1, common: Common::default() }
+                Protocol::default()
             }
-            Some((common, http)) => Protocol { http, common },
-            None => old.unwrap_or(Protocol { http: UpstreamHttp::Http1, common: Common::default() }),
+            Some((common, http, http1)) => Protocol { http, common, http1 },
+            None => old.unwrap_or_default(),
         }
         .with_old_maximum(message.max_requests_per_connection)
         .checked(at)
@@ -178,7 +188,8 @@ impl Protocol {
         if is_default && !use_downstream {
             return None;
         }
-        protocol_options::http1(&at.field("http_protocol_options"), message.http_protocol_options.as_ref());
+        let http1 = message.http_protocol_options.as_ref();
+        let http1 = protocol_options::upstream_http1(&at.field("http_protocol_options"), http1);
         let http2 = message.http2_protocol_options.as_ref();
         let options = protocol_options::http2(&at.field("http2_protocol_options"), http2);
         let common = protocol_options::common(
@@ -190,7 +201,7 @@ impl Protocol {
             (false, Some(_)) => UpstreamHttp::Http2(options),
             (false, None) => UpstreamHttp::Http1,
         };
-        Some(Protocol { http, common })
+        Some(Protocol { http, common, http1 })
     }
 
     fn with_old_maximum(mut self, maximum: Option<u32>) -> Protocol {
@@ -203,8 +214,15 @@ impl Protocol {
     fn checked(self, at: &At<'_>) -> Protocol {
         let defaults = Common::default();
         let at = at.field("common_http_protocol_options");
-        if self.common.max_headers_count != defaults.max_headers_count {
-            at.field("max_headers_count").reject("not supported yet in a cluster");
+        let is_http2 = !matches!(self.http, UpstreamHttp::Http1);
+        if is_http2 && self.common.max_headers_count != defaults.max_headers_count {
+            at.field("max_headers_count").reject("not supported yet in a cluster that speaks HTTP/2");
+        }
+        if self.common.max_stream_duration.is_some() {
+            at.field("max_stream_duration").reject("not supported yet in a cluster");
+        }
+        if self.common.underscores != Underscores::Allow {
+            at.field("headers_with_underscores_action").reject("not supported yet in a cluster");
         }
         self
     }

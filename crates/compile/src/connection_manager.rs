@@ -17,11 +17,15 @@ use crate::extension::{unknown, unpack};
 use crate::filter::http_filters;
 use crate::ledger::{At, harmless, refuse};
 use crate::program::{
-    CodecType, Direction, EscapedSlashes, Forwarding, HttpConnectionManager, Name, Reporter, RouteSource,
-    ServerHeader, StripPort,
+    CodecType, Direction, EscapedSlashes, HttpConnectionManager, Name, Reporter, RouteSource, ServerHeader,
+    StripPort,
 };
 use crate::protocol_options::{Http1, common, http1, http2};
 use crate::route;
+
+mod forwarding;
+
+use forwarding::forwarding;
 
 const DEFAULT_SERVER_NAME: &str = "envoy";
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -38,14 +42,14 @@ pub(crate) fn connection_manager(
     direction: Direction,
 ) -> Option<HttpConnectionManager> {
     refuse_unsupported(at, message);
-    refuse_client_cert_forwarding(at, message.forward_client_cert_details);
     check_request_id_extension(at, message.request_id_extension.as_ref());
     at.required("stat_prefix", &message.stat_prefix);
     let filters = http_filters(at, &message.http_filters);
     let common =
         common(&at.field("common_http_protocol_options"), message.common_http_protocol_options.as_ref());
-    let Http1 { allow_absolute_url, accept_http_10, default_host } =
+    let Http1 { codec, allow_absolute_url, accept_http_10, default_host, ignored_upgrades, stream_error } =
         http1(&at.field("http_protocol_options"), message.http_protocol_options.as_ref());
+    let all_stream_errors = message.stream_error_on_invalid_http_message.unwrap_or(false);
     let max_headers_kb = at.bounded(
         "max_request_headers_kb",
         message.max_request_headers_kb,
@@ -95,6 +99,12 @@ pub(crate) fn connection_manager(
         accept_http_10,
         default_host_for_http_10: default_host,
         allow_absolute_url,
+        http1: codec,
+        ignored_upgrades,
+        underscores: common.underscores,
+        max_stream_duration: common.max_stream_duration,
+        proxies_100_continue: message.proxy_100_continue,
+        outlives_bad_request: stream_error.unwrap_or(all_stream_errors),
         upgrades,
         http2: http2(&at.field("http2_protocol_options"), message.http2_protocol_options.as_ref()),
         access_log,
@@ -117,7 +127,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
         http3_protocol_options,
         server_name: _,
         server_header_transformation: _,
-        scheme_header_transformation,
+        scheme_header_transformation: _,
         max_request_headers_kb: _,
         stream_idle_timeout: _,
         stream_flush_timeout,
@@ -132,9 +142,9 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
         access_log_options,
         use_remote_address: _,
         xff_num_trusted_hops: _,
-        original_ip_detection_extensions,
+        original_ip_detection_extensions: _,
         early_header_mutation_extensions,
-        internal_address_config,
+        internal_address_config: _,
         skip_xff_append: _,
         via: _,
         generate_request_id: _,
@@ -143,7 +153,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
         forward_client_cert_details: _,
         set_current_client_cert_details,
         forward_client_cert_matcher,
-        proxy_100_continue,
+        proxy_100_continue: _,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         upgrade_configs: _,
         normalize_path: _,
@@ -152,7 +162,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
         request_id_extension: _,
         local_reply_config,
         strip_matching_host_port: _,
-        stream_error_on_invalid_http_message,
+        stream_error_on_invalid_http_message: _,
         path_normalization_options,
         strip_trailing_host_dot: _,
         proxy_status_config,
@@ -164,15 +174,13 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
         route_specifier: _,
         strip_port_mode: _,
     } = message;
-    refuse!(at; tracing, http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation);
+    refuse!(at; tracing, http1_safe_max_connection_duration, http3_protocol_options);
     refuse!(at; stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, access_log_options);
-    refuse!(at; flush_access_log_on_new_request, original_ip_detection_extensions, internal_address_config);
-    refuse!(at; early_header_mutation_extensions, forward_client_cert_matcher, proxy_100_continue);
+    refuse!(at; flush_access_log_on_new_request, early_header_mutation_extensions, forward_client_cert_matcher);
     refuse!(at; represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config, proxy_status_config);
     refuse!(at; path_normalization_options, typed_header_validation_config, append_local_overload);
     refuse!(at; forward_proto_config);
     at.refuse_true("add_user_agent", *add_user_agent);
-    at.refuse_true("stream_error_on_invalid_http_message", *stream_error_on_invalid_http_message);
     harmless!(PlaintextOnly; set_current_client_cert_details, add_proxy_protocol_connection_state);
 }
 
@@ -189,14 +197,6 @@ fn codec_type_of(at: &At<'_>, value: i32) -> Option<CodecType> {
         parts::CodecType::Http1 => Some(CodecType::Http1),
         parts::CodecType::Http2 => Some(CodecType::Http2),
         parts::CodecType::Http3 => at.field("codec_type").none("not supported yet: HTTP3"),
-    }
-}
-
-/// On plaintext connections every mode but one removes `x-forwarded-client-cert`.
-fn refuse_client_cert_forwarding(at: &At<'_>, value: i32) {
-    let mode = at.choice::<parts::ForwardClientCertDetails>("forward_client_cert_details", value);
-    if mode == Some(parts::ForwardClientCertDetails::AlwaysForwardOnly) {
-        at.field("forward_client_cert_details").reject("not supported yet: ALWAYS_FORWARD_ONLY");
     }
 }
 
@@ -223,19 +223,6 @@ fn server_header(at: &At<'_>, value: i32) -> Option<ServerHeader> {
         ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,
         ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
     })
-}
-
-fn forwarding(at: &At<'_>, message: &proto::HttpConnectionManager) -> Forwarding {
-    Forwarding {
-        use_remote_address: message.use_remote_address.unwrap_or(false),
-        xff_num_trusted_hops: message.xff_num_trusted_hops,
-        skip_xff_append: message.skip_xff_append,
-        append_x_forwarded_port: message.append_x_forwarded_port,
-        via: at.header_value("via", &message.via),
-        generate_request_id: message.generate_request_id.unwrap_or(true),
-        preserve_external_request_id: message.preserve_external_request_id,
-        always_set_request_id_in_response: message.always_set_request_id_in_response,
-    }
 }
 
 fn escaped_slashes(at: &At<'_>, value: i32) -> Option<EscapedSlashes> {

@@ -61,6 +61,8 @@ pub(crate) enum Harmless {
     NoTracing,
     /// Part of the protocol that Envoy does not act upon either.
     Unimplemented,
+    /// Acts on connections over Unix sockets, and listeners on those are refused.
+    NoUnixListeners,
     /// A deprecated spelling of the default.
     Deprecated,
     /// Concerns REST subscriptions; streams and files are not polled.

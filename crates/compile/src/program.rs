@@ -10,10 +10,14 @@ use std::time::Duration;
 
 pub use crate::endpoints::{Endpoints, Host, Locality};
 
+pub use crate::outlier::{Ejection, OutlierDetection, RateDetection, SuccessRate};
+/// A range of addresses.
+pub use ipnet::IpNet;
+
 use crate::filter::{HttpFilter, RouterOptions};
 use crate::format::{Format, JsonFormat};
 use crate::load_balancing::LoadBalancing;
-pub use crate::outlier::{Ejection, OutlierDetection, RateDetection, SuccessRate};
+use crate::matcher::StringMatcher;
 use crate::route::RouteTable;
 
 pub use crate::chain::ChainIndex;
@@ -164,6 +168,19 @@ pub struct HttpConnectionManager {
     pub default_host_for_http_10: Option<Box<str>>,
     /// `http_protocol_options.allow_absolute_url`, default true.
     pub allow_absolute_url: bool,
+    /// `http_protocol_options` of the codec.
+    pub http1: Http1Codec,
+    /// `http_protocol_options.ignore_http_11_upgrade`.
+    pub ignored_upgrades: Vec<StringMatcher>,
+    /// `common_http_protocol_options.headers_with_underscores_action`.
+    pub underscores: Underscores,
+    /// `common_http_protocol_options.max_stream_duration`; `None` is off.
+    pub max_stream_duration: Option<Duration>,
+    /// `proxy_100_continue`: informational responses of the upstream reach the client.
+    pub proxies_100_continue: bool,
+    /// `stream_error_on_invalid_http_message`, as HTTP/1 has it: the connection outlives a request that is
+    /// answered with 400.
+    pub outlives_bad_request: bool,
     /// `upgrade_configs` names, lower case (`websocket`, `connect`).
     pub upgrades: Vec<Box<str>>,
     /// `http2_protocol_options` of the downstream side.
@@ -229,6 +246,14 @@ pub struct Forwarding {
     pub skip_xff_append: bool,
     /// `append_x_forwarded_port`.
     pub append_x_forwarded_port: bool,
+    /// `internal_address_config.cidr_ranges`: whose requests are internal.
+    pub internal_addresses: Vec<IpNet>,
+    /// `original_ip_detection_extensions`.
+    pub ip_detections: Vec<IpDetection>,
+    /// `scheme_header_transformation.scheme_to_overwrite`.
+    pub scheme: Option<http::HeaderValue>,
+    /// `forward_client_cert_details` is ALWAYS_FORWARD_ONLY; every other mode drops it on plaintext.
+    pub forwards_client_cert: bool,
     /// `via`.
     pub via: Option<http::HeaderValue>,
     /// `generate_request_id`, default true.
@@ -237,6 +262,34 @@ pub struct Forwarding {
     pub preserve_external_request_id: bool,
     /// `always_set_request_id_in_response`.
     pub always_set_request_id_in_response: bool,
+}
+
+/// One of `original_ip_detection_extensions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IpDetection {
+    /// `XffConfig` with `xff_num_trusted_hops`.
+    ForwardedHops {
+        /// The number.
+        hops: u32,
+        /// `skip_xff_append`, default true.
+        skips_append: bool,
+    },
+    /// `XffConfig` with `xff_trusted_cidrs`: the last address that is in none of them.
+    ForwardedOutside {
+        /// The ranges.
+        trusted: Vec<IpNet>,
+        /// `skip_xff_append`, default true.
+        skips_append: bool,
+    },
+    /// `CustomHeaderConfig`.
+    Header {
+        /// `header_name`.
+        name: http::HeaderName,
+        /// `allow_extension_to_set_address_as_trusted`: the address may make a request internal.
+        is_trusted: bool,
+        /// `reject_with_status`: what a request without a valid address is answered with.
+        reject: Option<http::StatusCode>,
+    },
 }
 
 /// `path_with_escaped_slashes_action`.
@@ -261,6 +314,50 @@ pub enum StripPort {
     Matching,
     /// Any port.
     Any,
+}
+
+/// `envoy.config.core.v3.Http1ProtocolOptions`, as far as both ends of a connection have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Http1Codec {
+    /// `header_key_format`.
+    pub key_format: KeyFormat,
+    /// `enable_trailers`.
+    pub trailers: bool,
+    /// `allow_chunked_length`.
+    pub allow_chunked_length: bool,
+    /// `allow_custom_methods`.
+    pub allow_custom_methods: bool,
+    /// `send_fully_qualified_url`.
+    pub send_fully_qualified_url: bool,
+}
+
+/// `header_key_format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyFormat {
+    /// Not set: lower case.
+    #[default]
+    Lower,
+    /// `proper_case_words`.
+    ProperCase,
+    /// The preserve_case formatter.
+    Preserve {
+        /// `forward_reason_phrase`.
+        reason_phrase: bool,
+        /// `formatter_type_on_envoy_headers` is PROPER_CASE.
+        proper_case_ours: bool,
+    },
+}
+
+/// `headers_with_underscores_action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// `ALLOW`.
+    #[default]
+    Allow,
+    /// `REJECT_REQUEST`.
+    Reject,
+    /// `DROP_HEADER`.
+    Drop,
 }
 
 /// `envoy.config.core.v3.Http2ProtocolOptions`, with Envoy's defaults.
@@ -323,6 +420,12 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// Which HTTP version to speak upstream.
     pub http: UpstreamHttp,
+    /// The HTTP/1 options.
+    pub http1: Http1Codec,
+    /// `common_http_protocol_options.max_headers_count` of responses, default 100.
+    pub max_headers_count: u32,
+    /// `common_http_protocol_options.max_response_headers_kb` in bytes, default 60 KiB.
+    pub max_response_headers_bytes: u32,
     /// `common_http_protocol_options.idle_timeout`, default 1 h; `None` is off.
     pub idle_timeout: Option<Duration>,
     /// `max_requests_per_connection`; `None` is unlimited.

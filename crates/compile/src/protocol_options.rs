@@ -13,14 +13,26 @@ use meltemi_envoy::extensions::upstreams::http::v3::http_protocol_options::{
     UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 
+use meltemi_envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+use meltemi_envoy::config::core::v3::http1_protocol_options::HeaderKeyFormat;
+use meltemi_envoy::config::core::v3::http1_protocol_options::header_key_format::{
+    HeaderFormat, ProperCaseWords,
+};
+use meltemi_envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
+use meltemi_envoy::extensions::http::header_formatters::preserve_case::v3::preserve_case_formatter_config::FormatterTypeOnEnvoyHeaders;
+
 use crate::extension::{unknown, unpack};
 use crate::ledger::{At, harmless, refuse};
-use crate::program::{Http2Options, UpstreamHttp};
+use crate::matcher::{StringMatcher, string_matcher};
+use crate::program::{Http1Codec, Http2Options, KeyFormat, Underscores, UpstreamHttp};
 
 /// `idle_timeout` when it is not set.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// `max_headers_count` when it is not set.
 const MAX_HEADERS_COUNT: u32 = 100;
+/// `max_response_headers_kb` when it is not set, and its bounds.
+const MAX_RESPONSE_HEADERS_KB: u32 = 60;
+const MAX_RESPONSE_HEADERS_KB_BOUNDS: (u32, u32) = (1, 8192);
 
 /// The compiled `core.v3.HttpProtocolOptions`.
 pub(crate) struct Common {
@@ -28,6 +40,9 @@ pub(crate) struct Common {
     pub(crate) max_connection_duration: Option<Duration>,
     pub(crate) max_headers_count: u32,
     pub(crate) max_requests_per_connection: Option<u32>,
+    pub(crate) max_response_headers_kb: u32,
+    pub(crate) max_stream_duration: Option<Duration>,
+    pub(crate) underscores: Underscores,
 }
 
 impl Default for Common {
@@ -37,6 +52,9 @@ impl Default for Common {
             max_connection_duration: None,
             max_headers_count: MAX_HEADERS_COUNT,
             max_requests_per_connection: None,
+            max_response_headers_kb: MAX_RESPONSE_HEADERS_KB,
+            max_stream_duration: None,
+            underscores: Underscores::Allow,
         }
     }
 }
@@ -54,10 +72,12 @@ pub(crate) fn common(at: &At<'_>, message: Option<&core::HttpProtocolOptions>) -
         headers_with_underscores_action,
         max_requests_per_connection,
     } = message;
-    refuse!(at; max_connection_duration_jitter, max_response_headers_kb, headers_with_underscores_action);
-    if at.timeout("max_stream_duration", max_stream_duration, None).is_some() {
-        at.field("max_stream_duration").reject("not supported yet: only 0");
-    }
+    refuse!(at; max_connection_duration_jitter);
+    let underscores = match at.choice("headers_with_underscores_action", *headers_with_underscores_action) {
+        Some(HeadersWithUnderscoresAction::RejectRequest) => Underscores::Reject,
+        Some(HeadersWithUnderscoresAction::DropHeader) => Underscores::Drop,
+        Some(HeadersWithUnderscoresAction::Allow) | None => Underscores::Allow,
+    };
     Common {
         idle_timeout: at.timeout("idle_timeout", idle_timeout, Some(IDLE_TIMEOUT)),
         max_connection_duration: at.timeout("max_connection_duration", max_connection_duration, None),
@@ -68,22 +88,45 @@ pub(crate) fn common(at: &At<'_>, message: Option<&core::HttpProtocolOptions>) -
             (1, u32::MAX),
         ),
         max_requests_per_connection: max_requests_per_connection.filter(|max| *max != 0),
+        max_response_headers_kb: at.bounded(
+            "max_response_headers_kb",
+            *max_response_headers_kb,
+            MAX_RESPONSE_HEADERS_KB,
+            MAX_RESPONSE_HEADERS_KB_BOUNDS,
+        ),
+        max_stream_duration: at.timeout("max_stream_duration", max_stream_duration, None),
+        underscores,
     }
 }
 
 /// The compiled `core.v3.Http1ProtocolOptions`.
 pub(crate) struct Http1 {
+    pub(crate) codec: Http1Codec,
     pub(crate) allow_absolute_url: bool,
     pub(crate) accept_http_10: bool,
     /// `default_host_for_http_10`.
     pub(crate) default_host: Option<Box<str>>,
+    pub(crate) ignored_upgrades: Vec<StringMatcher>,
+    /// `override_stream_error_on_invalid_http_message`.
+    pub(crate) stream_error: Option<bool>,
+}
+
+impl Default for Http1 {
+    fn default() -> Self {
+        Http1 {
+            codec: Http1Codec::default(),
+            allow_absolute_url: true,
+            accept_http_10: false,
+            default_host: None,
+            ignored_upgrades: Vec::new(),
+            stream_error: None,
+        }
+    }
 }
 
 /// Compiles the options of HTTP/1.
 pub(crate) fn http1(at: &At<'_>, message: Option<&core::Http1ProtocolOptions>) -> Http1 {
-    let Some(message) = message else {
-        return Http1 { allow_absolute_url: true, accept_http_10: false, default_host: None };
-    };
+    let Some(message) = message else { return Http1::default() };
     let core::Http1ProtocolOptions {
         allow_absolute_url,
         accept_http_10,
@@ -97,20 +140,53 @@ pub(crate) fn http1(at: &At<'_>, message: Option<&core::Http1ProtocolOptions>) -
         allow_custom_methods,
         ignore_http_11_upgrade,
     } = message;
-    refuse!(at; header_key_format, enable_trailers, allow_chunked_length);
-    refuse!(at; send_fully_qualified_url, allow_custom_methods, ignore_http_11_upgrade);
-    at.refuse_true(
-        "override_stream_error_on_invalid_http_message",
-        *override_stream_error_on_invalid_http_message,
-    );
     harmless!(ParserChoice; use_balsa_parser);
     at.header_value("default_host_for_http_10", default_host_for_http_10);
     Http1 {
+        codec: Http1Codec {
+            key_format: key_format(&at.field("header_key_format"), header_key_format.as_ref()),
+            trailers: *enable_trailers,
+            allow_chunked_length: *allow_chunked_length,
+            allow_custom_methods: *allow_custom_methods,
+            send_fully_qualified_url: *send_fully_qualified_url,
+        },
         allow_absolute_url: allow_absolute_url.unwrap_or(true),
         accept_http_10: *accept_http_10,
         default_host: (!default_host_for_http_10.is_empty())
             .then(|| default_host_for_http_10.as_str().into()),
+        ignored_upgrades: at.each("ignore_http_11_upgrade", ignore_http_11_upgrade, string_matcher),
+        stream_error: *override_stream_error_on_invalid_http_message,
     }
+}
+
+fn key_format(at: &At<'_>, message: Option<&HeaderKeyFormat>) -> KeyFormat {
+    let Some(HeaderKeyFormat { header_format }) = message else { return KeyFormat::Lower };
+    let formatter = match header_format {
+        Some(HeaderFormat::ProperCaseWords(ProperCaseWords {})) => return KeyFormat::ProperCase,
+        Some(HeaderFormat::StatefulFormatter(formatter)) => formatter,
+        None => {
+            at.reject("a format must be set");
+            return KeyFormat::Lower;
+        }
+    };
+    let at = at.field("stateful_formatter");
+    let any = formatter.typed_config.as_ref();
+    preserve_case(&at.field("typed_config"), &formatter.name, any).unwrap_or_default()
+}
+
+fn preserve_case(at: &At<'_>, name: &str, any: Option<&Any>) -> Option<KeyFormat> {
+    let Some(any) = any else { return at.none("must be set") };
+    if !any.is::<PreserveCaseFormatterConfig>() {
+        return unknown(at, name, any);
+    }
+    let PreserveCaseFormatterConfig { forward_reason_phrase, formatter_type_on_envoy_headers } =
+        unpack(at, any)?;
+    let ours: FormatterTypeOnEnvoyHeaders =
+        at.choice("formatter_type_on_envoy_headers", formatter_type_on_envoy_headers)?;
+    Some(KeyFormat::Preserve {
+        reason_phrase: forward_reason_phrase,
+        proper_case_ours: ours == FormatterTypeOnEnvoyHeaders::ProperCase,
+    })
 }
 
 /// Bounds of the HTTP/2 windows, and of `max_concurrent_streams`.
@@ -186,7 +262,10 @@ pub(crate) fn http2(at: &At<'_>, message: Option<&core::Http2ProtocolOptions>) -
 const UPSTREAM_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Reads `typed_extension_protocol_options`; `None` when there is none.
-pub(crate) fn upstream(at: &At<'_>, options: &BTreeMap<String, Any>) -> Option<(Common, UpstreamHttp)> {
+pub(crate) fn upstream(
+    at: &At<'_>,
+    options: &BTreeMap<String, Any>,
+) -> Option<(Common, UpstreamHttp, Http1Codec)> {
     let mut compiled = None;
     for (key, any) in options {
         let at = &at.key("typed_extension_protocol_options", key);
@@ -199,7 +278,7 @@ pub(crate) fn upstream(at: &At<'_>, options: &BTreeMap<String, Any>) -> Option<(
     compiled
 }
 
-fn upstream_options(at: &At<'_>, message: &UpstreamOptions) -> Option<(Common, UpstreamHttp)> {
+fn upstream_options(at: &At<'_>, message: &UpstreamOptions) -> Option<(Common, UpstreamHttp, Http1Codec)> {
     let UpstreamOptions {
         common_http_protocol_options,
         upstream_http_protocol_options,
@@ -216,7 +295,7 @@ fn upstream_options(at: &At<'_>, message: &UpstreamOptions) -> Option<(Common, U
     // SNI and subject names from the request.
     harmless!(PlaintextOnly; upstream_http_protocol_options);
     let common = common(&at.field("common_http_protocol_options"), common_http_protocol_options.as_ref());
-    let protocol = match upstream_protocol_options {
+    let (protocol, codec) = match upstream_protocol_options {
         Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)) => {
             explicit(&at.field("explicit_http_config"), config.protocol_config.as_ref())?
         }
@@ -228,17 +307,22 @@ fn upstream_options(at: &At<'_>, message: &UpstreamOptions) -> Option<(Common, U
         }
         None => return at.none("upstream protocol options must be set"),
     };
-    Some((common, protocol))
+    Some((common, protocol, codec))
 }
 
-fn explicit(at: &At<'_>, config: Option<&ProtocolConfig>) -> Option<UpstreamHttp> {
+/// The options of HTTP/1 that an upstream connection has; the others speak of requests that are received.
+pub(crate) fn upstream_http1(at: &At<'_>, message: Option<&core::Http1ProtocolOptions>) -> Http1Codec {
+    http1(at, message).codec
+}
+
+fn explicit(at: &At<'_>, config: Option<&ProtocolConfig>) -> Option<(UpstreamHttp, Http1Codec)> {
     match config {
         Some(ProtocolConfig::HttpProtocolOptions(options)) => {
-            http1(&at.field("http_protocol_options"), Some(options));
-            Some(UpstreamHttp::Http1)
+            Some((UpstreamHttp::Http1, upstream_http1(&at.field("http_protocol_options"), Some(options))))
         }
         Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
-            Some(UpstreamHttp::Http2(http2(&at.field("http2_protocol_options"), Some(options))))
+            let options = http2(&at.field("http2_protocol_options"), Some(options));
+            Some((UpstreamHttp::Http2(options), Http1Codec::default()))
         }
         Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
             at.field("http3_protocol_options").none("not supported yet")
@@ -247,11 +331,11 @@ fn explicit(at: &At<'_>, config: Option<&ProtocolConfig>) -> Option<UpstreamHttp
     }
 }
 
-fn use_downstream(at: &At<'_>, config: &UseDownstreamHttpConfig) -> UpstreamHttp {
+fn use_downstream(at: &At<'_>, config: &UseDownstreamHttpConfig) -> (UpstreamHttp, Http1Codec) {
     let UseDownstreamHttpConfig { http_protocol_options, http2_protocol_options, http3_protocol_options } =
         config;
     refuse!(at; http3_protocol_options);
-    http1(&at.field("http_protocol_options"), http_protocol_options.as_ref());
+    let codec = upstream_http1(&at.field("http_protocol_options"), http_protocol_options.as_ref());
     let options = http2(&at.field("http2_protocol_options"), http2_protocol_options.as_ref());
-    UpstreamHttp::UseDownstream(options)
+    (UpstreamHttp::UseDownstream(options), codec)
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 pub use self::h1::H1;
 pub use self::h2::{Driver, H2};
-pub use crate::h1::Limits as H1Options;
+pub use crate::h1::H1Options;
 use crate::{ClientError, Frame, Headers, Reason, RequestHead, ResponseHead};
 
 /// One request to an upstream and its response. The two halves can be used concurrently on one task. Dropping them before

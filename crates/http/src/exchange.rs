@@ -152,6 +152,7 @@ impl<'c> Responder<'c> {
     /// Ends the response with trailers.
     pub async fn trailers(&mut self, trailers: Headers) -> Result<(), SendError> {
         match &mut self.0 {
+            Sending::H1(connection, turn) if turn.is_tunnel() => turn.close_tunnel(connection).await,
             Sending::H1(connection, turn) => {
                 turn.trailers(connection, &trailers)?;
                 connection.settle(true).await

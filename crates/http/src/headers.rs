@@ -5,21 +5,37 @@
 
 use http::header::{self, HeaderName, HeaderValue};
 
+use crate::h1::Spelling;
+
 /// Header fields in the order of the wire. Names are lower-case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     fields: Vec<(HeaderName, HeaderValue)>,
+    /// How the peer spelled the names, where that is kept.
+    spelling: Option<Box<Spelling>>,
 }
 
 impl Headers {
     /// No fields, no allocation.
     pub const fn new() -> Headers {
-        Headers { fields: Vec::new() }
+        Headers { fields: Vec::new(), spelling: None }
     }
 
     /// No fields yet, room for `count`.
     pub fn with_capacity(count: usize) -> Headers {
-        Headers { fields: Vec::with_capacity(count) }
+        Headers { fields: Vec::with_capacity(count), spelling: None }
+    }
+
+    pub(crate) fn spelling(&self) -> Option<&Spelling> {
+        self.spelling.as_deref()
+    }
+
+    pub(crate) fn spelling_mut(&mut self) -> Option<&mut Spelling> {
+        self.spelling.as_deref_mut()
+    }
+
+    pub(crate) fn set_spelling(&mut self, spelling: Option<Box<Spelling>>) {
+        self.spelling = spelling;
     }
 
     /// The first value under `name`.
@@ -118,7 +134,7 @@ impl IntoIterator for Headers {
 
 impl FromIterator<(HeaderName, HeaderValue)> for Headers {
     fn from_iter<I: IntoIterator<Item = (HeaderName, HeaderValue)>>(fields: I) -> Headers {
-        Headers { fields: fields.into_iter().collect() }
+        Headers { fields: fields.into_iter().collect(), spelling: None }
     }
 }
 

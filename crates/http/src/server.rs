@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use self::deadline::Deadline;
-use crate::h1::Limits;
+use crate::h1::H1Options;
 use crate::h1::connection::Connection;
 use crate::{DrainSignal, DrainStage, Exchange, H2Options, Headers, Io, ProtocolError};
 
@@ -49,10 +49,8 @@ pub enum Codec {
 pub struct ServerOptions {
     /// Versions spoken.
     pub codec: Codec,
-    /// Limit of a request head in bytes (`max_request_headers_kb`), default 60 KiB.
-    pub max_head_bytes: usize,
-    /// Limit of fields in a head (`max_headers_count`), default 100.
-    pub max_headers: usize,
+    /// HTTP/1 settings, and the limits of a head for both versions.
+    pub h1: H1Options,
     /// `accept_http_10`, default off: 426.
     pub accept_http_10: bool,
     /// A connection without a request in flight closes after this, default 1 h; `None` is never.
@@ -75,8 +73,7 @@ impl Default for ServerOptions {
     fn default() -> ServerOptions {
         ServerOptions {
             codec: Codec::Auto,
-            max_head_bytes: 60 << 10,
-            max_headers: 100,
+            h1: H1Options::default(),
             accept_http_10: false,
             idle_timeout: Some(Duration::from_secs(3600)),
             headers_timeout: None,
@@ -121,8 +118,7 @@ pub async fn serve<S: Service + 'static>(
     service: Rc<S>,
     drain: DrainSignal,
 ) -> End {
-    let limits = Limits { max_head_bytes: options.max_head_bytes, max_headers: options.max_headers };
-    let connection = Connection::new(io, BytesMut::new(), limits);
+    let connection = Connection::new(io, BytesMut::new(), options.h1);
     let deadline = Deadline::default();
     let mut context = Context { options, service, drain, deadline, started: Instant::now() };
     let is_h2 = match context.options.codec {

@@ -4,6 +4,7 @@
 //! both. Leaves out the codecs (`meltemi-http`), matching (`meltemi-compile`) and forwarding (`router`).
 //! Source: Envoy's `HttpConnectionManager` filter.
 
+mod client_address;
 mod path;
 mod request;
 mod request_head;

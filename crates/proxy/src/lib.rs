@@ -12,6 +12,7 @@ pub mod access_log;
 pub mod admin;
 pub mod boot;
 mod bootstrap;
+mod codec;
 pub mod command_line;
 pub mod config;
 mod filter;

@@ -27,12 +27,11 @@ pub(crate) enum RelayError {
     Client,
 }
 
-/// Relays everything after the head. `touch` is called for every piece. Trailers are dropped unless `trailers`. `tap` is what
+/// Relays everything after the head. `touch` is called for every piece. `tap` is what
 /// filters do with the body.
 pub(crate) async fn relay(
     recv: &mut ResponseReceiver<'_>,
     respond: &mut Responder<'_>,
-    trailers: bool,
     mut tap: Option<&mut BodyTap>,
     touch: impl Fn(),
 ) -> Result<Relayed, RelayError> {
@@ -44,19 +43,12 @@ pub(crate) async fn relay(
                 respond.data(Bytes::new(), true).await.map_err(|_| RelayError::Client)?;
                 return Ok(Relayed::default());
             }
-            Some(Frame::Trailers(mut fields)) if trailers => {
+            Some(Frame::Trailers(mut fields)) => {
                 if let Some(tap) = &mut tap {
                     tap.trailers(&mut fields);
                 }
                 respond.trailers(fields.clone()).await.map_err(|_| RelayError::Client)?;
                 return Ok(Relayed { trailers: Some(fields) });
-            }
-            Some(Frame::Trailers(mut fields)) => {
-                if let Some(tap) = &mut tap {
-                    tap.trailers(&mut fields);
-                }
-                respond.data(Bytes::new(), true).await.map_err(|_| RelayError::Client)?;
-                return Ok(Relayed::default());
             }
             Some(Frame::Data(bytes)) => {
                 let end = recv.is_end();

@@ -140,6 +140,8 @@ pub(crate) struct RequestTraits {
     pub(crate) upgrade: Option<Box<str>>,
     /// Some `x-envoy-*` field asks something of the router.
     pub(crate) asks_router: bool,
+    /// It comes from one of `internal_address_config`: its `x-envoy-*` fields count.
+    pub(crate) is_internal: bool,
 }
 
 impl RequestTraits {

@@ -160,16 +160,20 @@ fn refused_settings_are_named_by_path() {
     assert_eq!(one("codec_type: HTTP3"), "codec_type: not supported yet: HTTP3");
     assert_eq!(one("local_reply_config: {}"), "local_reply_config: not supported yet");
     assert_eq!(
-        one("http_protocol_options: {enable_trailers: true}"),
-        "http_protocol_options.enable_trailers: not supported yet"
+        one("http_protocol_options: {header_key_format: {}}"),
+        "http_protocol_options.header_key_format: a format must be set"
+    );
+    assert_eq!(
+        one("scheme_header_transformation: {scheme_to_overwrite: ftp}"),
+        "scheme_header_transformation.scheme_to_overwrite: \"ftp\" is neither http nor https"
+    );
+    assert_eq!(
+        one("common_http_protocol_options: {max_connection_duration_jitter: {value: 1}}"),
+        "common_http_protocol_options.max_connection_duration_jitter: not supported yet"
     );
     assert_eq!(
         one("http2_protocol_options: {max_concurrent_streams: 0}"),
         "http2_protocol_options.max_concurrent_streams: 0 is not between 1 and 2147483647"
-    );
-    assert_eq!(
-        one("forward_client_cert_details: ALWAYS_FORWARD_ONLY"),
-        "forward_client_cert_details: not supported yet: ALWAYS_FORWARD_ONLY"
     );
     assert_eq!(
         one(

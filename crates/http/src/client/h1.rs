@@ -13,7 +13,7 @@ use super::ClientExchange;
 use crate::h1::connection::Connection;
 use crate::h1::encode::encode_request;
 use crate::h1::parse::parse_response;
-use crate::h1::{BodyLength, Limits};
+use crate::h1::{BodyLength, H1Options};
 use crate::{ClientError, Frame, Headers, Io, RequestHead, ResponseHead, SendError};
 
 /// An HTTP/1 connection: one exchange at a time, no buffers while idle.
@@ -40,7 +40,7 @@ enum Progress {
 
 impl H1 {
     /// A connection over a connected stream.
-    pub fn new(io: Io, options: Limits) -> H1 {
+    pub fn new(io: Io, options: H1Options) -> H1 {
         H1 {
             connection: Connection::new(io, BytesMut::new(), options),
             method: RefCell::new(Method::GET),
@@ -56,7 +56,7 @@ impl H1 {
     /// A connection that carries the bytes of one CONNECT that ends here: its head is not sent, and answered with 200 as
     /// soon as someone asks for the answer. Never reusable.
     pub fn raw(io: Io) -> H1 {
-        let connection = H1::new(io, Limits::default());
+        let connection = H1::new(io, H1Options::default());
         connection.break_off();
         H1 { raw: true, ..connection }
     }
@@ -115,7 +115,8 @@ impl H1 {
             self.request.set(Progress::Body);
             return Ok(());
         }
-        let framing = encode_request(writer.head_buffer(), head, end);
+        let options = writer.options;
+        let framing = encode_request(writer.head_buffer(), head, end, &options);
         self.upgrading.set(framing == BodyLength::Tunnel);
         if end && framing != BodyLength::Empty {
             self.break_off();
@@ -139,6 +140,9 @@ impl H1 {
     }
 
     pub(super) async fn send_trailers(&self, trailers: &Headers) -> Result<(), ClientError> {
+        if self.upgrading.get() {
+            return self.send_data(Bytes::new(), true).await;
+        }
         self.check_body()?;
         let queued = self.connection.writer().body_end(trailers);
         self.queued(queued, true)?;

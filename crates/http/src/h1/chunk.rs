@@ -4,7 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::Limits;
+use super::H1Options;
 use super::parse::{HeadScan, parse_trailers};
 use crate::Headers;
 
@@ -40,7 +40,11 @@ enum State {
 
 impl ChunkDecoder {
     /// Takes the next piece off the front of `buffer`. `None`: more bytes are needed.
-    pub fn decode(&mut self, buffer: &mut BytesMut, limits: &Limits) -> Result<Option<Chunk>, &'static str> {
+    pub fn decode(
+        &mut self,
+        buffer: &mut BytesMut,
+        limits: &H1Options,
+    ) -> Result<Option<Chunk>, &'static str> {
         loop {
             match self.state {
                 State::Size => {
@@ -67,7 +71,7 @@ impl ChunkDecoder {
         }
     }
 
-    fn trailers(&mut self, buffer: &mut BytesMut, limits: &Limits) -> Result<Option<Chunk>, &'static str> {
+    fn trailers(&mut self, buffer: &mut BytesMut, limits: &H1Options) -> Result<Option<Chunk>, &'static str> {
         let Some(end) = self.scan.find_end(buffer).map_err(|error| error.detail)? else {
             if buffer.len() > limits.max_head_bytes {
                 return Err("trailers too large");
@@ -82,7 +86,7 @@ impl ChunkDecoder {
             return Ok(Some(Chunk::End));
         }
         let trailers = parse_trailers(&block, limits).map_err(|error| error.detail)?;
-        Ok(Some(Chunk::Trailers(trailers)))
+        Ok(Some(if limits.trailers { Chunk::Trailers(trailers) } else { Chunk::End }))
     }
 }
 
@@ -138,7 +142,7 @@ mod tests {
     use super::*;
 
     fn decode_all(pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<Headers>, usize), &'static str> {
-        let limits = Limits::default();
+        let limits = H1Options::default();
         let mut decoder = ChunkDecoder::default();
         let mut buffer = BytesMut::new();
         let mut body = Vec::new();

@@ -16,7 +16,7 @@ use tokio::io::AsyncWrite;
 use super::chunk::{Chunk, ChunkDecoder, encode_size};
 use super::encode::encode_last_chunk;
 use super::parse::HeadScan;
-use super::{BodyLength, Limits};
+use super::{BodyLength, H1Options};
 use crate::{BodyError, Frame, Headers, Io, SendError, buffers};
 
 /// Largest piece that is copied behind the head instead of being written from its own memory: one slice less for the
@@ -43,7 +43,7 @@ pub(crate) struct Connection {
 pub(crate) struct Reader {
     pub(crate) buffer: BytesMut,
     pub(crate) scan: HeadScan,
-    pub(crate) limits: Limits,
+    pub(crate) limits: H1Options,
     body: Decoder,
     body_bytes: u64,
     announced: Option<u64>,
@@ -69,10 +69,11 @@ pub(crate) struct Writer {
     body: BodyLength,
     discards: bool,
     body_bytes: u64,
+    pub(crate) options: H1Options,
 }
 
 impl Connection {
-    pub(crate) fn new(io: Io, buffer: BytesMut, limits: Limits) -> Connection {
+    pub(crate) fn new(io: Io, buffer: BytesMut, limits: H1Options) -> Connection {
         let reader = Reader {
             buffer,
             scan: HeadScan::default(),
@@ -90,6 +91,7 @@ impl Connection {
             body: BodyLength::Empty,
             discards: false,
             body_bytes: 0,
+            options: limits,
         };
         Connection { io: RefCell::new(io), reader: RefCell::new(reader), writer: RefCell::new(writer) }
     }
@@ -354,7 +356,10 @@ impl Writer {
     /// Queues the end of the body. Trailers that the framing cannot carry are dropped (RFC 9110, 6.5.1).
     pub(crate) fn body_end(&mut self, trailers: &Headers) -> Result<(), SendError> {
         match std::mem::replace(&mut self.body, BodyLength::Empty) {
-            BodyLength::Chunked => encode_last_chunk(self.head_buffer(), trailers),
+            BodyLength::Chunked => {
+                let options = self.options;
+                encode_last_chunk(self.head_buffer(), trailers, &options);
+            }
             BodyLength::Fixed(1..) => return Err(SendError::Misuse("the body is shorter than announced")),
             _ => {}
         }

@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::{BodyLength, Limits};
+use super::{BodyLength, H1Options, KeyFormat, Spelling, Underscores};
 use crate::head::is_authority;
 use crate::{Headers, ProtocolError, RequestHead, ResponseHead, Text, Version};
 
@@ -35,6 +35,7 @@ const LENGTH_NOT_ALLOWED: ProtocolError = bad("http1.content_length_not_allowed"
 const CODING_NOT_ALLOWED: ProtocolError = bad("http1.transfer_encoding_not_allowed");
 const TRANSFER_ENCODING: ProtocolError =
     ProtocolError { status: StatusCode::NOT_IMPLEMENTED, detail: "http1.invalid_transfer_encoding" };
+const UNDERSCORE: ProtocolError = bad("http1.unexpected_underscore");
 const HEADERS_TOO_LARGE: ProtocolError =
     ProtocolError { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail: "http1.headers_too_large" };
 const TOO_MANY_HEADERS: ProtocolError =
@@ -104,7 +105,7 @@ impl HeadScan {
 pub fn parse_request(
     buffer: &mut BytesMut,
     scan: &mut HeadScan,
-    limits: &Limits,
+    limits: &H1Options,
 ) -> Result<Option<RequestMessage>, ProtocolError> {
     while scan.scanned == 0 && buffer.starts_with(b"\r\n") {
         buffer.advance(2);
@@ -123,7 +124,7 @@ pub fn parse_request(
         let mut request = httparse::Request::new(&mut []);
         let status = request.parse_with_uninit_headers(&head, fields);
         complete(status.map_err(|error| malformed_request(error, &head))?)?;
-        request_message(&head, &request).map(Some)
+        request_message(&head, &request, limits).map(Some)
     })
 }
 
@@ -131,7 +132,7 @@ pub fn parse_request(
 pub fn parse_response(
     buffer: &mut BytesMut,
     scan: &mut HeadScan,
-    limits: &Limits,
+    limits: &H1Options,
     method: &Method,
 ) -> Result<Option<ResponseMessage>, ProtocolError> {
     let Some(head) = split_head(buffer, scan, limits)? else { return Ok(None) };
@@ -140,16 +141,23 @@ pub fn parse_response(
         let config = httparse::ParserConfig::default();
         let status = config.parse_response_with_uninit_headers(&mut response, &head, fields);
         complete(status.map_err(malformed)?)?;
-        response_message(&head, &response, method).map(Some)
+        response_message(&head, &response, method, limits).map(Some)
     })
 }
 
 /// Parses the fields of trailers; `block` ends with the empty line.
-pub(crate) fn parse_trailers(block: &Bytes, limits: &Limits) -> Result<Headers, ProtocolError> {
+pub(crate) fn parse_trailers(block: &Bytes, limits: &H1Options) -> Result<Headers, ProtocolError> {
     let mut fields = vec![httparse::EMPTY_HEADER; limits.max_headers];
     match httparse::parse_headers(block, &mut fields).map_err(malformed)? {
         httparse::Status::Complete((_, fields)) => {
-            fields.iter().map(|field| shared_field(block, field)).collect()
+            let mut trailers = Headers::with_capacity(fields.len());
+            trailers.set_spelling(Spelling::for_format(limits.key_format));
+            for field in fields {
+                let (name, value) = shared_field(block, field)?;
+                note_spelling(&mut trailers, block, field);
+                trailers.append(name, value);
+            }
+            Ok(trailers)
         }
         httparse::Status::Partial => Err(CODEC_ERROR),
     }
@@ -193,7 +201,7 @@ fn with_fields<'h, T>(count: usize, parse: impl FnOnce(&mut [MaybeUninit<httpars
 fn split_head(
     buffer: &mut BytesMut,
     scan: &mut HeadScan,
-    limits: &Limits,
+    limits: &H1Options,
 ) -> Result<Option<Bytes>, ProtocolError> {
     match scan.find_end(buffer)? {
         Some(end) if end > limits.max_head_bytes => Err(HEADERS_TOO_LARGE),
@@ -213,19 +221,30 @@ fn starts_wrong(bytes: &[u8]) -> bool {
 fn request_message(
     head: &Bytes,
     parsed: &httparse::Request<'_, '_>,
+    options: &H1Options,
 ) -> Result<RequestMessage, ProtocolError> {
     let version = version(parsed.version)?;
-    let method = parsed.method.filter(|method| METHODS.contains(method)).ok_or(CODEC_ERROR)?;
+    let is_known = |method: &&str| METHODS.contains(method) || options.allow_custom_methods;
+    let method = parsed.method.filter(is_known).ok_or(CODEC_ERROR)?;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| CODEC_ERROR)?;
     let target = shared_text(head, parsed.path.unwrap_or_default().as_bytes())?;
     let mut message =
         RequestMessage { head: request_target(method, target)?, body: BodyLength::Empty, keep_alive: false };
     message.head.version = version;
-    let mut framing = Framing::default();
+    let mut framing = Framing { allows_both: options.allow_chunked_length, ..Framing::default() };
     let mut host = None;
-    message.head.headers = Headers::with_capacity(parsed.headers.len());
+    let headers = &mut message.head.headers;
+    *headers = Headers::with_capacity(parsed.headers.len());
+    headers.set_spelling(Spelling::for_format(options.key_format));
     for field in parsed.headers.iter() {
         let (name, value) = shared_field(head, field)?;
+        if options.underscores != Underscores::Allow && field.name.contains('_') {
+            match options.underscores {
+                Underscores::Reject => return Err(UNDERSCORE),
+                _ => continue,
+            }
+        }
+        note_spelling(headers, head, field);
         if name == header::HOST {
             let value = shared_text(head, field.value)?;
             if host.replace(value).is_some() {
@@ -234,7 +253,10 @@ fn request_message(
             continue;
         }
         framing.note(&name, &value)?;
-        message.head.headers.append(name, value);
+        headers.append(name, value);
+    }
+    if framing.has_both() {
+        headers.remove(&header::CONTENT_LENGTH);
     }
     message.head.authority = message.head.authority.take().or(host);
     if message.head.authority.as_deref().is_some_and(|authority| !is_authority(authority)) {
@@ -252,15 +274,22 @@ fn response_message(
     head: &Bytes,
     parsed: &httparse::Response<'_, '_>,
     method: &Method,
+    options: &H1Options,
 ) -> Result<ResponseMessage, ProtocolError> {
     let version = version(parsed.version)?;
     let status = StatusCode::from_u16(parsed.code.unwrap_or_default()).map_err(|_| CODEC_ERROR)?;
-    let mut framing = Framing::default();
+    let mut framing = Framing { allows_both: options.allow_chunked_length, ..Framing::default() };
     let mut headers = Headers::with_capacity(parsed.headers.len());
+    headers.set_spelling(Spelling::for_format(options.key_format));
+    note_reason(&mut headers, head, parsed.reason, options);
     for field in parsed.headers.iter() {
         let (name, value) = shared_field(head, field)?;
         framing.note(&name, &value)?;
+        note_spelling(&mut headers, head, field);
         headers.append(name, value);
+    }
+    if framing.has_both() {
+        headers.remove(&header::CONTENT_LENGTH);
     }
     let body = framing.response_body(method, status)?;
     let keep_alive = framing.keep_alive(version) && body != BodyLength::UntilClose;
@@ -289,6 +318,20 @@ fn shared_field(
     let value = if field.value.is_empty() { Bytes::new() } else { head.slice_ref(field.value) };
     let value = HeaderValue::from_maybe_shared(value).map_err(|_| CODEC_ERROR)?;
     Ok((name, value))
+}
+
+fn note_spelling(headers: &mut Headers, head: &Bytes, field: &httparse::Header<'_>) {
+    if let Some(spelling) = headers.spelling_mut().filter(|_| !field.name.is_empty()) {
+        spelling.note(head.slice_ref(field.name.as_bytes()));
+    }
+}
+
+fn note_reason(headers: &mut Headers, head: &Bytes, reason: Option<&str>, options: &H1Options) {
+    let KeyFormat::Preserve { reason_phrase: true, .. } = options.key_format else { return };
+    let reason = reason.filter(|reason| !reason.is_empty());
+    if let (Some(spelling), Some(reason)) = (headers.spelling_mut(), reason) {
+        spelling.reason = Some(head.slice_ref(reason.as_bytes()));
+    }
 }
 
 /// The four forms of a request target (RFC 9112, 3.2).
@@ -330,6 +373,8 @@ struct Framing {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
+    /// A length beside chunks is overlooked.
+    allows_both: bool,
 }
 
 impl Framing {
@@ -353,10 +398,14 @@ impl Framing {
         } else if *name == header::UPGRADE {
             self.upgrade = true;
         }
-        if self.transfer_encoding && self.content_length.is_some() {
+        if self.has_both() && !self.allows_both {
             return Err(LENGTH_AND_CHUNKED);
         }
         Ok(())
+    }
+
+    fn has_both(&self) -> bool {
+        self.transfer_encoding && self.content_length.is_some()
     }
 
     fn keep_alive(&self, version: Version) -> bool {

@@ -15,7 +15,7 @@ use super::{Context, End, Service};
 use crate::h1::connection::Connection;
 use crate::h1::encode::{Answering, encode_response};
 use crate::h1::parse::{LOW_VERSION, RequestMessage, parse_request, tokens};
-use crate::h1::{BodyLength, Limits};
+use crate::h1::{BodyLength, H1Options};
 use crate::{
     DrainSignal, Exchange, Headers, ProtocolError, RecvBody, Responder, ResponseHead, SendError, Version,
 };
@@ -122,7 +122,7 @@ async fn next_request<S: Service>(
 fn parse(connection: &Connection, accept_http_10: bool) -> Result<Option<RequestMessage>, End> {
     let mut reader = connection.reader();
     let reader = &mut *reader;
-    let limits: Limits = reader.limits;
+    let limits: H1Options = reader.limits;
     let parsed = parse_request(&mut reader.buffer, &mut reader.scan, &limits).map_err(End::Protocol)?;
     match &parsed {
         Some(message) if message.head.version == Version::Http10 && !accept_http_10 => {
@@ -153,7 +153,8 @@ fn queue_refusal(connection: &Connection, error: ProtocolError, extra: Headers) 
     }
     let answering = Answering { method: Method::GET, http_10: false, keep_alive: false };
     let mut writer = connection.writer();
-    let framing = encode_response(writer.head_buffer(), &head, &answering, body.is_empty(), true);
+    let options = writer.options;
+    let framing = encode_response(writer.head_buffer(), &head, &answering, body.is_empty(), true, &options);
     writer.start_body(framing, false);
     writer.body(Bytes::from_static(body.as_bytes()), true)
 }
@@ -204,7 +205,9 @@ impl Turn {
             return Err(SendError::Misuse("no informational response fits here"));
         }
         if !self.answering.http_10 {
-            encode_response(connection.writer().head_buffer(), head, &self.answering, true, false);
+            let mut writer = connection.writer();
+            let options = writer.options;
+            encode_response(writer.head_buffer(), head, &self.answering, true, false, &options);
         }
         Ok(!self.answering.http_10)
     }
@@ -227,7 +230,8 @@ impl Turn {
         }
         let mut writer = connection.writer();
         let close = self.close.get();
-        let framing = encode_response(writer.head_buffer(), head, &self.answering, end, close);
+        let options = writer.options;
+        let framing = encode_response(writer.head_buffer(), head, &self.answering, end, close, &options);
         self.tunnel.set(framing == BodyLength::Tunnel);
         if matches!(framing, BodyLength::UntilClose | BodyLength::Tunnel) {
             self.close.set(true);

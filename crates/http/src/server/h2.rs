@@ -16,6 +16,7 @@ use http::{Method, Request};
 use tokio::time::{Instant, timeout};
 
 use super::{Context, End, Service};
+use crate::h1::Underscores;
 use crate::h1::encode::content_length;
 use crate::h2::outbound::{Deferred, Outbound, deferred};
 use crate::h2::stream::{RecvHalf, SendHalf};
@@ -99,7 +100,7 @@ async fn streams<S: Service + 'static>(
                 leaving = Some(End::Protocol(PREMATURE_RESETS));
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
-            Event::Stream(request, mut respond) if has_wrong_host(&request) => {
+            Event::Stream(request, mut respond) if is_refused(&request, context.options.h1.underscores) => {
                 respond.send_reset(Reason::PROTOCOL_ERROR);
             }
             Event::Stream(request, respond) => {
@@ -193,7 +194,10 @@ fn spawn<S: Service + 'static>(
     activity: &Rc<Activity>,
 ) {
     let (parts, body) = request.into_parts();
-    let head = convert::request_head(parts);
+    let mut head = convert::request_head(parts);
+    if context.options.h1.underscores == Underscores::Drop {
+        head.headers.retain(|name, _| !name.as_str().contains('_'));
+    }
     let body = RecvHalf::new(body, content_length(&head.headers));
     let stream = Stream {
         respond,
@@ -225,6 +229,11 @@ fn end_of(result: Result<(), ::h2::Error>) -> End {
             }),
         },
     }
+}
+
+fn is_refused(request: &Request<RecvStream>, underscores: Underscores) -> bool {
+    let has_underscore = || request.headers().keys().any(|name| name.as_str().contains('_'));
+    has_wrong_host(request) || (underscores == Underscores::Reject && has_underscore())
 }
 
 /// `h2` checks `:authority`, but `host` may stand for it, and there is only one.

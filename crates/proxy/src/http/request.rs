@@ -62,6 +62,9 @@ impl Stream<'_, '_> {
 
     /// `expect: 100-continue` is answered here; the upstream does not see it.
     async fn answer_expectation(&mut self) {
+        if self.manager.settings.proxies_100_continue {
+            return;
+        }
         let Some(expectation) = self.request.headers.get(&header::EXPECT) else { return };
         if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
             return;
@@ -95,8 +98,10 @@ impl Stream<'_, '_> {
             self.take_path(verdict)?;
         }
         let own_address = self.manager.worker.own_address;
-        let (remote, traits) =
+        let prepared =
             request_head::prepare(&mut self.request, &settings, &self.record.connection, own_address);
+        let (remote, traits) = prepared
+            .map_err(|status| Box::new(LocalReply::new(status, "rejecting_because_detection_failed")))?;
         self.record.remote = remote;
         self.traits = traits;
         Ok(())
@@ -172,7 +177,7 @@ impl Stream<'_, '_> {
 
     /// Sends an answer of ours.
     async fn answer(&mut self, reply: LocalReply) {
-        if reply.status == StatusCode::BAD_REQUEST {
+        if reply.status == StatusCode::BAD_REQUEST && !self.manager.settings.outlives_bad_request {
             // What follows on the connection may be as wrong.
             self.respond.close_after();
         }

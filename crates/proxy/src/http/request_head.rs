@@ -1,21 +1,24 @@
 //! How the proxy writes itself into a request before it is routed.
 //!
-//! Source: Envoy's `ConnectionManagerUtility::mutateRequestHeaders`. Envoy 1.40 treats no client as internal unless
-//! `internal_address_config` says so (which `compile` refuses), so every request is cleaned as external.
+//! Source: Envoy's `ConnectionManagerUtility::mutateRequestHeaders`. Who the client is, and whether it is internal, is
+//! [`client_address`]'s; requests that are not internal lose what only trusted clients may say.
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
-use meltemi_compile::program::{HttpConnectionManager, StripPort};
+use meltemi_compile::matcher::StringMatcher;
+use meltemi_compile::program::{Forwarding, HttpConnectionManager, StripPort};
 use meltemi_http::{Headers, RequestHead, Text, is_hop_by_hop};
 
+use super::client_address;
 use crate::random;
 use crate::record::ConnectionInfo;
 use crate::router::asked::is_asking;
 use crate::stream::response_head::append_via;
 use crate::stream::{RequestTraits, names, split_port};
 
-/// Fields that only trusted clients may set: taken out of every request.
+/// Fields that only internal clients may set.
 fn is_reserved(name: &str, is_edge: bool) -> bool {
     match name {
         "x-envoy-internal"
@@ -26,6 +29,7 @@ fn is_reserved(name: &str, is_edge: bool) -> bool {
         | "x-envoy-upstream-rq-timeout-ms"
         | "x-envoy-upstream-rq-per-try-timeout-ms"
         | "x-envoy-upstream-rq-timeout-alt-response"
+        | "x-envoy-upstream-stream-duration-ms"
         | "x-envoy-expected-rq-timeout-ms"
         | "x-envoy-force-trace"
         | "x-envoy-ip-tags"
@@ -40,48 +44,75 @@ fn is_reserved(name: &str, is_edge: bool) -> bool {
     }
 }
 
-/// Changes the head as the connection manager is told to. Gives the client's address and what the request is.
+/// Changes the head as the connection manager is told to. Gives the client's address and what the request is, or the
+/// status that refuses a client without a valid address.
 pub(crate) fn prepare(
     head: &mut RequestHead,
     settings: &HttpConnectionManager,
     connection: &ConnectionInfo,
     own_address: IpAddr,
-) -> (SocketAddr, RequestTraits) {
-    let is_edge = settings.forwarding.use_remote_address;
-    let mut traits = traits(head);
+) -> Result<(SocketAddr, RequestTraits), StatusCode> {
+    let forwarding = &settings.forwarding;
+    let client = client_address::detect(&mut head.headers, forwarding, connection, own_address)?;
+    if !settings.ignored_upgrades.is_empty() {
+        ignore_upgrades(&mut head.headers, &settings.ignored_upgrades);
+    }
+    let mut traits = RequestTraits { is_internal: client.is_internal, ..traits(head) };
+    let is_edge = forwarding.use_remote_address && !client.is_internal;
+    clean(&mut head.headers, forwarding, &mut traits, is_edge);
+    forward_proto(head, settings);
+    if forwarding.append_x_forwarded_port && !head.headers.contains(&names::X_FORWARDED_PORT) {
+        head.headers.append(names::X_FORWARDED_PORT.clone(), HeaderValue::from(connection.local.port()));
+    }
+    if let Some(via) = &forwarding.via {
+        append_via(&mut head.headers, via);
+    }
+    if client.is_internal {
+        head.headers.set(names::X_ENVOY_INTERNAL.clone(), HeaderValue::from_static("true"));
+    } else if is_edge {
+        let address = client_address::value(client.address.ip());
+        head.headers.set(names::X_ENVOY_EXTERNAL_ADDRESS.clone(), address);
+    }
+    request_id(&mut head.headers, settings, is_edge);
+    strip_authority(head, settings, connection);
+    Ok((client.address, traits))
+}
+
+/// Takes out what speaks of the connection, and what the client may not say.
+fn clean(headers: &mut Headers, forwarding: &Forwarding, traits: &mut RequestTraits, is_edge: bool) {
     let keep_upgrade = traits.upgrade.is_some();
-    remove_nominated(&mut head.headers);
-    head.headers.retain(|name, value| {
+    remove_nominated(headers);
+    headers.retain(|name, value| {
         if is_hop_by_hop(name) {
             return keeps_hop_field(name, value, keep_upgrade);
         }
         let text = name.as_str();
-        if !text.starts_with("x-envoy-") {
-            return true;
+        match text.strip_prefix("x-") {
+            Some(rest) if rest.starts_with("envoy-") => {
+                let keeps = traits.is_internal || !is_reserved(text, is_edge);
+                traits.asks_router |= keeps && is_asking(text);
+                keeps
+            }
+            Some("forwarded-client-cert") => forwarding.forwards_client_cert,
+            _ => true,
         }
-        let keeps = !is_reserved(text, is_edge);
-        traits.asks_router |= keeps && is_asking(text);
-        keeps
     });
-    let remote = forward_for(&mut head.headers, settings, connection, own_address);
-    forward_proto(head, settings);
-    if settings.forwarding.append_x_forwarded_port && !head.headers.contains(&names::X_FORWARDED_PORT) {
-        head.headers.append(names::X_FORWARDED_PORT.clone(), HeaderValue::from(connection.local.port()));
+}
+
+/// Forgets the upgrades that are not to be heard of.
+fn ignore_upgrades(headers: &mut Headers, ignored: &[StringMatcher]) {
+    let Some(offered) = headers.get_str(&header::UPGRADE) else { return };
+    let is_heard = |name: &&str| !ignored.iter().any(|matcher| matcher.matches(name.as_bytes()));
+    let left: Vec<&str> = offered.split(',').map(str::trim).filter(is_heard).collect();
+    match HeaderValue::from_str(&left.join(",")) {
+        Ok(value) if !left.is_empty() => headers.set(header::UPGRADE, value),
+        _ => drop(headers.remove(&header::UPGRADE)),
     }
-    if let Some(via) = &settings.forwarding.via {
-        append_via(&mut head.headers, via);
-    }
-    if is_edge {
-        head.headers.set(names::X_ENVOY_EXTERNAL_ADDRESS.clone(), address_value(remote.ip()));
-    }
-    request_id(&mut head.headers, settings);
-    strip_authority(head, settings, connection);
-    (remote, traits)
 }
 
 fn traits(head: &RequestHead) -> RequestTraits {
     let is_grpc = head.headers.get(&header::CONTENT_TYPE).is_some_and(is_grpc_type);
-    RequestTraits { is_grpc, upgrade: upgrade(head), asks_router: false }
+    RequestTraits { is_grpc, upgrade: upgrade(head), ..RequestTraits::default() }
 }
 
 fn is_grpc_type(value: &HeaderValue) -> bool {
@@ -123,60 +154,16 @@ fn remove_nominated(headers: &mut Headers) {
     }
 }
 
-/// `x-forwarded-for`: appends the peer where it may, and finds out who the client is.
-fn forward_for(
-    headers: &mut Headers,
-    settings: &HttpConnectionManager,
-    connection: &ConnectionInfo,
-    own_address: IpAddr,
-) -> SocketAddr {
-    let forwarding = &settings.forwarding;
-    let peer = connection.remote;
-    if !forwarding.use_remote_address {
-        let trusted = forwarded_address(headers, forwarding.xff_num_trusted_hops);
-        return trusted.map_or(peer, |ip| SocketAddr::new(ip, 0));
-    }
-    let hops = forwarding.xff_num_trusted_hops.checked_sub(1);
-    let client = hops.and_then(|hops| forwarded_address(headers, hops));
-    if !forwarding.skip_xff_append {
-        // Envoy names itself for clients on its own machine.
-        append_value(
-            headers,
-            &names::X_FORWARDED_FOR,
-            if peer.ip().is_loopback() { own_address } else { peer.ip() },
-        );
-    }
-    client.map_or(peer, |ip| SocketAddr::new(ip, 0))
-}
-
-/// The address `skip` places from the end of the last `x-forwarded-for`.
-fn forwarded_address(headers: &Headers, skip: u32) -> Option<IpAddr> {
-    let value = headers.get_all(&names::X_FORWARDED_FOR).last()?.to_str().ok()?;
-    value.rsplit(',').nth(skip as usize)?.trim().parse().ok()
-}
-
-fn append_value(headers: &mut Headers, name: &HeaderName, address: IpAddr) {
-    let appended = match headers.get(name) {
-        Some(old) => {
-            let mut bytes = old.as_bytes().to_vec();
-            bytes.push(b',');
-            bytes.extend_from_slice(address.to_string().as_bytes());
-            HeaderValue::try_from(bytes).unwrap_or_else(|_| address_value(address))
-        }
-        None => address_value(address),
-    };
-    headers.set(name.clone(), appended);
-}
-
-fn address_value(address: IpAddr) -> HeaderValue {
-    HeaderValue::try_from(address.to_string()).expect("invariant: an address is visible ASCII")
-}
-
 static HTTP: HeaderValue = HeaderValue::from_static("http");
 
 /// `x-forwarded-proto` and the scheme. Only a trusted hop may say something else than what we see.
 fn forward_proto(head: &mut RequestHead, settings: &HttpConnectionManager) {
     let forwarding = &settings.forwarding;
+    if let Some(scheme) = &forwarding.scheme {
+        head.headers.set(names::X_FORWARDED_PROTO.clone(), scheme.clone());
+        head.scheme = Some(Text::from_static(if scheme == "https" { "https" } else { "http" }));
+        return;
+    }
     let is_ours = forwarding.use_remote_address && forwarding.xff_num_trusted_hops == 0;
     if is_ours || !head.headers.contains(&names::X_FORWARDED_PROTO) {
         head.headers.set(names::X_FORWARDED_PROTO.clone(), HTTP.clone());
@@ -187,13 +174,13 @@ fn forward_proto(head: &mut RequestHead, settings: &HttpConnectionManager) {
     }
 }
 
-fn request_id(headers: &mut Headers, settings: &HttpConnectionManager) {
+fn request_id(headers: &mut Headers, settings: &HttpConnectionManager, is_edge: bool) {
     let forwarding = &settings.forwarding;
     if !forwarding.generate_request_id {
         return;
     }
-    let is_edge = forwarding.use_remote_address && !forwarding.preserve_external_request_id;
-    if is_edge || headers.get(&names::X_REQUEST_ID).is_none_or(HeaderValue::is_empty) {
+    let is_foreign = is_edge && !forwarding.preserve_external_request_id;
+    if is_foreign || headers.get(&names::X_REQUEST_ID).is_none_or(HeaderValue::is_empty) {
         let id = HeaderValue::from_bytes(&random::uuid()).expect("invariant: a UUID is visible ASCII");
         headers.set(names::X_REQUEST_ID.clone(), id);
     }

@@ -11,7 +11,7 @@ use meltemi_http::{BodyError, ClientError, Reason, ResponseHead, Version};
 use tokio::time::Instant;
 
 use super::fault::Fault;
-use super::plan::{Plan, passes_trailers};
+use super::plan::Plan;
 use super::retry::{Decision, Retry};
 use super::timers::Timers;
 use super::upload::{UploadError, upload};
@@ -76,7 +76,6 @@ impl Plan<'_> {
         stream.record.upstream_local = lease.local_address();
         let version = lease.version();
         stream.record.upstream_protocol = Some(version).filter(|_| !self.terminates);
-        let trailers = passes_trailers(stream.request.version, version);
 
         let ClientExchange { mut send, mut recv } = lease.exchange();
         let body = stream.body;
@@ -94,7 +93,7 @@ impl Plan<'_> {
                 rising = Some(Box::pin(tunnel::prologue(body, &mut send, timers)));
             }
         } else if !ends {
-            rising = Some(Box::pin(upload(body, 0, &mut send, timers, trailers)));
+            rising = Some(Box::pin(upload(body, 0, &mut send, timers)));
         }
 
         let mut head = self.await_head(stream, timers, &mut recv, &mut rising).await?;
@@ -127,7 +126,7 @@ impl Plan<'_> {
         };
         let relayed = match begun {
             Ok(()) if is_failed_handshake => Ok(Relayed::default()),
-            Ok(()) => self.relay(stream, timers, &mut recv, &mut rising, trailers).await,
+            Ok(()) => self.relay(stream, timers, &mut recv, &mut rising).await,
             Err(_) => Err(Stop::ClientGone),
         };
         drop(rising);
@@ -214,8 +213,7 @@ impl Plan<'_> {
                 timers.poll_expired(cx).map(Event::Expired)
             });
             match event.await {
-                // Envoy answers `expect: 100-continue` itself and passes no informational response on.
-                Event::Main(Ok(head)) if is_interim(&head) => {}
+                Event::Main(Ok(head)) if is_interim(&head) => relay_interim(stream, head).await?,
                 Event::Main(Ok(head)) => return Ok(head),
                 Event::Main(Err(error)) => return Err(Stop::Fault(error.into(), true)),
                 Event::Uploaded(done) => {
@@ -286,7 +284,6 @@ impl Plan<'_> {
         timers: &Timers,
         recv: &mut ResponseReceiver<'_>,
         upload: &mut Upload<'_>,
-        trailers: bool,
     ) -> Result<Relayed, Stop> {
         if recv.is_end() {
             return Ok(Relayed::default());
@@ -294,7 +291,6 @@ impl Plan<'_> {
         let mut main = pin!(relay::relay(
             recv,
             &mut stream.respond,
-            trailers,
             stream.filters.tap.as_deref_mut(),
             || timers.touch(),
         ));
@@ -369,6 +365,16 @@ fn note_upload(timers: &Timers, done: Result<(), UploadError>) -> Result<(), Sto
         Err(UploadError::Client(_)) => Err(Stop::ClientGone),
         Err(UploadError::Upstream(_)) => Ok(()),
     }
+}
+
+/// Passes an informational response on, if the connection manager says so: otherwise `expect: 100-continue` was answered
+/// already, and others are dropped.
+async fn relay_interim(stream: &mut Stream<'_, '_>, mut head: ResponseHead) -> Result<(), Stop> {
+    if !stream.manager.settings.proxies_100_continue {
+        return Ok(());
+    }
+    head.headers.retain(|name, _| !meltemi_http::is_hop_by_hop(name));
+    stream.respond.informational(head).await.map_err(|_| Stop::ClientGone)
 }
 
 fn is_interim(head: &ResponseHead) -> bool {

@@ -9,7 +9,7 @@ use http::header::HeaderName;
 use http::{HeaderValue, Method};
 use meltemi_compile::route::{Forward, Found, HostRewrite, PathRewrite, RetryPolicy, WeightedCluster};
 use meltemi_compile::{with_new_path, without_query};
-use meltemi_http::{RequestHead, ResponseHead, Text, Version};
+use meltemi_http::{RequestHead, ResponseHead, Text};
 use tokio::time::Instant;
 
 use super::asked::{self, Asked, AskedRetry};
@@ -174,7 +174,8 @@ impl<'p> Plan<'p> {
             None => settings.stream_idle_timeout,
         };
         let timers = Timers::new(start, self.timeout, idle, settings.request_timeout);
-        timers.max_duration_at.set(max_duration(stream, self.forward).map(|limit| start + limit));
+        let longest = max_duration(stream, self.forward).or(settings.max_stream_duration);
+        timers.max_duration_at.set(longest.map(|limit| start + limit));
         if stream.body.is_complete() && !self.is_upgrade {
             timers.request_complete(stream.filters.passed_at.map_or(start, Instant::from_std));
         }
@@ -396,11 +397,6 @@ fn append_forwarded_host(head: &mut RequestHead, old: &str) {
     if let Ok(value) = HeaderValue::try_from(joined) {
         head.headers.set(name.clone(), value);
     }
-}
-
-/// Whether trailers pass: HTTP/1 carries none here, as in Envoy without `enable_trailers`.
-pub(super) fn passes_trailers(downstream: Version, upstream: Version) -> bool {
-    downstream == Version::Http2 && upstream == Version::Http2
 }
 
 #[cfg(test)]

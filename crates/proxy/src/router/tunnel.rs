@@ -45,7 +45,7 @@ pub(super) async fn ascend(
     timers: &Timers,
     version: Version,
 ) -> Result<(), UploadError> {
-    upload(body, body.next_number(), send, timers, false).await?;
+    upload(body, body.next_number(), send, timers).await?;
     match version {
         Version::Http2 => Ok(()),
         Version::Http10 | Version::Http11 => Err(UploadError::Client(BodyError::Closed)),

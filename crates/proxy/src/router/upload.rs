@@ -18,13 +18,12 @@ pub(super) enum UploadError {
     Upstream(ClientError),
 }
 
-/// Sends the body from the frame with this number. Trailers go only where both sides may have them (`trailers`).
+/// Sends the body from the frame with this number.
 pub(super) async fn upload(
     body: &RequestBody<'_>,
     mut number: usize,
     send: &mut RequestSender<'_>,
     timers: &Timers,
-    trailers: bool,
 ) -> Result<(), UploadError> {
     loop {
         let first = std::future::poll_fn(|cx| Poll::Ready(body.poll_frame(number, cx))).await;
@@ -43,11 +42,8 @@ pub(super) async fn upload(
         }
         let sent = match frame.map_err(UploadError::Client)? {
             None => return send.data(Bytes::new(), true).await.map_err(UploadError::Upstream),
-            Some(Frame::Trailers(fields)) if trailers => {
+            Some(Frame::Trailers(fields)) => {
                 return send.trailers(fields).await.map_err(UploadError::Upstream);
-            }
-            Some(Frame::Trailers(_)) => {
-                return send.data(Bytes::new(), true).await.map_err(UploadError::Upstream);
             }
             Some(Frame::Data(bytes)) => {
                 let end = body.ends_before(number);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use meltemi_compile::program::{CodecType, HttpConnectionManager, RouteSource};
+use meltemi_http::Version;
+use meltemi_http::client::H1Options;
 use meltemi_http::server::{Codec, ServerOptions};
-use meltemi_http::{H2Options, Version};
 
 use crate::access_log::Logger;
+use crate::codec;
 use crate::filter::CachedHealth;
 use crate::generation::Generation;
 use crate::istio_stats::IstioReporter;
@@ -102,8 +104,14 @@ fn server_options(settings: &HttpConnectionManager) -> ServerOptions {
             CodecType::Http1 => Codec::Http1,
             CodecType::Http2 => Codec::Http2,
         },
-        max_head_bytes: settings.max_request_headers_bytes as usize,
-        max_headers: settings.max_headers_count as usize,
+        h1: H1Options {
+            underscores: codec::underscores(settings.underscores),
+            ..codec::h1_options(
+                &settings.http1,
+                settings.max_request_headers_bytes,
+                settings.max_headers_count,
+            )
+        },
         accept_http_10: settings.accept_http_10,
         idle_timeout: settings.idle_timeout,
         headers_timeout: settings.request_headers_timeout,
@@ -111,13 +119,6 @@ fn server_options(settings: &HttpConnectionManager) -> ServerOptions {
         max_requests: settings.max_requests_per_connection,
         max_connection_duration: settings.max_connection_duration,
         delayed_close_timeout: settings.delayed_close_timeout,
-        h2: H2Options {
-            max_concurrent_streams: settings.http2.max_concurrent_streams,
-            initial_stream_window_bytes: settings.http2.initial_stream_window_bytes,
-            initial_connection_window_bytes: settings.http2.initial_connection_window_bytes,
-            max_header_list_bytes: settings.max_request_headers_bytes,
-            allow_connect: settings.http2.allow_connect,
-            ..H2Options::default()
-        },
+        h2: codec::h2_options(&settings.http2, settings.max_request_headers_bytes),
     }
 }

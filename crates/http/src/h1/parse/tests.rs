@@ -4,7 +4,7 @@ use super::*;
 use crate::h1::encode::{Answering, encode_request, encode_response};
 
 fn request(wire: &str) -> Result<Option<RequestMessage>, ProtocolError> {
-    parse_request(&mut BytesMut::from(wire), &mut HeadScan::default(), &Limits::default())
+    parse_request(&mut BytesMut::from(wire), &mut HeadScan::default(), &H1Options::default())
 }
 
 fn refused(wire: &str) -> (u16, &'static str) {
@@ -91,7 +91,7 @@ fn shapes_that_two_parsers_read_differently_are_refused() {
 
 #[test]
 fn limits_are_answered_with_431() {
-    let limits = Limits { max_head_bytes: 64, max_headers: 2 };
+    let limits = H1Options { max_head_bytes: 64, max_headers: 2, ..H1Options::default() };
     let parse = |wire: &str| {
         let parsed = parse_request(&mut BytesMut::from(wire), &mut HeadScan::default(), &limits);
         parsed.map(|message| message.is_some()).map_err(|error| (error.status.as_u16(), error.detail))
@@ -124,7 +124,7 @@ fn an_offer_of_h2c_is_not_seen() {
 fn the_body_of_a_response_follows_method_and_status() {
     let body = |method: Method, wire: &str| {
         let mut buffer = BytesMut::from(wire);
-        let parsed = parse_response(&mut buffer, &mut HeadScan::default(), &Limits::default(), &method);
+        let parsed = parse_response(&mut buffer, &mut HeadScan::default(), &H1Options::default(), &method);
         parsed.unwrap().unwrap().body
     };
     let ok = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
@@ -145,7 +145,7 @@ fn responses_are_framed_as_envoy_frames_them() {
         let mut out = BytesMut::new();
         let head = ResponseHead::new(StatusCode::from_u16(status).unwrap());
         let answering = Answering { method, http_10, keep_alive: true };
-        let body = encode_response(&mut out, &head, &answering, end, false);
+        let body = encode_response(&mut out, &head, &answering, end, false, &H1Options::default());
         (
             String::from_utf8(
                 out.split_off(out.windows(2).position(|pair| pair == b"\r\n").unwrap() + 2).to_vec(),
@@ -197,8 +197,8 @@ proptest! {
             head.headers.append(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         let mut wire = BytesMut::new();
-        let framing = encode_request(&mut wire, &head, false);
-        let parsed = parse_request(&mut wire, &mut HeadScan::default(), &Limits::default()).unwrap().unwrap();
+        let framing = encode_request(&mut wire, &head, false, &H1Options::default());
+        let parsed = parse_request(&mut wire, &mut HeadScan::default(), &H1Options::default()).unwrap().unwrap();
         prop_assert_eq!(parsed.body, framing);
         prop_assert!(wire.is_empty());
         let mut received = parsed.head;
@@ -216,7 +216,7 @@ proptest! {
         ], 0..200),
         cut in any::<prop::sample::Index>(),
     ) {
-        let limits = Limits::default();
+        let limits = H1Options::default();
         let whole = parse_request(&mut BytesMut::from(&wire[..]), &mut HeadScan::default(), &limits);
         let cut = cut.index(wire.len() + 1);
         let mut scan = HeadScan::default();

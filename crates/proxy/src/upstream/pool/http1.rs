@@ -10,12 +10,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use meltemi_compile::program::Cluster;
 use meltemi_http::Io;
 use meltemi_http::client::{ClientExchange, H1, H1Options};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Counted, LeaseError, Pool};
+use crate::codec::h1_options;
 use crate::upstream::shared::Permit;
 
 /// The HTTP/1 part of a pool.
@@ -229,6 +231,10 @@ impl Pool {
     }
 }
 
+fn options(cluster: &Cluster) -> H1Options {
+    h1_options(&cluster.http1, cluster.max_response_headers_bytes, cluster.max_headers_count)
+}
+
 async fn dial(counted: Open) {
     let pool = counted.pool().clone();
     let connected = pool.connect().await;
@@ -236,7 +242,7 @@ async fn dial(counted: Open) {
     match connected {
         Ok((stream, local)) => {
             pool.stats.counts.upstream_cx_http1_total.inc();
-            let h1 = H1::new(Io::Tcp(stream), H1Options::default());
+            let h1 = H1::new(Io::Tcp(stream), options(&pool.cluster));
             pool.hand_over(Box::new(Http1Connection::new(h1, local, counted)));
         }
         Err(error) => {

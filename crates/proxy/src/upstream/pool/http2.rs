@@ -9,11 +9,12 @@ use std::rc::Rc;
 
 use meltemi_compile::program::Http2Options;
 use meltemi_http::client::{ClientExchange, H2};
-use meltemi_http::{H2Options, Io};
+use meltemi_http::Io;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Counted, LeaseError, Pool};
+use crate::codec::h2_options;
 
 /// The HTTP/2 part of a pool.
 #[derive(Debug, Default)]
@@ -189,7 +190,8 @@ async fn connect(counted: Open, options: &Http2Options) -> Result<(), LeaseError
     let pool = counted.0.pool.clone();
     let (stream, local) = pool.connect().await?;
     let refused = |_| LeaseError::ConnectFailed("http2 handshake failed".into());
-    let (h2, driver) = H2::handshake(Io::Tcp(stream), &h2_options(options)).await.map_err(refused)?;
+    let options = h2_options(options, pool.cluster.max_response_headers_bytes);
+    let (h2, driver) = H2::handshake(Io::Tcp(stream), &options).await.map_err(refused)?;
     pool.stats.counts.upstream_cx_http2_total.inc();
     tokio::task::spawn_local(async move {
         if let Err(error) = driver.run().await {
@@ -217,15 +219,5 @@ impl std::fmt::Debug for Multiplexed {
 impl std::fmt::Debug for Http2Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Http2Lease").field("connection", &self.connection).finish()
-    }
-}
-
-fn h2_options(options: &Http2Options) -> H2Options {
-    H2Options {
-        max_concurrent_streams: options.max_concurrent_streams,
-        initial_stream_window_bytes: options.initial_stream_window_bytes,
-        initial_connection_window_bytes: options.initial_connection_window_bytes,
-        allow_connect: options.allow_connect,
-        ..H2Options::default()
     }
 }
