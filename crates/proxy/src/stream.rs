@@ -105,7 +105,7 @@ impl<'s, 'c> Stream<'s, 'c> {
     /// What every response head gets, whether it comes from upstream or from us.
     pub(crate) fn finish_head(&mut self, head: &mut ResponseHead, is_upgrade: bool) {
         self.encode_filters(head);
-        let request_id = self.request.headers.get(&names::X_REQUEST_ID);
+        let request_id = self.request.headers.get(&names::X_REQUEST_ID).filter(|_| self.tells_request_id());
         response_head::finish(&mut head.headers, &self.manager.settings, request_id, is_upgrade);
         // HTTP/1 has no way to stop a request that is still coming in.
         let is_complete = self.body.is_complete() && self.traits.upgrade.is_none();
@@ -117,6 +117,12 @@ impl<'s, 'c> Stream<'s, 'c> {
         if self.manager.reads_heads() {
             self.response = Some(head.headers.clone());
         }
+    }
+
+    /// Whether the client learns the request's id: always, or when it may ask for a trace and does.
+    fn tells_request_id(&self) -> bool {
+        self.manager.settings.forwarding.always_set_request_id_in_response
+            || (self.traits.is_internal && self.request.headers.contains(&names::X_ENVOY_FORCE_TRACE))
     }
 
     /// Logs and counts the request. The last thing done with it.

@@ -11,7 +11,8 @@ use meltemi_http::{Headers, is_hop_by_hop};
 
 use super::names;
 
-/// Finishes the headers of a response on their way to the client. `request_id` is the request's.
+/// Finishes the headers of a response on their way to the client. `request_id` is the request's,
+/// if the client is to know it.
 pub(crate) fn finish(
     headers: &mut Headers,
     settings: &HttpConnectionManager,
@@ -30,7 +31,7 @@ pub(crate) fn finish(
     if replaces {
         headers.set(header::SERVER, settings.server_name.clone());
     }
-    if let Some(id) = request_id.filter(|_| settings.forwarding.always_set_request_id_in_response) {
+    if let Some(id) = request_id {
         headers.set(names::X_REQUEST_ID.clone(), id.clone());
     }
     if let Some(via) = &settings.forwarding.via {
