@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use meltemi_compile::program::Http2Options;
-use meltemi_http::client::{ClientExchange, H2};
 use meltemi_http::Io;
+use meltemi_http::client::{ClientExchange, H2};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
