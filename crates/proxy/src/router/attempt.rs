@@ -288,12 +288,10 @@ impl Plan<'_> {
         if recv.is_end() {
             return Ok(Relayed::default());
         }
-        let mut main = pin!(relay::relay(
-            recv,
-            &mut stream.respond,
-            stream.filters.tap.as_deref_mut(),
-            || timers.touch(),
-        ));
+        let mut main =
+            pin!(
+                relay::relay(recv, &mut stream.respond, stream.filters.tap.as_deref_mut(), || timers.touch(),)
+            );
         loop {
             let event = std::future::poll_fn(|cx| {
                 if let Poll::Ready(relayed) = main.as_mut().poll(cx) {
