@@ -94,6 +94,8 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         lb_config: _,
         common_lb_config: _,
         load_balancing_policy: _,
+        lb_subset_config: _,
+        cleanup_interval: _,
         // Read by `connection`.
         upstream_bind_config: _,
         upstream_connection_options: _,
@@ -118,8 +120,6 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         dns_resolution_config,
         typed_dns_resolver_config,
         wait_for_warm_on_init,
-        cleanup_interval,
-        lb_subset_config,
         close_connections_on_host_health_failure,
         ignore_health_on_host_removal,
         filters,
@@ -134,14 +134,12 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
     } = message;
     refuse!(at; transport_socket_matches, transport_socket_matcher, stats_matcher, health_checks);
     refuse!(at; per_connection_buffer_high_watermark_timeout, dns_resolvers, use_tcp_for_dns_lookups);
-    refuse!(at; dns_resolution_config, typed_dns_resolver_config, lb_subset_config);
+    refuse!(at; dns_resolution_config, typed_dns_resolver_config);
     refuse!(at; filters, lrs_server, lrs_report_endpoint_metrics, upstream_config, preconnect_policy);
     refuse!(at; connection_pool_per_downstream_connection, queuing_policies);
     at.refuse_false("wait_for_warm_on_init", *wait_for_warm_on_init);
     harmless!(ReadAhead; per_connection_buffer_limit_bytes);
     harmless!(DnsPacing; dns_jitter, dns_failure_refresh_rate);
-    // Hosts of ORIGINAL_DST last as long as their connections.
-    harmless!(NoSuchLimit; cleanup_interval);
     harmless!(NoHealthChecks; ignore_health_on_host_removal, close_connections_on_host_health_failure);
     harmless!(StatsOnly; track_timeout_budgets, track_cluster_stats);
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use meltemi_envoy::config::core::v3::{Locality as LocalityField, Metadata};
 use meltemi_envoy::config::endpoint::v3 as proto;
+use meltemi_envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload;
 use meltemi_envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use prost_types::value::Kind;
 
 use crate::endpoints::{Endpoints, Host, Locality};
 use crate::ledger::{At, harmless, refuse};
-use crate::scalar::{digest, host_port, socket_addr};
+use crate::scalar::{digest, fraction_ppm, host_port, socket_addr};
 
 /// The highest priority that Envoy takes.
 const MAX_PRIORITY: u32 = 128;
@@ -105,7 +106,7 @@ fn policy(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Endpoints {
         endpoint_stale_after,
         weighted_priority_health,
     } = policy;
-    refuse!(at; drop_overloads, endpoint_stale_after);
+    refuse!(at; endpoint_stale_after);
     let factor = at.bounded("overprovisioning_factor", *overprovisioning_factor, 0, (1, u32::MAX));
     let defaults = Endpoints::default();
     Endpoints {
@@ -115,8 +116,23 @@ fn policy(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Endpoints {
             factor
         },
         weighted_priority_health: *weighted_priority_health,
+        drop_overload_ppm: drop_overload(&at, drop_overloads),
         ..defaults
     }
+}
+
+/// Envoy supports one category, whose name does not matter.
+fn drop_overload(at: &At<'_>, messages: &[DropOverload]) -> u32 {
+    if messages.len() > 1 {
+        at.field("drop_overloads").reject(format_args!(
+            "Cluster drop_overloads config has {} categories. Envoy only support one.",
+            messages.len()
+        ));
+    }
+    let Some(DropOverload { category, drop_percentage }) = messages.first() else { return 0 };
+    let at = at.item("drop_overloads", 0);
+    at.required("category", category);
+    drop_percentage.as_ref().map_or(0, |percent| fraction_ppm(&at.field("drop_percentage"), percent))
 }
 
 /// Reads all of a locality but its endpoints; gives the priority.

@@ -6,6 +6,10 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
+use crate::metadata_match::MetadataMatch;
+
 /// Everything that decides which host of a cluster gets a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadBalancing {
@@ -17,6 +21,66 @@ pub struct LoadBalancing {
     pub panic_threshold_percent: u32,
     /// `common_lb_config.close_connections_on_host_set_change`.
     pub close_connections_on_host_set_change: bool,
+    /// `lb_subset_config` with selectors, or the typed policy of the same name.
+    pub subsets: Option<Subsets>,
+    /// Of `ORIGINAL_DST` clusters.
+    pub original_dst: Option<OriginalDst>,
+}
+
+/// `original_dst_lb_config` and what belongs to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OriginalDst {
+    /// `http_header_name`, when `use_http_header` is on: it names the host, if it is there.
+    pub header: Option<HeaderName>,
+    /// `upstream_port_override`.
+    pub port: Option<u16>,
+    /// `cleanup_interval`, default 5 s: hosts that were not used for so long are forgotten.
+    pub cleanup_interval: Duration,
+}
+
+/// `envoy.extensions.load_balancing_policies.subset.v3.Subset`: hosts by what their `envoy.lb` metadata says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subsets {
+    /// `fallback_policy`.
+    pub fallback: SubsetFallback,
+    /// `default_subset`.
+    pub default_subset: MetadataMatch,
+    /// `subset_selectors`; at least one.
+    pub selectors: Vec<SubsetSelector>,
+    /// `allow_redundant_keys`.
+    pub allow_redundant_keys: bool,
+    /// `locality_weight_aware`.
+    pub locality_weight_aware: bool,
+    /// `scale_locality_weight`.
+    pub scale_locality_weight: bool,
+    /// `panic_mode_any`.
+    pub panic_mode_any: bool,
+    /// `list_as_any`: a host with a list is in the subset of each of its values.
+    pub list_as_any: bool,
+}
+
+/// Where a request goes that has no subset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubsetFallback {
+    /// Nowhere.
+    NoFallback,
+    /// To any host.
+    AnyEndpoint,
+    /// To the hosts of `default_subset`.
+    DefaultSubset,
+    /// To the subset of only these keys.
+    Keys(Vec<Box<str>>),
+}
+
+/// `subset_selectors`: every combination of values of these keys is a subset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubsetSelector {
+    /// Sorted.
+    pub keys: Vec<Box<str>>,
+    /// `single_host_per_subset`.
+    pub single_host: bool,
+    /// `fallback_policy`; `None` leaves it to that of the cluster.
+    pub fallback: Option<SubsetFallback>,
 }
 
 /// The policy among the hosts that may be picked.

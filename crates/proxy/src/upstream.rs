@@ -7,6 +7,7 @@ mod balancer;
 mod health;
 mod host;
 mod layouts;
+mod original_dst;
 pub(crate) mod outlier;
 mod pick;
 pub(crate) mod pool;
@@ -21,12 +22,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use meltemi_compile::program::{self, Endpoints};
+use tokio::time::Instant;
 
 pub(crate) use self::host::{ActiveRequest, Host};
 pub(crate) use self::pick::PickContext;
 
 use self::balancer::{Asked, Balancer};
 use self::layouts::{Layouts, Spec};
+use self::original_dst::OriginalHosts;
 use self::pool::Pool;
 use self::shared::{ClusterState, HostStates};
 use crate::random;
@@ -47,6 +50,8 @@ pub(crate) struct Cluster {
     health_epoch: Cell<u64>,
     /// The proxy's own cluster and its epoch, where zones matter.
     peers: RefCell<Option<(Weak<Cluster>, u64)>>,
+    /// Of an `ORIGINAL_DST` cluster, in place of a balancer.
+    original: Option<OriginalHosts>,
 }
 
 impl Cluster {
@@ -80,7 +85,7 @@ impl Cluster {
         let (layout, epoch) = shared.layouts.first(&spec, &shared.health_epoch);
         let balancer = {
             let turns = same_config.map(|old| old.balancer.borrow());
-            Balancer::new(&config.lb, layout, &hosts, turns.as_deref())
+            Balancer::new(&config.lb, &layout, &hosts, turns.as_deref())
         };
         let built = Cluster {
             config: config.clone(),
@@ -92,6 +97,7 @@ impl Cluster {
             balancer: RefCell::new(balancer),
             health_epoch: Cell::new(epoch),
             peers: RefCell::default(),
+            original: config.lb.original_dst.as_ref().map(OriginalHosts::new),
         };
         built.close_unused(old);
         Rc::new(built)
@@ -99,6 +105,9 @@ impl Cluster {
 
     /// Pools that this generation no longer uses.
     fn close_unused(&self, old: Option<&Rc<Cluster>>) {
+        if let Some(original) = old.and_then(|old| old.original.as_ref()) {
+            original.close();
+        }
         let used: HashSet<*const Pool> = self.hosts.iter().map(|host| Rc::as_ptr(&host.pool)).collect();
         for host in old.iter().flat_map(|old| &old.hosts) {
             if !used.contains(&Rc::as_ptr(&host.pool)) {
@@ -114,6 +123,9 @@ impl Cluster {
     /// The host for the next request. With hosts to avoid it draws again, at most `attempts` further times, and takes
     /// whatever came last.
     pub(crate) fn pick(&self, context: &PickContext<'_>) -> Option<Rc<Host>> {
+        if let Some(original) = &self.original {
+            return self.original_host(original, context);
+        }
         let mut asked = self.asked(context);
         let mut host = self.draw(&asked)?;
         for attempt in 1..=context.attempts {
@@ -126,8 +138,18 @@ impl Cluster {
         Some(host.clone())
     }
 
+    fn original_host(&self, original: &OriginalHosts, context: &PickContext<'_>) -> Option<Rc<Host>> {
+        let address = original.destination(context, &self.stats.counts)?;
+        let make = || {
+            let host = program::Host { address, ..program::Host::default() };
+            new_host(&self.config, 0, &host, &self.stats, &self.shared, None)
+        };
+        Some(original.host(address, make))
+    }
+
     fn asked<'c>(&self, context: &PickContext<'c>) -> Asked<'c> {
         let mut asked = Asked {
+            metadata: context.metadata,
             tried_priorities: context.tried_priorities,
             priority_update_frequency: context.priority_update_frequency,
             ..Asked::default()
@@ -158,7 +180,7 @@ impl Cluster {
         let Some((layout, epoch)) = Layouts::next(&self.shared, &self.spec, epoch) else { return };
         self.health_epoch.set(epoch);
         let mut balancer = self.balancer.borrow_mut();
-        *balancer = Balancer::new(&self.config.lb, layout, &self.hosts, Some(&balancer));
+        *balancer = Balancer::new(&self.config.lb, &layout, &self.hosts, Some(&balancer));
         if let Some((_, seen)) = self.peers.borrow_mut().as_mut() {
             *seen = u64::MAX;
         }
@@ -215,14 +237,27 @@ impl Cluster {
         (count(healthy), count(self.hosts.len()))
     }
 
-    /// All hosts, of every priority.
-    pub(crate) fn hosts(&self) -> &[Rc<Host>] {
-        &self.hosts
+    /// Closes idle connections in time.
+    pub(crate) fn reap(&self, now: Instant) {
+        for host in &self.hosts {
+            host.pool.reap(now);
+        }
+        if let Some(original) = &self.original {
+            original.reap(now);
+        }
+    }
+
+    /// How many requests to refuse (`drop_overloads`), in parts per million.
+    pub(crate) fn drop_overload_ppm(&self) -> u32 {
+        self.endpoints.as_ref().map_or(0, |endpoints| endpoints.drop_overload_ppm)
     }
 
     /// Closes idle connections for good: the cluster is gone.
     pub(crate) fn close(&self) {
         self.hosts.iter().for_each(|host| host.pool.close());
+        if let Some(original) = &self.original {
+            original.close();
+        }
     }
 }
 
@@ -234,22 +269,30 @@ fn hosts(
     shared: &Arc<ClusterState>,
     pools: &HashMap<SocketAddr, Rc<Pool>>,
 ) -> Vec<Rc<Host>> {
-    let each = endpoints.priorities.iter().flatten();
-    each.map(|host| {
-        let host_stats = stats.host(host);
-        let pool = pools.get(&host.address).cloned().unwrap_or_else(|| {
-            Rc::new(Pool::new(
-                host.address,
-                config.clone(),
-                stats.clone(),
-                host_stats.clone(),
-                shared.clone(),
-            ))
-        });
-        let state = shared.host(host.address);
-        Rc::new(Host::new(host, pool, state, host_stats))
+    let each = endpoints.priorities.iter().enumerate();
+    let each = each.flat_map(|(priority, hosts)| hosts.iter().map(move |host| (priority, host)));
+    each.map(|(priority, host)| {
+        let pool = pools.get(&host.address).cloned();
+        new_host(config, priority as u32, host, stats, shared, pool)
     })
     .collect()
+}
+
+/// A host, with its pool when that stays.
+fn new_host(
+    config: &Arc<program::Cluster>,
+    priority: u32,
+    host: &program::Host,
+    stats: &Arc<ClusterStats>,
+    shared: &Arc<ClusterState>,
+    pool: Option<Rc<Pool>>,
+) -> Rc<Host> {
+    let host_stats = stats.host(host);
+    let pool = pool.unwrap_or_else(|| {
+        Rc::new(Pool::new(host.address, config.clone(), stats.clone(), host_stats.clone(), shared.clone()))
+    });
+    let state = shared.host(host.address);
+    Rc::new(Host::new(host, priority, pool, state, host_stats))
 }
 
 fn same_endpoints(old: Option<&Arc<Endpoints>>, new: Option<&Arc<Endpoints>>) -> bool {

@@ -161,9 +161,7 @@ async fn reap(shared: &Shared) {
         tokio::time::sleep(REAP_INTERVAL).await;
         let now = Instant::now();
         let generation = shared.generation();
-        for host in generation.clusters().flat_map(|cluster| cluster.hosts()) {
-            host.pool.reap(now);
-        }
+        generation.clusters().for_each(|cluster| cluster.reap(now));
     }
 }
 

@@ -2,32 +2,50 @@
 //!
 //! The old fields become the typed messages, as in Envoy, and those are compiled (`typed`).
 
+use std::time::Duration;
+
 use meltemi_envoy::config::cluster::v3 as proto;
 use meltemi_envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbConfig, LbPolicy as LbPolicyField,
+    OriginalDstLbConfig,
 };
 use meltemi_envoy::r#type::v3::Percent;
 
-use crate::ledger::{At, harmless};
-use crate::load_balancing::{LbPolicy, LoadBalancing, LocalityLb, ZoneAware};
+use crate::ledger::{At, harmless, refuse};
+use crate::load_balancing::{LbPolicy, LoadBalancing, LocalityLb, OriginalDst, ZoneAware};
 
 mod legacy;
+mod subset;
 mod typed;
 
 /// `healthy_panic_threshold` when it is not set.
 const PANIC_THRESHOLD_PERCENT: u32 = 50;
 
+/// `cleanup_interval` when it is not set.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
+/// `http_header_name` when it is not set.
+const ORIGINAL_DST_HEADER: &str = "x-envoy-original-dst-host";
+
 /// Compiles all fields of a cluster that concern the choice of a host.
 pub(super) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<LoadBalancing> {
     let common = message.common_lb_config.clone().unwrap_or_default();
     let panic_threshold_percent = common_fields(&at.field("common_lb_config"), &common);
-    let (policy, locality) = match &message.load_balancing_policy {
+    let (policy, locality, subsets) = match &message.load_balancing_policy {
         Some(typed) => typed::first_known(&at.field("load_balancing_policy"), typed)?,
-        None => legacy(at, message, &common)?,
+        None => {
+            let (policy, locality) = legacy(at, message, &common)?;
+            let config = message.lb_subset_config.as_ref().map(subset::legacy);
+            let at = at.field("lb_subset_config");
+            (policy, locality, config.and_then(|config| subset::subsets(&at, &config)))
+        }
     };
     let is_type =
         |kind: DiscoveryType| message.cluster_discovery_type == Some(ClusterDiscoveryType::Type(kind as i32));
     let is_original_dst = is_type(DiscoveryType::OriginalDst);
+    if !is_original_dst {
+        let cleanup_interval = &message.cleanup_interval;
+        harmless!(OtherPolicy; cleanup_interval);
+    }
     let by_hostname = common.consistent_hashing_lb_config.is_some_and(|hash| hash.use_hostname_for_hashing);
     if by_hostname && !is_type(DiscoveryType::StrictDns) {
         at.field("common_lb_config").field("consistent_hashing_lb_config").reject(
@@ -46,6 +64,31 @@ pub(super) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<LoadBalan
         locality,
         panic_threshold_percent,
         close_connections_on_host_set_change: common.close_connections_on_host_set_change,
+        subsets: subsets.filter(|_| !is_original_dst),
+        original_dst: if is_original_dst { original_dst(at, message) } else { None },
+    })
+}
+
+/// The balancer of `ORIGINAL_DST` clusters.
+fn original_dst(at: &At<'_>, message: &proto::Cluster) -> Option<OriginalDst> {
+    let cleanup_interval = at.positive("cleanup_interval", &message.cleanup_interval);
+    let none = OriginalDstLbConfig::default();
+    let config = match &message.lb_config {
+        Some(LbConfig::OriginalDstLbConfig(config)) => config,
+        _ => &none,
+    };
+    let at = at.field("original_dst_lb_config");
+    let OriginalDstLbConfig { use_http_header, http_header_name, upstream_port_override, metadata_key } =
+        config;
+    refuse!(at; metadata_key);
+    if !use_http_header && !http_header_name.is_empty() {
+        at.field("http_header_name").reject("needs use_http_header");
+    }
+    let name = if http_header_name.is_empty() { ORIGINAL_DST_HEADER } else { http_header_name };
+    Some(OriginalDst {
+        header: at.header_name("http_header_name", name).filter(|_| *use_http_header),
+        port: upstream_port_override.and_then(|port| at.port("upstream_port_override", port)),
+        cleanup_interval: cleanup_interval.unwrap_or(CLEANUP_INTERVAL),
     })
 }
 

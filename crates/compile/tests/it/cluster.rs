@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meltemi_compile::load_balancing::{LbPolicy, LeastRequest};
+use meltemi_compile::load_balancing::{HashFunction, LbPolicy, LeastRequest, SubsetFallback};
 use meltemi_compile::program::{
     CircuitBreaker, Cluster, ClusterService, Discovery, DnsFamily, DnsTargets, Endpoints, Http2Options,
     UpstreamHttp,
@@ -204,6 +204,51 @@ fn balancing_policies_come_by_field_or_by_type() {
 }
 
 #[test]
+fn balancing_by_hash_is_checked_as_in_envoy() {
+    let lb =
+        |settings: &str| compile(&format!("{{name: c, {settings}}}")).map(|(cluster, _)| cluster.lb.policy);
+    let Ok(LbPolicy::RingHash(ring)) =
+        lb("lb_policy: RING_HASH, ring_hash_lb_config: {hash_function: MURMUR_HASH_2}")
+    else {
+        panic!("a ring");
+    };
+    assert_eq!((ring.minimum_ring_size, ring.maximum_ring_size), (1024, 8 << 20));
+    assert_eq!(ring.function, HashFunction::MurmurHash2);
+    let Ok(LbPolicy::Maglev(table)) = lb("lb_policy: MAGLEV") else { panic!("a table") };
+    assert_eq!(table.table_size, 65537);
+    assert!(
+        reason(lb("lb_policy: MAGLEV, maglev_lb_config: {table_size: 65536}"))
+            .ends_with("must be prime number")
+    );
+    let sizes = "lb_policy: RING_HASH, ring_hash_lb_config: {minimum_ring_size: 9, maximum_ring_size: 8}";
+    assert!(reason(lb(sizes)).ends_with("minimum_ring_size (9) > maximum_ring_size (8)"));
+    let names = "lb_policy: MAGLEV, common_lb_config: {consistent_hashing_lb_config: {use_hostname_for_hashing: true}}";
+    assert!(reason(lb(names)).contains("Cannot use hostname"));
+}
+
+#[test]
+fn subsets_need_selectors_and_sane_fallback_keys() {
+    let lb = |settings: &str| {
+        compile(&format!("{{name: c, lb_subset_config: {{{settings}}}}}"))
+            .map(|(cluster, _)| cluster.lb.subsets)
+    };
+    assert_eq!(lb("fallback_policy: ANY_ENDPOINT"), Ok(None));
+    let found =
+        lb("subset_selectors: [{keys: [b, a, b], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [a]}]");
+    let selector = &found.unwrap().unwrap().selectors[0];
+    assert_eq!(selector.keys, ["a".into(), "b".into()]);
+    assert_eq!(selector.fallback, Some(SubsetFallback::Keys(vec!["a".into()])));
+    for (selector, text) in [
+        ("{keys: [a], fallback_keys_subset: [a]}", "only for KEYS_SUBSET"),
+        ("{keys: [a], fallback_policy: KEYS_SUBSET}", "cannot be empty"),
+        ("{keys: [a], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [b]}", "must be a subset"),
+        ("{keys: [a], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [a]}", "cannot be equal"),
+    ] {
+        assert!(reason(lb(&format!("subset_selectors: [{selector}]"))).contains(text), "{selector}");
+    }
+}
+
+#[test]
 fn upstream_protocols_come_by_type_or_by_the_old_fields() {
     let http = |settings: &str| compile(&format!("{{name: c, {settings}}}")).map(|(cluster, _)| cluster.http);
     assert_eq!(http("http2_protocol_options: {}"), Ok(UpstreamHttp::Http2(Http2Options::default())));
@@ -313,9 +358,13 @@ endpoints:
     assert!(!second[0].is_healthy() && second[0].address.is_ipv6());
 
     assert!(reason(assignment("{endpoints: []}")).starts_with("cluster_name"));
-    assert_eq!(
-        reason(assignment("{cluster_name: c, policy: {drop_overloads: [{category: x}]}}")),
-        "policy.drop_overloads: not supported yet"
+    let drops = assignment(
+        "{cluster_name: c, policy: {drop_overloads: [{category: x, drop_percentage: {numerator: 5, denominator: TEN_THOUSAND}}]}}",
+    );
+    assert_eq!(drops.unwrap().drop_overload_ppm, 500);
+    assert!(
+        reason(assignment("{cluster_name: c, policy: {drop_overloads: [{category: x}, {category: y}]}}"))
+            .contains("has 2 categories")
     );
     assert!(
         reason(assignment("{cluster_name: c, endpoints: [{priority: 200}]}"))

@@ -108,7 +108,7 @@ static_resources:
   clusters:
   - name: ring
     type: STATIC
-    lb_policy: RING_HASH
+    lb_policy: CLUSTER_PROVIDED
     load_assignment: {cluster_name: ring}
 "#;
     std::fs::write(&bootstrap, text).expect("written");

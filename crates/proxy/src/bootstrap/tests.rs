@@ -79,7 +79,7 @@ tracing: {}
 admin: {address: {pipe: {path: /x}}}
 static_resources:
   clusters:
-  - {name: a, type: STATIC, lb_policy: MAGLEV, load_assignment: {cluster_name: a}}
+  - {name: a, type: STATIC, lb_policy: CLUSTER_PROVIDED, load_assignment: {cluster_name: a}}
   - {name: b, type: STATIC, load_assignment: {cluster_name: b}}
   - {name: b, type: STATIC, load_assignment: {cluster_name: b}}
 "#;

@@ -154,16 +154,25 @@ impl Plan<'_> {
             None => self.forward.metadata_match.as_ref(),
         };
         let (avoid, attempts) = self.retry.as_ref().map(Retry::avoid).unwrap_or_default();
-        let original_destination = stream.record.connection.original_destination;
-        let context =
-            PickContext { hash, metadata, avoid, attempts, original_destination, ..PickContext::default() };
+        let (tried_priorities, priority_update_frequency) =
+            self.retry.as_ref().map(Retry::tried_priorities).unwrap_or_default();
+        let context = PickContext {
+            hash,
+            metadata,
+            avoid,
+            attempts,
+            tried_priorities,
+            priority_update_frequency,
+            headers: Some(&stream.request.headers),
+            original_destination: stream.record.connection.original_destination,
+        };
         let Some(host) = self.cluster.pick(&context) else {
             self.cluster.stats.counts.upstream_cx_none_healthy.inc();
             stream.record.host = None;
             return Err(Stop::Fault(Fault::NoHealthyUpstream, false));
         };
         if let Some(retry) = &mut self.retry {
-            retry.attempted(host.address);
+            retry.attempted(&host);
         }
         self.host = Some(host.clone());
         stream.record.host = Some(host.stats.clone());

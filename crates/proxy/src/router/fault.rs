@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     UpgradeRefused,
     /// No host can be picked.
     NoHealthyUpstream,
+    /// The endpoints ask to refuse requests (`drop_overloads`); says whether they ask to refuse all.
+    DropOverload(bool),
     /// A circuit breaker refused.
     Overflow,
     /// Connecting failed, with the transport's reason.
@@ -100,6 +102,15 @@ impl Fault {
                 "no_healthy_upstream",
                 "no healthy upstream",
             ),
+            Fault::DropOverload(true) => Consequence::answer(
+                down,
+                F::UNCONDITIONAL_DROP_OVERLOAD,
+                "unconditional_drop_overload",
+                "unconditional drop overload",
+            ),
+            Fault::DropOverload(false) => {
+                Consequence::answer(down, F::DROP_OVERLOAD, "drop_overload", "drop overload")
+            }
             Fault::Overflow => Consequence::reset(down, F::UPSTREAM_OVERFLOW, "overflow"),
             Fault::ConnectFailed(_) => {
                 Consequence::reset(down, F::UPSTREAM_CONNECTION_FAILURE, "remote connection failure")
@@ -164,10 +175,13 @@ impl Fault {
         if matches!(self, Fault::MaxDuration(_)) {
             reply.grpc_status = Some(GRPC_DEADLINE_EXCEEDED);
         }
-        if *self == Fault::Overflow {
-            reply = reply.header(names::X_ENVOY_OVERLOADED.clone(), HeaderValue::from_static("true"));
-        }
-        reply
+        let name = match self {
+            Fault::Overflow => &names::X_ENVOY_OVERLOADED,
+            Fault::DropOverload(true) => &names::X_ENVOY_UNCONDITIONAL_DROP_OVERLOAD,
+            Fault::DropOverload(false) => &names::X_ENVOY_DROP_OVERLOAD,
+            _ => return reply,
+        };
+        reply.header(name.clone(), HeaderValue::from_static("true"))
     }
 
     /// `%RESPONSE_CODE_DETAILS%`; `started` when the response was on its way.
@@ -237,6 +251,7 @@ impl Fault {
             | Fault::BadEnvoyHeader(..)
             | Fault::UpgradeRefused
             | Fault::NoHealthyUpstream
+            | Fault::DropOverload(_)
             | Fault::RouteTimeout
             | Fault::StreamIdle(_)
             | Fault::RequestTimeout

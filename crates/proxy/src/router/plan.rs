@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderName;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 use meltemi_compile::route::{Forward, Found, HostRewrite, PathRewrite, RetryPolicy, WeightedCluster};
 use meltemi_compile::{with_new_path, without_query};
 use meltemi_http::{RequestHead, ResponseHead, Text};
@@ -18,9 +18,13 @@ use super::mirror::Mirroring;
 use super::retry::Retry;
 use super::timers::Timers;
 use crate::access_log::format::Missing;
+use crate::random;
 use crate::stream::edits::{self, Levels};
 use crate::stream::{LocalReply, Stream, names};
 use crate::upstream::{Cluster, Host};
+
+/// One whole, in parts per million.
+const WHOLE_PPM: usize = 1_000_000;
 
 /// The decision for one request, and the state of its attempts.
 pub(super) struct Plan<'p> {
@@ -65,6 +69,7 @@ impl<'p> Plan<'p> {
         if stream.traits.upgrade.as_ref().is_some_and(|kind| !allows_upgrade(stream, forward, kind)) {
             return Err(Fault::UpgradeRefused);
         }
+        drop_overload(&cluster)?;
         let options = &stream.manager.settings.router;
         let adds_headers = !options.suppress_envoy_headers;
         let mut asked = None;
@@ -319,6 +324,16 @@ fn terminates_connect(stream: &Stream<'_, '_>, forward: &Forward) -> bool {
 }
 
 /// The cluster of the route, and the entry of `weighted_clusters` that it came from.
+/// `drop_overloads` of the endpoints: a part of the requests goes no further.
+fn drop_overload(cluster: &Cluster) -> Result<(), Fault> {
+    let ppm = cluster.drop_overload_ppm();
+    if ppm == 0 || random::below(WHOLE_PPM) >= ppm as usize {
+        return Ok(());
+    }
+    cluster.stats.codes.record(StatusCode::SERVICE_UNAVAILABLE.as_u16());
+    Err(Fault::DropOverload(ppm as usize == WHOLE_PPM))
+}
+
 fn choose_cluster<'p>(
     stream: &Stream<'_, '_>,
     forward: &'p Forward,

@@ -18,8 +18,8 @@ use super::asked::AskedRetry;
 use crate::random;
 use crate::record::ResponseFlags;
 use crate::stream::names;
-use crate::upstream::Cluster;
 use crate::upstream::shared::{Permit, Resource};
+use crate::upstream::{Cluster, Host};
 
 /// The retries of one request.
 #[derive(Debug)]
@@ -30,6 +30,7 @@ pub(super) struct Retry {
     back_off: Duration,
     permit: Option<Permit>,
     tried: SmallVec<[SocketAddr; 4]>,
+    tried_priorities: SmallVec<[u32; 4]>,
     asked: Option<Box<AskedRetry>>,
 }
 
@@ -64,6 +65,7 @@ impl Retry {
             policy,
             permit: None,
             tried: SmallVec::new(),
+            tried_priorities: SmallVec::new(),
             asked,
         })
     }
@@ -78,10 +80,18 @@ impl Retry {
     }
 
     /// An attempt goes to this host.
-    pub(super) fn attempted(&mut self, host: SocketAddr) {
+    pub(super) fn attempted(&mut self, host: &Host) {
         if self.policy.avoid_previous_hosts {
-            self.tried.push(host);
+            self.tried.push(host.address);
         }
+        if self.policy.previous_priorities.is_some() {
+            self.tried_priorities.push(host.priority);
+        }
+    }
+
+    /// Priorities of the attempts so far, and after how many of them priorities are left out.
+    pub(super) fn tried_priorities(&self) -> (&[u32], usize) {
+        (&self.tried_priorities, self.policy.previous_priorities.map_or(1, |every| every as usize))
     }
 
     /// After a response head.

@@ -91,6 +91,9 @@ counts! {
         Counter upstream_rq_retry_backoff_ratelimited "Retries after the pause that a response asked for.";
         Histogram upstream_rq_time "Time from request to response, in milliseconds.";
         Counter lb_healthy_panic "Picks among all hosts because too few are healthy.";
+        Counter lb_subsets_selected "Picks from the subset that the request asked for.";
+        Counter lb_subsets_fallback "Picks from the fallback, for want of a subset.";
+        Counter lb_subsets_fallback_panic "Picks among all hosts, for want of any in the fallback.";
         Counter lb_local_cluster_not_ok "The proxy's own cluster could not be used for zone-aware routing.";
         Counter lb_recalculate_zone_structures "Zone-aware routing was worked out anew.";
         Counter lb_zone_cluster_too_small "Too few hosts for zone-aware routing.";

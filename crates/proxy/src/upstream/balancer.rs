@@ -13,6 +13,7 @@ mod mersenne;
 mod priority_load;
 mod ring;
 mod slow_start;
+pub(crate) mod subset;
 mod turns;
 mod zone;
 
@@ -20,9 +21,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use meltemi_compile::load_balancing::LoadBalancing;
+use meltemi_compile::metadata_match::MetadataMatch;
 
-use self::hashing::Busy;
-use self::layout::{Choice, Layout};
+use self::layout::{Layout, Plan};
+use self::subset::{SubsetLayouts, SubsetViews};
 use self::turns::View;
 use self::zone::{Peers, ZoneRouting};
 use crate::stats::ClusterCounts;
@@ -46,29 +48,77 @@ pub(crate) struct Asked<'a> {
     pub(crate) attempt: u32,
     /// Requests in flight in the cluster, for bounded load.
     pub(crate) cluster_active: u32,
+    /// What the subset must hold.
+    pub(crate) metadata: Option<&'a MetadataMatch>,
     /// Priorities that `previous_priorities` leaves out.
     pub(crate) tried_priorities: &'a [u32],
     /// `update_frequency` of `previous_priorities`.
     pub(crate) priority_update_frequency: usize,
 }
 
+/// Who may be picked of a cluster.
+#[derive(Debug)]
+pub(crate) enum ClusterLayout {
+    /// Of all hosts.
+    Whole(Arc<Layout>),
+    /// Of some, by their metadata.
+    Subsets(Arc<SubsetLayouts>),
+}
+
+impl ClusterLayout {
+    /// Works out everything.
+    pub(crate) fn new(plan: Plan<'_>) -> ClusterLayout {
+        if let Some(subsets) = &plan.config.subsets {
+            return ClusterLayout::Subsets(Arc::new(SubsetLayouts::new(plan, subsets)));
+        }
+        let weights = |priority: usize| plan.endpoints.locality_weights.get(priority).cloned();
+        ClusterLayout::Whole(Arc::new(Layout::new(plan, &|_| true, &weights)))
+    }
+
+    /// Statistics of the hash tables by their names below `cluster.<name>`.
+    pub(crate) fn table_sizes(&self) -> Vec<(&'static str, u64)> {
+        match self {
+            ClusterLayout::Whole(layout) => layout.table_sizes(),
+            ClusterLayout::Subsets(_) => Vec::new(),
+        }
+    }
+}
+
 /// The balancer of a worker for a cluster.
 #[derive(Debug)]
-pub(crate) struct Balancer {
-    view: View,
-    is_hashing: bool,
+pub(crate) enum Balancer {
+    /// Over all hosts.
+    Whole(View),
+    /// Over subsets.
+    Subsets(SubsetViews),
 }
 
 impl Balancer {
     /// A balancer over a layout; whose turn it is goes on from `old`.
     pub(crate) fn new<H: Candidate>(
         config: &LoadBalancing,
-        layout: Arc<Layout>,
+        layout: &ClusterLayout,
         hosts: &[H],
         old: Option<&Balancer>,
     ) -> Balancer {
-        let view = View::new(config.policy, layout, hosts, old.map(|old| &old.view));
-        Balancer { view, is_hashing: config.policy.is_hashing() }
+        match (layout, &config.subsets, old) {
+            (ClusterLayout::Subsets(layouts), Some(subsets), old) => {
+                let old = match old {
+                    Some(Balancer::Subsets(views)) => Some(views),
+                    _ => None,
+                };
+                Balancer::Subsets(SubsetViews::new(config.policy, subsets, Arc::clone(layouts), hosts, old))
+            }
+            (ClusterLayout::Whole(layout), _, Some(Balancer::Whole(old))) => {
+                Balancer::Whole(View::new(config.policy, Arc::clone(layout), hosts, Some(old)))
+            }
+            (ClusterLayout::Whole(layout), ..) => {
+                Balancer::Whole(View::new(config.policy, Arc::clone(layout), hosts, None))
+            }
+            (ClusterLayout::Subsets(_), None, _) => {
+                unreachable!("invariant: a layout is made from the configuration that it is used with")
+            }
+        }
     }
 
     /// The next host, or `None` when nobody may be picked.
@@ -78,67 +128,30 @@ impl Balancer {
         asked: &Asked<'_>,
         counts: &ClusterCounts,
     ) -> Option<u32> {
-        if self.is_hashing {
-            return self.pick_by_hash(hosts, asked, counts);
-        }
-        let left = match asked.tried_priorities {
-            [] => None,
-            tried => self.view.layout.loads.without(tried, asked.priority_update_frequency),
-        };
-        self.view.pick(hosts, left.as_ref(), counts)
-    }
-
-    /// The hash chooses the priority too.
-    fn pick_by_hash<H: Candidate>(
-        &self,
-        hosts: &[H],
-        asked: &Asked<'_>,
-        counts: &ClusterCounts,
-    ) -> Option<u32> {
-        let layout = &self.view.layout;
-        let (priority, _) = layout.loads.choose(asked.hash);
-        let level = &layout.levels[priority];
-        if level.panic && asked.attempt == 0 {
-            counts.lb_healthy_panic.inc();
-        }
-        match &level.healthy {
-            Choice::Hash(hashing) => {
-                let load = Load { hosts, cluster: asked.cluster_active };
-                hashing.host(asked.hash, asked.attempt, &load)
-            }
-            Choice::Nobody | Choice::Group(_) | Choice::Weighted(_) => None,
+        match self {
+            Balancer::Whole(view) => view.pick(hosts, asked, counts),
+            Balancer::Subsets(views) => views.pick(hosts, asked, counts),
         }
     }
 
     /// Whether zones may matter here.
     pub(crate) fn knows_zones(&self) -> bool {
-        self.view.layout.levels[0].zones.is_some()
+        matches!(self, Balancer::Whole(view) if view.layout.levels[0].zones.is_some())
     }
 
     /// This cluster as the peers of the proxy.
     pub(crate) fn peers(&self) -> Option<Peers> {
-        Peers::new(&self.view.layout.levels[0])
+        match self {
+            Balancer::Whole(view) => Peers::new(&view.layout.levels[0]),
+            Balancer::Subsets(_) => None,
+        }
     }
 
     /// Routes by zones from now on, given the proxy's peers.
     pub(crate) fn route_by_zones(&mut self, peers: Option<&Peers>, counts: &ClusterCounts) {
-        let zones = self.view.layout.levels[0].zones.as_ref();
-        self.view.zones = zones.zip(peers).and_then(|(zones, peers)| ZoneRouting::new(zones, peers, counts));
-    }
-}
-
-struct Load<'h, H> {
-    hosts: &'h [H],
-    cluster: u32,
-}
-
-impl<H: Candidate> Busy for Load<'_, H> {
-    fn on_host(&self, host: u32) -> u32 {
-        self.hosts[host as usize].active_requests()
-    }
-
-    fn on_cluster(&self) -> u32 {
-        self.cluster
+        let Balancer::Whole(view) = self else { return };
+        let zones = view.layout.levels[0].zones.as_ref();
+        view.zones = zones.zip(peers).and_then(|(zones, peers)| ZoneRouting::new(zones, peers, counts));
     }
 }
 

@@ -18,6 +18,7 @@ use crate::stats::HostStats;
 pub(crate) struct Host {
     pub(crate) address: SocketAddr,
     pub(crate) hostname: Box<str>,
+    pub(crate) priority: u32,
     weight: u32,
     pub(crate) state: Arc<HostState>,
     /// What is counted for the address; with its workload, for metrics.
@@ -28,6 +29,7 @@ pub(crate) struct Host {
 impl Host {
     pub(super) fn new(
         host: &program::Host,
+        priority: u32,
         pool: Rc<Pool>,
         state: Arc<HostState>,
         stats: Arc<HostStats>,
@@ -35,6 +37,7 @@ impl Host {
         Host {
             address: host.address,
             hostname: host.hostname.clone(),
+            priority,
             weight: host.weight,
             state,
             stats,

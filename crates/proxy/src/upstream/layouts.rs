@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meltemi_compile::program::{Cluster, Endpoints, Host, Locality};
 
-use super::balancer::layout::{Fitness, Layout, Plan};
+use super::balancer::ClusterLayout;
+use super::balancer::layout::{Fitness, Plan};
 use super::shared::{ClusterState, Health, HostState};
 
 /// A worker makes the layout of as many hosts while a request waits; that takes some microseconds.
@@ -39,7 +40,7 @@ pub(crate) struct Layouts {
 struct Built {
     spec: Arc<Spec>,
     epoch: u64,
-    layout: Arc<Layout>,
+    layout: Arc<ClusterLayout>,
 }
 
 impl Spec {
@@ -59,7 +60,8 @@ impl Spec {
 
     /// Whether a request may wait for the layout.
     fn is_quick(&self) -> bool {
-        !self.config.lb.policy.is_hashing() && self.states.len() <= MAX_INLINE_HOSTS
+        let lb = &self.config.lb;
+        !lb.policy.is_hashing() && lb.subsets.is_none() && self.states.len() <= MAX_INLINE_HOSTS
     }
 
     fn is_same(&self, other: &Spec) -> bool {
@@ -67,17 +69,15 @@ impl Spec {
             && (Arc::ptr_eq(&self.endpoints, &other.endpoints) || self.endpoints == other.endpoints)
     }
 
-    fn layout(&self) -> Layout {
+    fn layout(&self) -> ClusterLayout {
         let fitness: Vec<Fitness> =
             self.hosts().zip(&self.states).map(|(host, state)| fitness(host, state)).collect();
-        let plan = Plan {
+        ClusterLayout::new(Plan {
             config: &self.config.lb,
             endpoints: &self.endpoints,
             fitness: &fitness,
             home: self.home.as_deref(),
-        };
-        let weights = |priority: usize| self.endpoints.locality_weights.get(priority).cloned();
-        Layout::new(plan, &|_| true, &weights)
+        })
     }
 }
 
@@ -89,7 +89,7 @@ fn fitness(host: &Host, state: &HostState) -> Fitness {
 
 impl Layouts {
     /// The layout for a new configuration and its epoch: of whichever worker came first.
-    pub(crate) fn first(&self, spec: &Arc<Spec>, health_epoch: &AtomicU64) -> (Arc<Layout>, u64) {
+    pub(crate) fn first(&self, spec: &Arc<Spec>, health_epoch: &AtomicU64) -> (Arc<ClusterLayout>, u64) {
         let mut latest = self.locked();
         let epoch = health_epoch.load(Ordering::Acquire);
         if let Some(built) = latest.as_ref().filter(|built| built.epoch == epoch && built.spec.is_same(spec))
@@ -107,7 +107,7 @@ impl Layouts {
         state: &Arc<ClusterState>,
         spec: &Arc<Spec>,
         epoch: u64,
-    ) -> Option<(Arc<Layout>, u64)> {
+    ) -> Option<(Arc<ClusterLayout>, u64)> {
         let layouts = &state.layouts;
         if spec.is_quick() {
             return Some(layouts.first(spec, &state.health_epoch));

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use meltemi_compile::metadata_match::MetadataMatch;
+use meltemi_http::Headers;
 
 /// Everything that a balancer may ask; the default asks for nothing in particular.
 #[derive(Debug, Default, Clone, Copy)]
@@ -19,6 +20,8 @@ pub(crate) struct PickContext<'a> {
     pub(crate) tried_priorities: &'a [u32],
     /// `update_frequency` of `previous_priorities`: how many attempts it takes to leave priorities out.
     pub(crate) priority_update_frequency: usize,
+    /// Of the request, for clusters that read the host from them.
+    pub(crate) headers: Option<&'a Headers>,
     /// Where the client wanted to go, for `ORIGINAL_DST` clusters.
     pub(crate) original_destination: Option<SocketAddr>,
 }

@@ -16,12 +16,14 @@ use meltemi_envoy::extensions::load_balancing_policies::ring_hash::v3 as ring_ha
 use meltemi_envoy::extensions::load_balancing_policies::ring_hash::v3::ring_hash::HashFunction as FunctionField;
 use meltemi_envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 
-use super::{percent, whole_percent};
+use meltemi_envoy::extensions::load_balancing_policies::subset::v3::Subset;
+
+use super::{percent, subset, whole_percent};
 use crate::extension::unpack;
 use crate::ledger::{At, harmless, refuse};
 use crate::load_balancing::{
     ConsistentHashing, HashFunction, LbPolicy, LeastRequest, LocalityLb, Maglev, RingHash, SlowStart,
-    ZoneAware,
+    Subsets, ZoneAware,
 };
 
 /// `choice_count` when it is not set, and the least one.
@@ -39,8 +41,11 @@ const MIN_BALANCE_FACTOR: u32 = 100;
 
 type Compiled = Option<(LbPolicy, LocalityLb)>;
 
+/// A policy with the subsets that it may stand in.
+pub(super) type WithSubsets = Option<(LbPolicy, LocalityLb, Option<Subsets>)>;
+
 /// The first policy of the list that is known, as in Envoy; it is refused when it asks for too much.
-pub(super) fn first_known(at: &At<'_>, message: &LoadBalancingPolicy) -> Compiled {
+pub(super) fn first_known(at: &At<'_>, message: &LoadBalancingPolicy) -> WithSubsets {
     let mut unknown = Vec::new();
     for (i, policy) in message.policies.iter().enumerate() {
         let at = at.item("policies", i);
@@ -49,8 +54,12 @@ pub(super) fn first_known(at: &At<'_>, message: &LoadBalancingPolicy) -> Compile
         let Some(any) = config.and_then(|config| config.typed_config.as_ref()) else {
             return at.field("typed_config").none("must be set");
         };
-        match known(&at.field("typed_config"), any) {
-            Some(known) => return known,
+        let at = at.field("typed_config");
+        if any.is::<Subset>() {
+            return unpack(&at, any).and_then(|message| subset::compile(&at, &message));
+        }
+        match known(&at, any) {
+            Some(known) => return known.map(|(policy, locality)| (policy, locality, None)),
             None => unknown.push(any.message_name()),
         }
     }

@@ -250,7 +250,8 @@ async fn a_change_comes_before_what_refers_to_it_by_state_of_the_world() {
 async fn refuses(mode: Mode) {
     let mut world = World::start(mode, first()).await;
     let (before, _) = world.until(|program| program.listeners.contains_key("l")).await;
-    let bad = "{name: a, type: EDS, lb_policy: MAGLEV, eds_cluster_config: {eds_config: {ads: {}}}}";
+    let bad =
+        "{name: a, type: EDS, lb_policy: CLUSTER_PROVIDED, eds_cluster_config: {eds_config: {ads: {}}}}";
     let resources = Resources::new().cluster("a", bad).cluster("b", &eds_cluster("b"));
     world.serve(resources.endpoints("a", 1).endpoints("b", 2).listener().routes("a").config("2"));
     let reason =

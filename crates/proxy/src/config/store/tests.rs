@@ -154,7 +154,8 @@ fn a_refused_resource_keeps_its_last_good_version_and_the_others_apply() {
     let mut world = World::new();
     world.update(type_url::CLUSTER, vec![cluster(STATIC_CLUSTER)], &[]);
     let good = world.program().clusters["c"].digest;
-    let bad = cluster("{name: c, type: STATIC, lb_policy: MAGLEV, load_assignment: {cluster_name: c}}");
+    let bad =
+        cluster("{name: c, type: STATIC, lb_policy: CLUSTER_PROVIDED, load_assignment: {cluster_name: c}}");
     let other =
         resource::<meltemi_envoy::config::cluster::v3::Cluster>("d", &STATIC_CLUSTER.replace("c,", "d,"));
     let refused = world.update(type_url::CLUSTER, vec![bad, other], &[]);
@@ -173,7 +174,8 @@ fn a_refused_resource_keeps_its_last_good_version_and_the_others_apply() {
 fn a_good_version_clears_the_refusal() {
     let mut world = World::new();
     world.update(type_url::CLUSTER, vec![cluster(STATIC_CLUSTER)], &[]);
-    let bad = cluster("{name: c, type: STATIC, lb_policy: MAGLEV, load_assignment: {cluster_name: c}}");
+    let bad =
+        cluster("{name: c, type: STATIC, lb_policy: CLUSTER_PROVIDED, load_assignment: {cluster_name: c}}");
     world.update(type_url::CLUSTER, vec![bad], &[]);
     world.update(type_url::CLUSTER, vec![cluster(STATIC_CLUSTER)], &[]);
     assert!(world.store.clusters()["c"].refused.is_none());

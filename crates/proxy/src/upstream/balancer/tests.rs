@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use meltemi_compile::load_balancing::{LbPolicy, LeastRequest, LocalityLb, ZoneAware};
 use meltemi_compile::program::{Endpoints, Host, Locality};
 
-use super::layout::{Fitness, Plan};
+use super::layout::Fitness;
 use super::*;
 use crate::upstream::shared::Health;
 
@@ -61,6 +61,8 @@ impl World {
                 locality: LocalityLb::ZoneAware(ZoneAware::default()),
                 panic_threshold_percent: 50,
                 close_connections_on_host_set_change: false,
+                subsets: None,
+                original_dst: None,
             },
             hosts: levels.concat(),
             levels: levels.iter().map(|level| level.len()).collect(),
@@ -69,7 +71,7 @@ impl World {
         }
     }
 
-    fn layout(&self) -> Arc<Layout> {
+    fn layout(&self) -> ClusterLayout {
         let mut hosts = self.hosts.iter().map(|fake| Host {
             weight: fake.weight,
             locality: Arc::new(zone(fake.zone)),
@@ -83,11 +85,11 @@ impl World {
             Plan { config: &self.config, endpoints: &endpoints, fitness: &fitness, home: self.home.as_ref() };
         let weights: BTreeMap<_, _> =
             self.weights.iter().map(|(name, weight)| (Arc::new(zone(name)), *weight)).collect();
-        Arc::new(Layout::new(plan, &|_| true, &|_| Some(weights.clone())))
+        ClusterLayout::Whole(Arc::new(Layout::new(plan, &|_| true, &|_| Some(weights.clone()))))
     }
 
     fn balancer(&self, old: Option<&Balancer>) -> Balancer {
-        Balancer::new(&self.config, self.layout(), &self.hosts, old)
+        Balancer::new(&self.config, &self.layout(), &self.hosts, old)
     }
 
     fn counts(&self, picks: usize) -> Vec<usize> {

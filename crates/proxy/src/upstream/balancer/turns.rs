@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use meltemi_compile::load_balancing::{LbPolicy, LeastRequest};
 
-use super::Candidate;
 use super::edf::Edf;
+use super::hashing::Busy;
 use super::layout::{Choice, Group, GroupKey, Layout, Level};
 use super::priority_load::Loads;
 use super::slow_start;
 use super::zone::ZoneRouting;
+use super::{Asked, Candidate};
 use crate::random;
 use crate::stats::ClusterCounts;
 
@@ -81,8 +82,46 @@ impl View {
             .collect()
     }
 
-    /// The next host of a policy without hash; `loads` stand in for those of the layout.
+    /// The next host, or `None` when nobody may be picked.
     pub(crate) fn pick<H: Candidate>(
+        &mut self,
+        hosts: &[H],
+        asked: &Asked<'_>,
+        counts: &ClusterCounts,
+    ) -> Option<u32> {
+        if self.policy.is_hashing() {
+            return self.pick_by_hash(hosts, asked, counts);
+        }
+        let left = match asked.tried_priorities {
+            [] => None,
+            tried => self.layout.loads.without(tried, asked.priority_update_frequency),
+        };
+        self.pick_in_turn(hosts, left.as_ref(), counts)
+    }
+
+    /// The hash chooses the priority too.
+    fn pick_by_hash<H: Candidate>(
+        &self,
+        hosts: &[H],
+        asked: &Asked<'_>,
+        counts: &ClusterCounts,
+    ) -> Option<u32> {
+        let (priority, _) = self.layout.loads.choose(asked.hash);
+        let level = &self.layout.levels[priority];
+        if level.panic && asked.attempt == 0 {
+            counts.lb_healthy_panic.inc();
+        }
+        match &level.healthy {
+            Choice::Hash(hashing) => {
+                let load = Load { hosts, cluster: asked.cluster_active };
+                hashing.host(asked.hash, asked.attempt, &load)
+            }
+            Choice::Nobody | Choice::Group(_) | Choice::Weighted(_) => None,
+        }
+    }
+
+    /// `loads` stand in for those of the layout.
+    fn pick_in_turn<H: Candidate>(
         &mut self,
         hosts: &[H],
         loads: Option<&Loads>,
@@ -119,6 +158,21 @@ impl View {
             Turn::Edf(edf) => edf.pick(|host| weight_now(*policy, &hosts[host as usize])),
             Turn::Next(next) => Some(unweighted(*policy, hosts, members, next)),
         }
+    }
+}
+
+struct Load<'h, H> {
+    hosts: &'h [H],
+    cluster: u32,
+}
+
+impl<H: Candidate> Busy for Load<'_, H> {
+    fn on_host(&self, host: u32) -> u32 {
+        self.hosts[host as usize].active_requests()
+    }
+
+    fn on_cluster(&self) -> u32 {
+        self.cluster
     }
 }
 
