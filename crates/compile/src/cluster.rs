@@ -3,6 +3,7 @@
 //! Source: `envoy.config.cluster.v3`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meltemi_envoy::config::cluster::v3 as proto;
@@ -19,6 +20,7 @@ use crate::scalar::digest;
 mod circuit_breakers;
 mod connection;
 mod discovery;
+mod health_check;
 mod load_balancing;
 mod outlier;
 
@@ -35,6 +37,7 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
     let outlier =
         message.outlier_detection.as_ref().map(|m| outlier::compile(&at.field("outlier_detection"), m));
     let breakers = circuit_breakers::compile(at, message.circuit_breakers.as_ref());
+    let health_check = health_check::compile(at, &message.health_checks, protocol.http);
     let found = discovery::compile(at, message)?;
     let cluster = Cluster {
         name: message.name.as_str().into(),
@@ -57,6 +60,12 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
         circuit_breakers: breakers.thresholds,
         max_host_connections: breakers.max_host_connections,
         outlier,
+        health_check: health_check.map(Arc::new),
+        ignore_new_hosts_until_first_hc: message
+            .common_lb_config
+            .as_ref()
+            .is_some_and(|config| config.ignore_new_hosts_until_first_hc),
+        ignore_health_on_host_removal: message.ignore_health_on_host_removal,
         health_digest: health_digest(message),
         service: message.metadata.as_ref().and_then(service),
         digest: digest(message),
@@ -89,6 +98,12 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         dns_refresh_rate: _,
         respect_dns_ttl: _,
         dns_lookup_family: _,
+        dns_jitter: _,
+        dns_failure_refresh_rate: _,
+        dns_resolvers: _,
+        use_tcp_for_dns_lookups: _,
+        dns_resolution_config: _,
+        typed_dns_resolver_config: _,
         // Read by `load_balancing`.
         lb_policy: _,
         lb_config: _,
@@ -112,16 +127,11 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         stats_matcher,
         per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout,
-        health_checks,
-        dns_jitter,
-        dns_failure_refresh_rate,
-        dns_resolvers,
-        use_tcp_for_dns_lookups,
-        dns_resolution_config,
-        typed_dns_resolver_config,
+        // Read by `health_check`.
+        health_checks: _,
         wait_for_warm_on_init,
         close_connections_on_host_health_failure,
-        ignore_health_on_host_removal,
+        ignore_health_on_host_removal: _,
         filters,
         lrs_server,
         lrs_report_endpoint_metrics,
@@ -132,15 +142,13 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         connection_pool_per_downstream_connection,
         queuing_policies,
     } = message;
-    refuse!(at; transport_socket_matches, transport_socket_matcher, stats_matcher, health_checks);
-    refuse!(at; per_connection_buffer_high_watermark_timeout, dns_resolvers, use_tcp_for_dns_lookups);
-    refuse!(at; dns_resolution_config, typed_dns_resolver_config);
+    refuse!(at; transport_socket_matches, transport_socket_matcher, stats_matcher);
+    refuse!(at; per_connection_buffer_high_watermark_timeout);
     refuse!(at; filters, lrs_server, lrs_report_endpoint_metrics, upstream_config, preconnect_policy);
     refuse!(at; connection_pool_per_downstream_connection, queuing_policies);
     at.refuse_false("wait_for_warm_on_init", *wait_for_warm_on_init);
     harmless!(ReadAhead; per_connection_buffer_limit_bytes);
-    harmless!(DnsPacing; dns_jitter, dns_failure_refresh_rate);
-    harmless!(NoHealthChecks; ignore_health_on_host_removal, close_connections_on_host_health_failure);
+    refuse!(at; close_connections_on_host_health_failure);
     harmless!(StatsOnly; track_timeout_budgets, track_cluster_stats);
 }
 

@@ -3,6 +3,7 @@
 //! Source: `envoy.config.endpoint.v3`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use meltemi_envoy::config::core::v3::{Locality as LocalityField, Metadata};
@@ -12,6 +13,7 @@ use meltemi_envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use prost_types::value::Kind;
 
 use crate::endpoints::{Endpoints, Host, Locality};
+use crate::health_check::HostCheck;
 use crate::ledger::{At, harmless, refuse};
 use crate::scalar::{digest, fraction_ppm, host_port, socket_addr};
 
@@ -26,6 +28,44 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Op
 
 /// Compiles endpoints that are addresses.
 pub(crate) fn hosts(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Option<Endpoints> {
+    hosts_at(at, message, &mut |at, endpoint| socket_addr(&at.field("address"), &endpoint.address))
+}
+
+/// Compiles endpoints that are names to resolve. In place of its address a host has the index of its name, as an IPv4
+/// address, and the port.
+pub(crate) fn names(
+    at: &At<'_>,
+    message: &proto::ClusterLoadAssignment,
+) -> Option<(Endpoints, Vec<Box<str>>)> {
+    let mut names: Vec<Box<str>> = Vec::new();
+    let mut endpoints = hosts_at(at, message, &mut |at, endpoint| {
+        let (name, port) = host_port(&at.field("address"), &endpoint.address)?;
+        at.refuse("additional_addresses", &endpoint.additional_addresses);
+        let index = Ipv4Addr::from(u32::try_from(names.len()).ok()?);
+        names.push(name.into());
+        Some(SocketAddr::from((index, port)))
+    })?;
+    for host in endpoints.priorities.iter_mut().flatten().filter(|host| host.hostname.is_empty()) {
+        host.hostname = name_of(host, &names).into();
+    }
+    Some((endpoints, names))
+}
+
+fn name_of<'n>(host: &Host, names: &'n [Box<str>]) -> &'n str {
+    match host.address.ip() {
+        IpAddr::V4(index) => &names[u32::from(index) as usize],
+        IpAddr::V6(_) => "",
+    }
+}
+
+/// Finds the address of an endpoint.
+type AddressOf<'a> = dyn FnMut(&At<'_>, &proto::Endpoint) -> Option<SocketAddr> + 'a;
+
+fn hosts_at(
+    at: &At<'_>,
+    message: &proto::ClusterLoadAssignment,
+    address_of: &mut AddressOf<'_>,
+) -> Option<Endpoints> {
     let mut endpoints = Endpoints { digest: digest(message), ..policy(at, message) };
     let mut seen = HashSet::new();
     for (i, group) in message.endpoints.iter().enumerate() {
@@ -40,7 +80,8 @@ pub(crate) fn hosts(at: &At<'_>, message: &proto::ClusterLoadAssignment) -> Opti
             at.bounded("load_balancing_weight", Some(weight), 1, (1, u32::MAX));
             endpoints.locality_weights[priority].insert(Arc::clone(&locality), weight);
         }
-        let hosts = at.each("lb_endpoints", &group.lb_endpoints, |at, member| host(at, member, &locality));
+        let hosts = at
+            .each("lb_endpoints", &group.lb_endpoints, |at, member| host(at, member, &locality, address_of));
         // Of an address that is there twice, the first counts.
         endpoints.priorities[priority].extend(hosts.into_iter().filter(|host| seen.insert(host.address)));
     }
@@ -70,28 +111,6 @@ fn check_weights(at: &At<'_>, endpoints: &Endpoints) {
 
 fn exceeds_u32(weights: impl IntoIterator<Item = u32>) -> bool {
     weights.into_iter().try_fold(0_u32, u32::checked_add).is_none()
-}
-
-/// Compiles endpoints that are names to resolve: host, port, weight.
-pub(crate) fn names(
-    at: &At<'_>,
-    message: &proto::ClusterLoadAssignment,
-) -> Option<Vec<(Box<str>, u16, u32)>> {
-    policy(at, message);
-    let mut targets = Vec::new();
-    for (i, group) in message.endpoints.iter().enumerate() {
-        let at = at.item("endpoints", i);
-        if locality_priority(&at, group) != 0 {
-            at.field("priority").reject("not supported yet for names");
-        }
-        targets.extend(at.each("lb_endpoints", &group.lb_endpoints, |at, member| {
-            let (endpoint, weight) = lb_endpoint(at, member)?;
-            let at = at.field("endpoint");
-            let (name, port) = host_port(&at.field("address"), &endpoint.address)?;
-            Some((Box::from(name), port, weight))
-        }));
-    }
-    Some(targets)
 }
 
 /// Reads all but the endpoints.
@@ -173,23 +192,27 @@ fn lb_endpoint<'m>(at: &At<'_>, message: &'m proto::LbEndpoint) -> Option<(&'m p
     };
     let proto::Endpoint {
         address: _,
-        health_check_config,
+        health_check_config: _,
         hostname: _,
         additional_addresses: _,
         observability_name,
     } = endpoint;
-    harmless!(NoHealthChecks; health_check_config);
     harmless!(StatsOnly; observability_name);
     Some((endpoint, weight))
 }
 
-fn host(at: &At<'_>, message: &proto::LbEndpoint, locality: &Arc<Locality>) -> Option<Host> {
+fn host(
+    at: &At<'_>,
+    message: &proto::LbEndpoint,
+    locality: &Arc<Locality>,
+    address_of: &mut AddressOf<'_>,
+) -> Option<Host> {
     let health = at.choice("health_status", message.health_status)?;
     let (endpoint, weight) = lb_endpoint(at, message)?;
     let at = at.field("endpoint");
     at.refuse("additional_addresses", &endpoint.additional_addresses);
     Some(Host {
-        address: socket_addr(&at.field("address"), &endpoint.address)?,
+        address: address_of(&at, endpoint)?,
         additional_addresses: Vec::new(),
         weight,
         health,
@@ -197,7 +220,28 @@ fn host(at: &At<'_>, message: &proto::LbEndpoint, locality: &Arc<Locality>) -> O
         metadata: message.metadata.clone().map(Arc::new),
         workload: message.metadata.as_ref().and_then(workload),
         locality: Arc::clone(locality),
+        check: host_check(&at, endpoint),
     })
+}
+
+/// Reads `health_check_config`; `None` when there is nothing special.
+fn host_check(at: &At<'_>, endpoint: &proto::Endpoint) -> Option<Box<HostCheck>> {
+    let at = at.field("health_check_config");
+    let proto::endpoint::HealthCheckConfig { port_value, hostname, address, disable_active_health_check } =
+        endpoint.health_check_config.as_ref()?;
+    let port = at.port("port_value", *port_value)?;
+    let of_endpoint = || socket_addr(&at, &endpoint.address);
+    let base = match address {
+        Some(_) => socket_addr(&at.field("address"), address),
+        None if port != 0 => of_endpoint(),
+        None => None,
+    };
+    let target = base.map(|base| SocketAddr::new(base.ip(), if port == 0 { base.port() } else { port }));
+    Some(Box::new(HostCheck {
+        address: target,
+        hostname: hostname.as_str().into(),
+        disabled: *disable_active_health_check,
+    }))
 }
 
 /// Reads `filter_metadata.istio.workload`.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use meltemi_envoy::config::core::v3::{HealthStatus, Metadata};
 use prost_types::value::Kind;
 
+use crate::health_check::HostCheck;
+
 /// `policy.overprovisioning_factor` when it is not set.
 const OVERPROVISIONING_PERCENT: u32 = 140;
 
@@ -65,6 +67,8 @@ pub struct Host {
     pub workload: Option<Box<str>>,
     /// Where it runs.
     pub locality: Arc<Locality>,
+    /// `health_check_config`.
+    pub check: Option<Box<HostCheck>>,
 }
 
 impl Default for Host {
@@ -79,6 +83,7 @@ impl Default for Host {
             metadata: None,
             workload: None,
             locality: Arc::default(),
+            check: None,
         }
     }
 }

@@ -45,22 +45,22 @@ pub(crate) enum Harmless {
     RuntimeKey,
     /// Size of a buffer that bounds what is read ahead; here less than any useful value is read ahead.
     ReadAhead,
-    /// Spreads DNS queries or repeats failed ones; the resolver paces itself, the result is the same.
-    DnsPacing,
+    /// Tunes c-ares, or the threads of the system's resolver; ours finds the same addresses.
+    ResolverTuning,
     /// Settings of a balancing policy that is not the one in force; Envoy does not read them either.
     OtherPolicy,
     /// Acts on hosts that a filter chooses (`stateful_session`); those filters are refused.
     NoHostOverride,
     /// Holds back or batches updates; here each is in force when it comes.
     Batching,
-    /// Acts on active health checks, which are refused.
-    NoHealthChecks,
     /// Acts on traces, and a tracing provider is refused.
     NoTracing,
     /// Part of the protocol that Envoy does not act upon either.
     Unimplemented,
     /// Acts on connections over Unix sockets, and listeners on those are refused.
     NoUnixListeners,
+    /// Envoy has the field and does nothing with it.
+    NoEffectInEnvoy,
     /// A deprecated spelling of the default.
     Deprecated,
     /// Concerns REST subscriptions; streams and files are not polled.

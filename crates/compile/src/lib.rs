@@ -23,6 +23,7 @@ pub mod filter;
 pub mod format;
 pub mod hash_policy;
 pub mod header_edit;
+pub mod health_check;
 mod istio_stats;
 mod ledger;
 mod listener;

@@ -16,6 +16,10 @@ pub use ipnet::IpNet;
 
 use crate::filter::{HttpFilter, RouterOptions};
 use crate::format::{Format, JsonFormat};
+pub use crate::health_check::{
+    CheckHeader, GrpcHealthCheck, HealthCheck, HealthCheckKind, HostCheck, HttpHealthCheck, Pace,
+    TcpHealthCheck, Transition,
+};
 use crate::load_balancing::LoadBalancing;
 use crate::matcher::StringMatcher;
 use crate::route::RouteTable;
@@ -440,6 +444,12 @@ pub struct Cluster {
     pub max_host_connections: [u32; 2],
     /// `outlier_detection`, `None` when absent.
     pub outlier: Option<OutlierDetection>,
+    /// `health_checks`, `None` when there is none.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// `common_lb_config.ignore_new_hosts_until_first_hc`.
+    pub ignore_new_hosts_until_first_hc: bool,
+    /// `ignore_health_on_host_removal`.
+    pub ignore_health_on_host_removal: bool,
     /// Digest of `health_checks` and `outlier_detection`: what judges the hosts.
     pub health_digest: u64,
     /// `metadata.filter_metadata.istio.services[0]`: whom the cluster stands for, for metrics.
@@ -491,31 +501,57 @@ pub struct ClusterService {
 }
 
 /// How a cluster gets its hosts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Discovery {
     /// `STATIC`: in [`Program::endpoints`].
     Static,
     /// `EDS` under this service name (the cluster name unless `eds_cluster_config.service_name`).
     Eds(Name),
     /// `STRICT_DNS`: every address of every name is a host.
-    StrictDns(DnsTargets),
+    StrictDns(Arc<DnsTargets>),
     /// `LOGICAL_DNS`: the first address of the one name, for new connections.
-    LogicalDns(DnsTargets),
+    LogicalDns(Arc<DnsTargets>),
     /// `ORIGINAL_DST`: where the client wanted to go; no host when that is not known.
     OriginalDst,
 }
 
 /// Names to resolve.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DnsTargets {
-    /// Host, port, load-balancing weight.
-    pub targets: Vec<(Box<str>, u16, u32)>,
+    /// The hosts as the message names them. In place of an address each has the index of its name in
+    /// [`DnsTargets::names`], as an IPv4 address, and its port.
+    pub template: Endpoints,
+    /// What to resolve; addresses stand for themselves.
+    pub names: Vec<Box<str>>,
     /// `dns_refresh_rate`, default 5 s.
     pub refresh: Duration,
     /// `respect_dns_ttl`.
     pub respect_ttl: bool,
+    /// `dns_failure_refresh_rate`: the first and the longest pause after failures; `None` is `refresh`.
+    pub failure_refresh: Option<(Duration, Duration)>,
+    /// `dns_jitter`: the longest time by which a pause is lengthened.
+    pub jitter: Duration,
     /// `dns_lookup_family`.
     pub family: DnsFamily,
+    /// Whom to ask, and how.
+    pub resolver: DnsResolver,
+}
+
+/// `typed_dns_resolver_config` and its forerunners.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DnsResolver {
+    /// `resolvers`; empty for those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// `use_resolvers_as_fallback`: the servers only stand in when the system has none.
+    pub servers_are_fallback: bool,
+    /// `dns_resolver_options.use_tcp_for_dns_lookups`.
+    pub tcp: bool,
+    /// `dns_resolver_options.no_default_search_domain`.
+    pub no_search_domain: bool,
+    /// `query_timeout_seconds`; `None` is 5 s.
+    pub timeout: Option<Duration>,
+    /// `query_tries`; `None` is 4.
+    pub tries: Option<u32>,
 }
 
 /// `dns_lookup_family`.

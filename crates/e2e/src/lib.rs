@@ -7,6 +7,7 @@ pub mod backend;
 pub mod bootstrap;
 pub mod client;
 pub mod differential;
+pub mod dns;
 pub mod envoy_api;
 pub mod mesh;
 pub mod peers;

@@ -34,7 +34,7 @@ use crate::config::{Configurator, Setup, Store};
 use crate::istio_stats::NodeFacts;
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
-use crate::upstream::shared::{EventLog, HostStates};
+use crate::upstream::shared::HostStates;
 use crate::worker::{self, Command, WorkerContext, WorkerHandle};
 
 /// For how long nobody may have come or be connected before the drain ends early. It is also the shortest drain,
@@ -73,9 +73,10 @@ pub fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
         println!("configuration '{name}' OK");
         return Ok(ExitCode::SUCCESS);
     }
+    // Local: active health checks speak HTTP, whose connections stay on one thread.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(tokio::runtime::LocalOptions::default())
         .context("start the main runtime")?;
     runtime.block_on(serve(args, start, logging))
 }
@@ -236,9 +237,9 @@ async fn initialized(lifecycle: &Lifecycle) -> ExitCode {
 }
 
 /// Where ejections are logged: `cluster_manager.outlier_detection.event_log_path`.
-fn outlier_events(bootstrap: &Bootstrap, logs: &LogSink) -> Option<EventLog> {
+fn ejection_log(bootstrap: &Bootstrap) -> Option<&str> {
     let path = &bootstrap.cluster_manager.as_ref()?.outlier_detection.as_ref()?.event_log_path;
-    (!path.is_empty()).then(|| EventLog::new(logs.clone(), path))
+    (!path.is_empty()).then_some(path)
 }
 
 /// Where this proxy stands, for balancing by zones: `node.locality` and `cluster_manager.local_cluster_name`.
@@ -265,8 +266,7 @@ impl Workers {
         logs: LogSink,
         lifecycle: &Arc<Lifecycle>,
     ) -> anyhow::Result<Workers> {
-        let events = outlier_events(&start.message, &logs);
-        let hosts = Arc::new(HostStates::new(events));
+        let hosts = Arc::new(HostStates::new(logs.clone(), ejection_log(&start.message)));
         let (home, local_cluster) = place(&start.message);
         hosts.set_place(home, local_cluster);
         let registry = Registry::new();

@@ -10,6 +10,7 @@ mod configurator;
 mod dns;
 mod dynamic;
 mod files;
+mod health;
 mod references;
 mod sockets;
 mod store;

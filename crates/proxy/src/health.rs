@@ -1,79 +1,155 @@
-//! What the main thread does for the health of hosts: it knows who belongs to a cluster and runs the intervals of
-//! outlier detection. Workers only read the outcome, [`HostState::flags`](crate::upstream::shared::HostState::flags).
+//! What the main thread does for the health of hosts: it knows who belongs to a cluster, checks them actively and runs
+//! the intervals of outlier detection. Workers only read the outcome,
+//! [`HostState::flags`](crate::upstream::shared::HostState::flags).
 //!
-//! Leaves out what is counted on the path of requests (`upstream::outlier`). Source: Envoy's `DetectorImpl`.
+//! Leaves out what is counted on the path of requests (`upstream::outlier`). Source: Envoy's `HealthCheckerImplBase`
+//! and `DetectorImpl`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod events;
+mod judge;
+mod probe;
+mod session;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use meltemi_compile::program::{Cluster, Endpoints, Name, OutlierDetection};
+use meltemi_compile::program::{Cluster, Endpoints, Host, Name, OutlierDetection};
 use meltemi_runtime::task::{self, Task};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use self::events::Events;
+use self::session::Session;
+use crate::stats::Registry;
 use crate::upstream::outlier::sweep;
-use crate::upstream::shared::{ClusterState, HostStates, Member};
+use crate::upstream::shared::{ClusterState, EventLog, HealthFlag, HostStates, Member};
+
+/// A cluster to judge, and its hosts: those in force, and those of a version that warms.
+pub(crate) type Judged = (Arc<Cluster>, Vec<Arc<Endpoints>>);
 
 /// The clusters whose hosts are judged.
 #[derive(Debug)]
 pub(crate) struct Health {
     hosts: Arc<HostStates>,
+    registry: Arc<Registry>,
     watched: BTreeMap<(Name, u64), Watched>,
 }
 
 /// A cluster whose hosts are judged.
 #[derive(Debug)]
 struct Watched {
+    cluster: Arc<Cluster>,
     state: Arc<ClusterState>,
+    event_logs: Arc<[EventLog]>,
+    /// What was followed last.
+    endpoints: Vec<Arc<Endpoints>>,
     members: watch::Sender<Vec<Member>>,
     _sweeps: Option<Task<()>>,
+    sessions: HashMap<SocketAddr, Task<()>>,
 }
 
 impl Health {
     /// No clusters yet.
-    pub(crate) fn new(hosts: Arc<HostStates>) -> Health {
-        Health { hosts, watched: BTreeMap::new() }
+    pub(crate) fn new(hosts: Arc<HostStates>, registry: Arc<Registry>) -> Health {
+        Health { hosts, registry, watched: BTreeMap::new() }
     }
 
-    /// Judges the hosts of these clusters from now on.
-    pub(crate) fn follow<'a>(
-        &mut self,
-        clusters: impl Iterator<Item = (&'a Arc<Cluster>, Option<&'a Arc<Endpoints>>)>,
-    ) {
-        let mut wanted = BTreeSet::new();
-        for (cluster, endpoints) in clusters.filter(|(cluster, _)| cluster.outlier.is_some()) {
-            let key = (cluster.name.clone(), cluster.health_digest);
+    /// Judges the hosts of these clusters from now on, and no others.
+    pub(crate) fn follow(&mut self, judged: BTreeMap<(Name, u64), Judged>) {
+        self.watched.retain(|key, _| judged.contains_key(key));
+        for (key, (cluster, endpoints)) in judged {
             let hosts = &self.hosts;
-            let watched = self.watched.entry(key.clone()).or_insert_with(|| Watched::new(cluster, hosts));
-            watched.follow(endpoints.map(|endpoints| &**endpoints));
-            wanted.insert(key);
+            let watched = self.watched.entry(key).or_insert_with(|| Watched::new(cluster, hosts));
+            let is_same = watched.endpoints.len() == endpoints.len()
+                && watched.endpoints.iter().zip(&endpoints).all(|(old, new)| Arc::ptr_eq(old, new));
+            if !is_same {
+                watched.follow(endpoints, hosts, &self.registry);
+            }
         }
-        self.watched.retain(|key, _| wanted.contains(key));
     }
 }
 
 impl Watched {
-    fn new(cluster: &Arc<Cluster>, hosts: &HostStates) -> Watched {
-        let state = hosts.cluster(cluster);
+    fn new(cluster: Arc<Cluster>, hosts: &HostStates) -> Watched {
+        let state = hosts.cluster(&cluster);
         let (members, followed) = watch::channel(Vec::new());
         let sweeps = cluster.outlier.map(|detection| {
             task::spawn("outliers", sweep_at_intervals(Arc::clone(&state), detection, followed))
         });
-        Watched { state, members, _sweeps: sweeps }
+        let paths = cluster.health_check.iter().flat_map(|check| &check.event_logs);
+        Watched {
+            event_logs: paths.filter_map(|path| hosts.event_log(path)).collect(),
+            cluster,
+            state,
+            endpoints: Vec::new(),
+            members,
+            _sweeps: sweeps,
+            sessions: HashMap::new(),
+        }
     }
 
-    fn follow(&self, endpoints: Option<&Endpoints>) {
-        let hosts = endpoints.into_iter().flat_map(|endpoints| endpoints.priorities.iter().flatten());
-        let now: BTreeSet<SocketAddr> = hosts.map(|host| host.address).collect();
-        let before: BTreeSet<SocketAddr> =
-            self.members.borrow().iter().map(|member| member.address).collect();
-        if now == before {
+    fn follow(&mut self, endpoints: Vec<Arc<Endpoints>>, hosts: &Arc<HostStates>, registry: &Arc<Registry>) {
+        let all = endpoints.iter().flat_map(|endpoints| endpoints.priorities.iter().flatten());
+        let mut now: BTreeMap<SocketAddr, &Host> = BTreeMap::new();
+        for host in all {
+            now.entry(host.address).or_insert(host);
+        }
+        let before: Vec<Member> = self.members.borrow().clone();
+        for gone in before.iter().filter(|member| !now.contains_key(&member.address)) {
+            if self.sessions.remove(&gone.address).is_some() {
+                self.state.discount_checks(&gone.state);
+            }
+            self.state.forget(gone.address);
+        }
+        let mut members = Vec::with_capacity(now.len());
+        for (address, host) in now {
+            let member = Member { address, state: self.state.host(address) };
+            if !before.iter().any(|known| known.address == address) {
+                self.begin_checks(host, &member, hosts, registry);
+            }
+            members.push(member);
+        }
+        self.members.send_replace(members);
+        self.endpoints = endpoints;
+    }
+
+    /// A new host is unhealthy until its first check passes.
+    fn begin_checks(
+        &mut self,
+        host: &Host,
+        member: &Member,
+        hosts: &Arc<HostStates>,
+        registry: &Arc<Registry>,
+    ) {
+        let Some(check) = &self.cluster.health_check else { return };
+        let special = host.check.as_deref();
+        if special.is_some_and(|special| special.disabled) {
+            member.state.checks.finish_first();
             return;
         }
-        before.difference(&now).for_each(|gone| self.state.forget(*gone));
-        let member = |address| Member { address, state: self.state.host(address) };
-        self.members.send_replace(now.into_iter().map(member).collect());
+        self.state.put_flag(&member.state, HealthFlag::FailedActiveHc, true);
+        if self.cluster.ignore_new_hosts_until_first_hc {
+            self.state.put_flag(&member.state, HealthFlag::PendingActiveHc, true);
+        }
+        let target = special.and_then(|special| special.address).unwrap_or(host.address);
+        let hostname = special.map_or("", |special| &special.hostname);
+        let events =
+            Events::new(&self.event_logs, &check.kind, &self.cluster.name, host.address, &host.locality);
+        let detection = &self.cluster.outlier;
+        let session = Session {
+            authority: check.authority(hostname, &self.cluster.name).into(),
+            check: Arc::clone(check),
+            cluster: Arc::clone(&self.state),
+            member: member.clone(),
+            target,
+            events,
+            ends_ejection: detection
+                .is_some_and(|detection| detection.successful_active_health_check_uneject_host),
+            registry: Arc::clone(registry),
+            hosts: Arc::clone(hosts),
+        };
+        self.sessions.insert(host.address, task::spawn_local("health-check", session.run()));
     }
 }
 

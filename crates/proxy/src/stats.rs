@@ -68,6 +68,13 @@ impl Registry {
         WorkerStats { registry: Arc::clone(self), worker }
     }
 
+    /// Whether a cluster ever had a connection from a client's request.
+    pub fn had_upstream_connections(&self, cluster: &str) -> bool {
+        let scopes = self.scopes();
+        let mut parts = scopes.clusters.get(cluster).into_iter().flat_map(BTreeMap::values);
+        parts.any(|part| part.counts.upstream_cx_total.get() > 0)
+    }
+
     /// Forgets scopes that no worker holds any more. Call it after a change of configuration.
     pub fn prune(&self) {
         let mut scopes = self.scopes();

@@ -4,6 +4,7 @@
 //! before: pools by address while the cluster's own configuration is the same, shared host state always.
 
 mod balancer;
+mod checks;
 mod health;
 mod host;
 mod layouts;

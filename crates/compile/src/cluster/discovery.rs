@@ -1,10 +1,11 @@
 //! How a cluster gets its hosts: `type` and the fields that belong to each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use meltemi_envoy::config::cluster::v3 as proto;
 use meltemi_envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
+    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, RefreshRate,
 };
 use meltemi_envoy::config::endpoint::v3::ClusterLoadAssignment;
 
@@ -13,8 +14,12 @@ use crate::endpoint;
 use crate::ledger::At;
 use crate::program::{Discovery, DnsFamily, DnsTargets, Endpoints};
 
+mod resolver;
+
 /// `dns_refresh_rate` when it is not set.
 const DNS_REFRESH: Duration = Duration::from_secs(5);
+/// `max_interval` of `dns_failure_refresh_rate` when it is not set, in base intervals.
+const MAX_FAILURE_FACTOR: u32 = 10;
 /// Envoy refuses a faster one.
 const MIN_DNS_REFRESH: Duration = Duration::from_millis(1);
 
@@ -57,14 +62,19 @@ pub(super) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<Found> {
         DiscoveryType::Static => static_hosts(at, assignment),
         DiscoveryType::Eds => eds(at, message),
         DiscoveryType::StrictDns => {
-            dns_targets(at, message).map(|targets| Discovery::StrictDns(targets).into())
+            dns_targets(at, message).map(|targets| Discovery::StrictDns(Arc::new(targets)).into())
         }
         DiscoveryType::LogicalDns => {
-            let targets = dns_targets(at, message)?;
-            if targets.targets.len() != 1 {
+            let mut targets = dns_targets(at, message)?;
+            if targets.names.len() != 1 {
                 return at.field("load_assignment").none("LOGICAL_DNS clusters must have a single endpoint");
             }
-            Some(Discovery::LogicalDns(targets).into())
+            // The one host is of the first priority, whatever the message says.
+            let priorities = &targets.template.priorities;
+            let first = priorities.iter().position(|hosts| !hosts.is_empty()).unwrap_or(0);
+            targets.template.priorities.drain(..first);
+            targets.template.locality_weights.drain(..first);
+            Some(Discovery::LogicalDns(Arc::new(targets)).into())
         }
         DiscoveryType::OriginalDst => Some(Discovery::OriginalDst.into()),
     }
@@ -95,6 +105,7 @@ fn dns_targets(at: &At<'_>, message: &proto::Cluster) -> Option<DnsTargets> {
     if refresh.is_some_and(|rate| rate <= MIN_DNS_REFRESH) {
         at.field("dns_refresh_rate").reject("must be longer than 1ms");
     }
+    let refresh = refresh.unwrap_or(DNS_REFRESH);
     let family = match at.choice("dns_lookup_family", message.dns_lookup_family)? {
         DnsLookupFamily::Auto => DnsFamily::Auto,
         DnsLookupFamily::V4Only => DnsFamily::V4Only,
@@ -102,10 +113,28 @@ fn dns_targets(at: &At<'_>, message: &proto::Cluster) -> Option<DnsTargets> {
         DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
         DnsLookupFamily::All => DnsFamily::All,
     };
+    let (template, names) = endpoint::names(&at.field("load_assignment"), assignment)?;
     Some(DnsTargets {
-        targets: endpoint::names(&at.field("load_assignment"), assignment)?,
-        refresh: refresh.unwrap_or(DNS_REFRESH),
+        template,
+        names,
+        refresh,
         respect_ttl: message.respect_dns_ttl,
+        failure_refresh: failure_refresh(at, message.dns_failure_refresh_rate.as_ref()),
+        jitter: at.duration("dns_jitter", &message.dns_jitter).unwrap_or_default(),
         family,
+        resolver: resolver::compile(at, message)?,
     })
+}
+
+fn failure_refresh(at: &At<'_>, message: Option<&RefreshRate>) -> Option<(Duration, Duration)> {
+    let RefreshRate { base_interval, max_interval } = message?;
+    let at = at.field("dns_failure_refresh_rate");
+    let Some(base) = at.positive("base_interval", base_interval) else {
+        return at.field("base_interval").none("must be longer than 1ms");
+    };
+    let max = at.positive("max_interval", max_interval).unwrap_or(base * MAX_FAILURE_FACTOR);
+    if max < base {
+        at.reject("must have max_interval greater than or equal to the base_interval");
+    }
+    Some((base, max))
 }

@@ -97,14 +97,14 @@ fn common_fields(at: &At<'_>, message: &CommonLbConfig) -> u32 {
     let CommonLbConfig {
         healthy_panic_threshold,
         update_merge_window,
-        ignore_new_hosts_until_first_hc,
+        // Read by the cluster.
+        ignore_new_hosts_until_first_hc: _,
         close_connections_on_host_set_change: _,
         override_host_status,
         // Read by `legacy`; a typed policy brings its own, as in Envoy.
         consistent_hashing_lb_config: _,
         locality_config_specifier: _,
     } = message;
-    harmless!(NoHealthChecks; ignore_new_hosts_until_first_hc);
     harmless!(Batching; update_merge_window);
     harmless!(NoHostOverride; override_host_status);
     whole_percent(&at.field("healthy_panic_threshold"), healthy_panic_threshold, PANIC_THRESHOLD_PERCENT)

@@ -14,7 +14,7 @@ const MAX_HEADERS_TO_ADD: usize = 1000;
 
 /// The fields that hold a pair of additions and removals.
 pub(crate) struct Fields {
-    add: &'static str,
+    pub(crate) add: &'static str,
     remove: &'static str,
 }
 
@@ -22,6 +22,8 @@ impl Fields {
     /// `request_headers_to_add`, `request_headers_to_remove`.
     pub(crate) const REQUEST: Fields =
         Fields { add: "request_headers_to_add", remove: "request_headers_to_remove" };
+    /// `initial_metadata` of gRPC requests of our own.
+    pub(crate) const METADATA: Fields = Fields { add: "initial_metadata", remove: "" };
     /// `response_headers_to_add`, `response_headers_to_remove`.
     pub(crate) const RESPONSE: Fields =
         Fields { add: "response_headers_to_add", remove: "response_headers_to_remove" };

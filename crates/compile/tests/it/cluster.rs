@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use meltemi_compile::load_balancing::{HashFunction, LbPolicy, LeastRequest, SubsetFallback};
 use meltemi_compile::program::{
-    CircuitBreaker, Cluster, ClusterService, Discovery, DnsFamily, DnsTargets, Endpoints, Http2Options,
-    UpstreamHttp,
+    CircuitBreaker, Cluster, ClusterService, Discovery, DnsFamily, DnsResolver, Endpoints, HealthCheckKind,
+    Http2Options, UpstreamHttp,
 };
 use meltemi_compile::{Rejection, cluster, endpoints};
 use meltemi_envoy::config::cluster::v3::Cluster as ClusterMessage;
@@ -144,24 +144,91 @@ fn dns_clusters_name_what_to_resolve() {
             assignment(members)
         )
     };
-    let targets = |targets: &[(&str, u16, u32)]| DnsTargets {
-        targets: targets.iter().map(|(name, port, weight)| ((*name).into(), *port, *weight)).collect(),
-        refresh: Duration::from_secs(60),
-        respect_ttl: true,
-        family: DnsFamily::V4Only,
-    };
     let weighted = NAMED.replacen('{', "{load_balancing_weight: 3, ", 1);
     let (strict, endpoints) = compile(&yaml("STRICT_DNS", &format!("{weighted}, {ONE}"))).unwrap();
+    let Discovery::StrictDns(targets) = strict.discovery else { panic!("{:?}", strict.discovery) };
+    assert_eq!(targets.names, ["example.com".into(), "127.0.0.1".into()]);
+    let hosts: Vec<_> = targets.template.priorities[0]
+        .iter()
+        .map(|host| (host.address.to_string(), host.weight, &*host.hostname))
+        .collect();
     assert_eq!(
-        strict.discovery,
-        Discovery::StrictDns(targets(&[("example.com", 80, 3), ("127.0.0.1", 80, 1)]))
+        hosts,
+        [("0.0.0.0:80".to_owned(), 3, "example.com"), ("0.0.0.1:80".to_owned(), 1, "127.0.0.1")]
     );
-    assert_eq!(endpoints, None);
+    assert_eq!((targets.refresh, targets.respect_ttl), (Duration::from_secs(60), true));
+    assert_eq!((targets.family, endpoints), (DnsFamily::V4Only, None));
     let (logical, _) = compile(&yaml("LOGICAL_DNS", NAMED)).unwrap();
-    assert_eq!(logical.discovery, Discovery::LogicalDns(targets(&[("example.com", 80, 1)])));
+    let Discovery::LogicalDns(targets) = logical.discovery else { panic!("{:?}", logical.discovery) };
+    assert_eq!((targets.names.len(), targets.template.priorities.len()), (1, 1));
     let two = compile(&yaml("LOGICAL_DNS", &format!("{NAMED}, {ONE}")));
     assert!(reason(two).contains("LOGICAL_DNS clusters must have a single endpoint"));
     assert!(reason(compile("{name: c, type: STRICT_DNS}")).starts_with("load_assignment: must be set"));
+}
+
+#[test]
+fn a_dns_cluster_may_name_its_servers_and_its_pauses() {
+    let yaml = format!(
+        "name: c
+type: STRICT_DNS
+dns_failure_refresh_rate: {{base_interval: 2s}}
+typed_dns_resolver_config:
+  name: envoy.network.dns_resolver.cares
+  typed_config:
+    '@type': type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    resolvers: [{{socket_address: {{address: 10.0.0.53, port_value: 5353}}}}]
+    dns_resolver_options: {{use_tcp_for_dns_lookups: true, no_default_search_domain: true}}
+    query_timeout_seconds: 2
+    query_tries: 3
+{}",
+        assignment(NAMED)
+    );
+    let (cluster, _) = compile(&yaml).unwrap();
+    let Discovery::StrictDns(targets) = cluster.discovery else { panic!("{:?}", cluster.discovery) };
+    assert_eq!(targets.failure_refresh, Some((Duration::from_secs(2), Duration::from_secs(20))));
+    let resolver = DnsResolver {
+        servers: vec!["10.0.0.53:5353".parse().unwrap()],
+        servers_are_fallback: false,
+        tcp: true,
+        no_search_domain: true,
+        timeout: Some(Duration::from_secs(2)),
+        tries: Some(3),
+    };
+    assert_eq!(targets.resolver, resolver);
+}
+
+const CHECK: &str = "timeout: 1s, interval: 2s, unhealthy_threshold: 3, healthy_threshold: 1";
+
+#[test]
+fn a_health_check_has_the_defaults_of_envoy() {
+    let http = format!("{{name: c, health_checks: [{{{CHECK}, http_health_check: {{path: /health}}}}]}}");
+    let (cluster, _) = compile(&http).unwrap();
+    let check = cluster.health_check.unwrap();
+    assert!(check.reuse_connection && !check.always_log_failures);
+    assert_eq!(check.pace.unhealthy_edge_interval, Duration::from_secs(2));
+    assert_eq!(check.pace.no_traffic_healthy_interval, Duration::from_secs(60));
+    let tcp =
+        compile(&format!("{{name: c, health_checks: [{{{CHECK}, tcp_health_check: {{}}}}]}}")).unwrap().0;
+    assert!(matches!(&tcp.health_check.unwrap().kind, HealthCheckKind::Tcp(tcp) if tcp.send.is_empty()));
+    let HealthCheckKind::Http(http) = &check.kind else { panic!("{check:?}") };
+    assert!(http.expects(200) && !http.expects(204) && http.response_buffer_size == Some(1024));
+}
+
+#[test]
+fn health_checks_that_cannot_be_are_rejected() {
+    let of =
+        |fields: &str| reasons(compile(&format!("{{name: c, health_checks: [{{{fields}}}]}}"))).join("; ");
+    let http = |fields: &str| of(&format!("{CHECK}, http_health_check: {{path: /, {fields}}}"));
+    assert_eq!(of("tcp_health_check: {}").matches("must be set").count(), 4);
+    assert!(of(CHECK).contains("health_checks[0].health_checker: must be set"));
+    assert!(http("expected_statuses: [{start: 200, end: 200}]").contains("expected_statuses[0]: invalid"));
+    assert!(http("send: {text: 'aa'}").contains("send: cannot be sent with method GET"));
+    assert!(http("receive: [{text: xyz}]").contains("receive[0].text: invalid hex string 'xyz'"));
+    assert!(http("response_buffer_size: 1, receive: [{text: '6162'}]").contains("receive: is longer"));
+    assert!(of(&format!("{CHECK}, grpc_health_check: {{}}")).contains("must support HTTP/2"));
+    assert!(of(&format!("{CHECK}, custom_health_check: {{name: x}}")).contains("not supported yet: x"));
+    let two = format!("{{name: c, health_checks: [{{{CHECK}, tcp_health_check: {{}}}}, {{}}]}}");
+    assert_eq!(reason(compile(&two)), "health_checks: multiple health checks not supported");
 }
 
 #[test]
@@ -311,10 +378,12 @@ fn all_refused_settings_of_a_cluster_are_told_at_once() {
     assert_eq!(
         paths,
         [
-            "health_checks",
             "transport_socket.typed_config",
             "common_lb_config.healthy_panic_threshold.value",
             "circuit_breakers.thresholds[0].retry_budget.budget_interval",
+            "health_checks[0].interval",
+            "health_checks[0].health_checker",
+            "health_checks[0].unhealthy_threshold",
             "cluster_type",
         ]
     );

@@ -4,12 +4,16 @@ use serde::Deserialize;
 
 use crate::backend::BackendSpec;
 use crate::client;
+use crate::dns::Zone;
 
 /// `calls.yaml`, or the same keys of `case.yaml`.
 #[derive(Debug, Deserialize)]
 pub struct Calls {
     /// The backends to start.
     pub backends: Vec<BackendSpec>,
+    /// Names that a name server of the case knows; `${dns}` is its port.
+    #[serde(default)]
+    pub dns: Zone,
     /// The calls, one after the other.
     pub calls: Vec<Call>,
 }

@@ -16,6 +16,7 @@ use super::observed::{Answer, Observed, Outcome};
 use super::proxy::{Proxy, Running, start};
 use crate::backend::{Backend, dead_port, short};
 use crate::client;
+use crate::dns::DnsServer;
 use crate::process::until;
 
 /// How long a call with `until` is repeated, and how often.
@@ -33,7 +34,9 @@ impl Case {
         for spec in &self.calls.backends {
             backends.push(Backend::start_as(spec).await?);
         }
-        let mut ports: Vec<(String, u16)> = vec![("dead".to_owned(), dead_port()?)];
+        let dns = DnsServer::start(self.calls.dns.clone()).await?;
+        let mut ports: Vec<(String, u16)> =
+            vec![("dns".to_owned(), dns.address.port()), ("dead".to_owned(), dead_port()?)];
         ports.extend(backends.iter().map(|backend| (backend.name.clone(), backend.address.port())));
         let log = dir.path().join("access.log");
         let tokens = Tokens { ports, dir: dir.path().to_path_buf(), log };

@@ -6,10 +6,11 @@ use meltemi_compile::program::{CircuitBreaker, Cluster, Discovery, Endpoints, Ho
 use meltemi_envoy::config::core::v3::HealthStatus;
 use serde_json::{Value as Json, json};
 
+use super::health;
 use super::listeners::socket_address;
 use super::{Admin, Params, Reply, param, regex_param};
 use crate::stats::Value;
-use crate::upstream::shared::{ClusterState, HealthFlag, HostState, Origin};
+use crate::upstream::shared::{ClusterState, HostState, Origin};
 
 pub(super) const PARAMS: &[(&str, &str)] = &[
     ("filter", "Regular expression for filtering clusters by name"),
@@ -153,7 +154,7 @@ impl HostStatus {
         let Locality { region, zone, sub_zone } = &*self.host.locality;
         fields.extend([
             format!("hostname::{}", self.host.hostname),
-            format!("health_flags::{}", self.health_flags()),
+            format!("health_flags::{}", health::flags_text(&self.state, self.host.health)),
             format!("weight::{}", self.host.weight),
             format!("region::{region}"),
             format!("zone::{zone}"),
@@ -170,24 +171,9 @@ impl HostStatus {
         self.state.outlier.success_rate(origin)
     }
 
-    fn health_flags(&self) -> String {
-        let mut flags = String::new();
-        if self.state.flags.has(HealthFlag::FailedOutlierCheck) {
-            flags.push_str("/failed_outlier_check");
-        }
-        if self.host.health == HealthStatus::Degraded {
-            flags.push_str("/degraded_eds_health");
-        } else if !self.host.is_healthy() {
-            flags.push_str("/failed_eds_health");
-        }
-        if flags.is_empty() { "healthy".to_owned() } else { flags }
-    }
-
     fn json(&self) -> Json {
         let mut health = json!({"eds_health_status": self.eds_health_status()});
-        if self.state.flags.has(HealthFlag::FailedOutlierCheck) {
-            health["failed_outlier_check"] = true.into();
-        }
+        health::flags(&self.state).for_each(|flag| health[flag] = true.into());
         let mut status = json!({
             "address": socket_address(self.host.address),
             "stats": self.numbers.iter().map(metric).collect::<Vec<_>>(),

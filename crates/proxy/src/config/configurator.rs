@@ -88,6 +88,7 @@ enum Wake {
     Xds(StreamKey, Event),
     File(FileUpdate),
     Dns(Answer),
+    Health,
     Deadline,
 }
 
@@ -99,6 +100,7 @@ impl Configurator {
     pub fn new(setup: Setup) -> Result<Configurator, Vec<Rejection>> {
         let Setup { store, workers, dynamic, lifecycle, registry, hosts, drain_time } = setup;
         let mut sockets = Sockets::new(workers.len());
+        locked(&store).share(Arc::clone(&hosts));
         let listeners = locked(&store).latest_listeners();
         let refused: Vec<Rejection> =
             listeners.iter().filter_map(|listener| sockets.prepare(listener).err()).collect();
@@ -119,8 +121,8 @@ impl Configurator {
             streams,
             files: Files::new(),
             lifecycle,
+            health: Health::new(Arc::clone(&hosts), Arc::clone(&registry)),
             registry,
-            health: Health::new(Arc::clone(&hosts)),
             hosts,
             drain_time,
             sockets,
@@ -155,7 +157,7 @@ impl Configurator {
                     self.received(kind);
                 }
                 Wake::Dns((key, endpoints)) => locked(&self.store).resolve(key, endpoints),
-                Wake::Deadline => {}
+                Wake::Health | Wake::Deadline => {}
             }
             self.advance().await;
         }
@@ -179,6 +181,7 @@ impl Configurator {
             (stream, event) = self.streams.next() => Wake::Xds(stream, event),
             update = self.files.next() => Wake::File(update),
             Some(answer) = self.answers.recv() => Wake::Dns(answer),
+            () = self.hosts.changed() => Wake::Health,
             () = timer => Wake::Deadline,
         }
     }
@@ -370,9 +373,10 @@ impl Configurator {
 
     /// Hands the program to the workers if it changed, and waits until they serve it.
     async fn push(&mut self) {
+        // New hosts of checked clusters are unhealthy before a worker sees them.
+        let judged = locked(&self.store).judged();
+        self.health.follow(judged);
         let Some(program) = locked(&self.store).take_program() else { return };
-        let clusters = program.clusters.values();
-        self.health.follow(clusters.map(|cluster| (cluster, program.endpoints.get(&cluster.name))));
         let shares = self.sockets.hand_out(&program);
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = self.sockets.addresses();
         let program: Arc<Program> = Arc::new(program);

@@ -172,7 +172,9 @@ fn server_uri(cluster: &Cluster, entry: &ClusterEntry) -> Result<String, &'stati
     }
     match &cluster.discovery {
         Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
-            let (host, port, _) = dns.targets.first().ok_or("has no endpoint")?;
+            let host = dns.names.first().ok_or("has no endpoint")?;
+            let hosts = dns.template.priorities.iter().flatten();
+            let port = hosts.map(|host| host.address.port()).next().ok_or("has no endpoint")?;
             Ok(format!("http://{host}:{port}"))
         }
         Discovery::Static => {

@@ -18,8 +18,10 @@ use meltemi_xds::Resource;
 use meltemi_xds::client::Update;
 use tokio::time::Instant;
 
+use super::health;
 use super::references;
 use super::table::{Entry, Loaded, Refused, Table};
+use crate::upstream::shared::HostStates;
 
 /// A cluster with the endpoints of its own message.
 #[derive(Debug)]
@@ -62,13 +64,17 @@ pub(super) type DnsKey = (Name, u64);
 #[derive(Debug, Default)]
 pub struct Store {
     listeners: Table<Listener>,
-    clusters: Table<ClusterEntry>,
-    endpoints: Table<Endpoints>,
+    pub(super) clusters: Table<ClusterEntry>,
+    pub(super) endpoints: Table<Endpoints>,
     routes: Table<RouteTable>,
     /// Hosts of DNS clusters; empty after a first failure.
-    resolved: BTreeMap<DnsKey, Arc<Endpoints>>,
+    pub(super) resolved: BTreeMap<DnsKey, Arc<Endpoints>>,
+    /// Hosts in force of clusters with health checks: those that discovery names, and those that it dropped although
+    /// they pass their checks.
+    pub(super) checked: BTreeMap<Name, Arc<Endpoints>>,
+    pub(super) hosts: Arc<HostStates>,
     counts: BTreeMap<&'static str, TypeCounts>,
-    dirty: bool,
+    pub(super) dirty: bool,
 }
 
 /// Makes sure that a listener can be served, ahead of its use: binds its sockets, tries its logs.
@@ -281,23 +287,20 @@ impl Store {
 
     /// Puts in force what is ready, forgets what nothing refers to any more.
     pub(crate) fn settle(&mut self, now: Instant) {
-        let Store { listeners, clusters, endpoints, routes, resolved, dirty, .. } = self;
+        let Store { listeners, clusters, endpoints, routes, resolved, hosts, dirty, .. } = self;
         *dirty |= endpoints.settle(now, |_| true);
         *dirty |= clusters.settle(now, |loaded| {
-            let cluster = &loaded.value.cluster;
-            match &cluster.discovery {
-                Discovery::Static | Discovery::OriginalDst => true,
-                Discovery::Eds(service) => endpoints.active(service).is_some(),
-                Discovery::StrictDns(_) | Discovery::LogicalDns(_) => {
-                    resolved.contains_key(&(cluster.name.clone(), cluster.digest))
-                }
-            }
+            let found = discovered(loaded, endpoints, resolved);
+            let is_complete = matches!(loaded.value.cluster.discovery, Discovery::OriginalDst)
+                || found.is_some_and(|found| health::is_checked(&loaded.value.cluster, found, hosts));
+            is_complete || matches!(loaded.value.cluster.discovery, Discovery::Static) && found.is_none()
         });
         *dirty |= routes.settle(now, |_| true);
         *dirty |= listeners.settle(now, |loaded| {
             references::route_names(&loaded.value).all(|name| routes.active(name).is_some())
         });
         self.forget_unused();
+        self.settle_checked();
     }
 
     fn forget_unused(&mut self) {
@@ -348,14 +351,14 @@ impl Store {
     }
 
     /// Names to resolve; true for the clusters that use only the first address.
-    pub(super) fn dns_targets(&self) -> BTreeMap<DnsKey, (DnsTargets, bool)> {
+    pub(super) fn dns_targets(&self) -> BTreeMap<DnsKey, (Arc<DnsTargets>, bool)> {
         let clusters =
             self.clusters.entries.values().flat_map(Entry::both).map(|loaded| &loaded.value.cluster);
         clusters
             .filter_map(|cluster| {
                 let targets = match &cluster.discovery {
-                    Discovery::StrictDns(targets) => (targets.clone(), false),
-                    Discovery::LogicalDns(targets) => (targets.clone(), true),
+                    Discovery::StrictDns(targets) => (Arc::clone(targets), false),
+                    Discovery::LogicalDns(targets) => (Arc::clone(targets), true),
                     _ => return None,
                 };
                 Some(((cluster.name.clone(), cluster.digest), targets))
@@ -363,12 +366,8 @@ impl Store {
             .collect()
     }
 
-    /// Hosts of a DNS cluster. `None`: the names did not resolve; what was known stays.
-    pub(super) fn resolve(&mut self, key: DnsKey, endpoints: Option<Endpoints>) {
-        let Some(endpoints) = endpoints else {
-            self.resolved.entry(key).or_default();
-            return;
-        };
+    /// Hosts of a DNS cluster.
+    pub(super) fn resolve(&mut self, key: DnsKey, endpoints: Endpoints) {
         if self.resolved.get(&key).is_none_or(|known| **known != endpoints) {
             self.resolved.insert(key, Arc::new(endpoints));
             self.dirty = true;
@@ -388,13 +387,8 @@ impl Store {
             if loaded.value.pipe.is_some() {
                 continue;
             }
-            let endpoints = match &cluster.discovery {
-                Discovery::Static | Discovery::OriginalDst => loaded.value.inline.as_ref(),
-                Discovery::Eds(service) => self.endpoints.active(service),
-                Discovery::StrictDns(_) | Discovery::LogicalDns(_) => {
-                    self.resolved.get(&(name.clone(), cluster.digest))
-                }
-            };
+            let discovered = || discovered(loaded, &self.endpoints, &self.resolved);
+            let endpoints = self.checked.get(name).or_else(discovered);
             program.clusters.insert(name.clone(), Arc::clone(cluster));
             program.endpoints.extend(endpoints.map(|endpoints| (name.clone(), Arc::clone(endpoints))));
         }
@@ -449,6 +443,22 @@ impl Store {
     }
 }
 
+/// The hosts that discovery names for a cluster, as far as it has.
+pub(super) fn discovered<'s>(
+    loaded: &'s Loaded<ClusterEntry>,
+    endpoints: &'s Table<Endpoints>,
+    resolved: &'s BTreeMap<DnsKey, Arc<Endpoints>>,
+) -> Option<&'s Arc<Endpoints>> {
+    let cluster = &loaded.value.cluster;
+    match &cluster.discovery {
+        Discovery::Static | Discovery::OriginalDst => loaded.value.inline.as_ref(),
+        Discovery::Eds(service) => endpoints.active(service),
+        Discovery::StrictDns(_) | Discovery::LogicalDns(_) => {
+            resolved.get(&(cluster.name.clone(), cluster.digest))
+        }
+    }
+}
+
 /// What taking a resource did.
 enum Taken {
     New,
@@ -462,7 +472,7 @@ impl Taken {
     }
 }
 
-fn active<T>(table: &Table<T>) -> impl Iterator<Item = (&Name, &Loaded<T>)> {
+pub(super) fn active<T>(table: &Table<T>) -> impl Iterator<Item = (&Name, &Loaded<T>)> {
     table.entries.iter().filter_map(|(name, entry)| Some((name, entry.active.as_ref()?)))
 }
 

@@ -266,6 +266,11 @@ impl Plan<'_> {
     /// Counts a response and decides whether it is retried.
     fn observe(&mut self, stream: &mut Stream<'_, '_>, host: &Host, head: &ResponseHead) -> Option<Duration> {
         let status = head.status.as_u16();
+        if self.cluster.config.health_check.is_some()
+            && head.headers.contains(&names::IMMEDIATE_HEALTH_CHECK_FAIL)
+        {
+            self.cluster.shared.fail_passively(&host.state);
+        }
         outlier::observe(&self.cluster, host, Outcome::Status(outlier_status(stream, head)));
         let may_replay = stream.body.can_replay();
         let decision = match &mut self.retry {

@@ -10,6 +10,7 @@ macro_rules! names {
 
 names! {
     GRPC_MESSAGE "grpc-message"
+    IMMEDIATE_HEALTH_CHECK_FAIL "x-envoy-immediate-health-check-fail"
     GRPC_STATUS "grpc-status"
     GRPC_TIMEOUT "grpc-timeout"
     X_ENVOY_ATTEMPT_COUNT "x-envoy-attempt-count"

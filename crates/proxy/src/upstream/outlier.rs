@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use meltemi_compile::program::{Ejection, OutlierDetection, SuccessRate};
 
 use self::ejection::Ejections;
-pub(crate) use self::ejection::Subject;
+pub(crate) use self::ejection::{Subject, uneject};
 pub use self::event::EventLog;
+pub(crate) use self::event::timestamp;
 pub(crate) use self::sweep::sweep;
 
 use super::totals::totals;

@@ -10,10 +10,15 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use meltemi_compile::program::{Cluster, Locality, Name};
+use tokio::sync::Notify;
 
 use super::layouts::Layouts;
 
+use crate::access_log::LogSink;
+
+pub use super::checks::{CheckState, CheckTotals};
 pub use super::health::{Health, HealthFlag, HealthFlags};
+pub(crate) use super::outlier::timestamp;
 pub use super::outlier::{Detector, EventLog, Monitor, Origin, OutlierTotals};
 pub use super::totals::{Total, TotalKind};
 
@@ -24,6 +29,8 @@ use super::outlier::Subject;
 pub struct HostStates {
     clusters: Mutex<HashMap<ClusterKey, Arc<ClusterState>>>,
     events: Option<EventLog>,
+    logs: Option<LogSink>,
+    changed: Notify,
     active_faults: Mutex<HashMap<Name, Arc<AtomicU32>>>,
     place: OnceLock<Place>,
 }
@@ -43,8 +50,24 @@ type ClusterKey = (Name, u64);
 
 impl HostStates {
     /// No states yet; ejections will be logged there.
-    pub fn new(events: Option<EventLog>) -> HostStates {
-        HostStates { events, ..HostStates::default() }
+    pub fn new(logs: LogSink, ejections: Option<&str>) -> HostStates {
+        let events = ejections.map(|path| EventLog::new(logs.clone(), path));
+        HostStates { events, logs: Some(logs), ..HostStates::default() }
+    }
+
+    /// Where events may be logged.
+    pub(crate) fn event_log(&self, path: &str) -> Option<EventLog> {
+        self.logs.as_ref().map(|logs| EventLog::new(logs.clone(), path))
+    }
+
+    /// Tells whoever waits in [`HostStates::changed`] that configuration may go on because of the state of a host.
+    pub(crate) fn notify(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Waits for [`HostStates::notify`]. Cancel safe.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// The state of a cluster, made when it is new.
@@ -90,6 +113,8 @@ pub struct ClusterState {
     pub breakers: [Breaker; 2],
     /// Outlier detection.
     pub outlier: Detector,
+    /// What active health checks count.
+    pub checks: CheckTotals,
     /// Changes with the health of any host, so that balancers see that their list of healthy hosts is old.
     pub(crate) health_epoch: AtomicU64,
     /// Who may be picked.
@@ -106,6 +131,7 @@ impl ClusterState {
             name: name.clone(),
             breakers: Default::default(),
             outlier: Detector::default(),
+            checks: CheckTotals::default(),
             health_epoch: AtomicU64::new(0),
             layouts: Layouts::default(),
             events,
@@ -125,6 +151,12 @@ impl ClusterState {
             self.health_epoch.fetch_add(1, Ordering::Relaxed);
         }
         changed
+    }
+
+    /// A host asked in an answer to be left out (`x-envoy-immediate-health-check-fail`): its checks take it from here.
+    pub(crate) fn fail_passively(&self, host: &HostState) {
+        self.put_flag(host, HealthFlag::ExcludedViaImmediateHcFail, true);
+        host.checks.fail_passively();
     }
 
     /// Forgets a host that left the cluster: should it come back, it begins anew.
@@ -149,6 +181,16 @@ impl ClusterState {
     fn discount(&self, state: &HostState) {
         if state.flags.put(HealthFlag::FailedOutlierCheck, false) {
             self.outlier.totals.ejections_active.dec();
+        }
+    }
+
+    /// A checked host that is gone is no longer counted.
+    pub(crate) fn discount_checks(&self, state: &HostState) {
+        if !state.flags.has(HealthFlag::FailedActiveHc) {
+            self.checks.healthy.dec();
+        }
+        if state.flags.has(HealthFlag::DegradedActiveHc) {
+            self.checks.degraded.dec();
         }
     }
 
@@ -196,6 +238,8 @@ pub struct HostState {
     pub outlier: Monitor,
     /// When it began to be healthy, in milliseconds since [`EPOCH`]; 0 while it never was.
     healthy_since_ms: AtomicU64,
+    /// Active health checks.
+    pub checks: CheckState,
 }
 
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);

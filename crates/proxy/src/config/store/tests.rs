@@ -255,7 +255,7 @@ fn a_program_is_made_only_when_something_changed() {
 }
 
 #[test]
-fn a_name_that_does_not_resolve_warms_the_cluster_and_a_later_failure_keeps_its_hosts() {
+fn the_first_answer_warms_a_cluster_even_when_it_is_none() {
     let mut world = World::new();
     let dns = "{name: c, type: STRICT_DNS, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: \
                [{endpoint: {address: {socket_address: {address: some.host, port_value: 80}}}}]}]}}";
@@ -263,12 +263,11 @@ fn a_name_that_does_not_resolve_warms_the_cluster_and_a_later_failure_keeps_its_
     world.store.settle(world.now);
     let key = world.store.dns_targets().into_keys().next().expect("one DNS cluster");
     assert!(world.program().clusters.is_empty());
-    world.store.resolve(key.clone(), None);
+    world.store.resolve(key.clone(), meltemi_compile::program::Endpoints::default());
     world.store.settle(world.now);
     assert_eq!(world.program().endpoints["c"].priorities.len(), 0);
     let found =
         meltemi_compile::endpoints(&Codec::new().parse(ENDPOINTS).expect("endpoints")).expect("taken");
-    world.store.resolve(key.clone(), Some(found.clone()));
-    world.store.resolve(key, None);
+    world.store.resolve(key, found.clone());
     assert_eq!(*world.program().endpoints["c"], found);
 }
