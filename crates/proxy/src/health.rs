@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use meltemi_compile::program::{Cluster, Endpoints, Host, Name, OutlierDetection};
+use meltemi_compile::program::{Cluster, Discovery, Endpoints, Host, Name, OutlierDetection};
 use meltemi_runtime::task::{self, Task};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -75,7 +75,11 @@ impl Watched {
         let state = hosts.cluster(&cluster);
         let (members, followed) = watch::channel(Vec::new());
         let sweeps = cluster.outlier.map(|detection| {
-            task::spawn("outliers", sweep_at_intervals(Arc::clone(&state), detection, followed))
+            let members = match cluster.discovery {
+                Discovery::OriginalDst => Members::Found,
+                _ => Members::Named(followed),
+            };
+            task::spawn("outliers", sweep_at_intervals(Arc::clone(&state), detection, members))
         });
         let paths = cluster.health_check.iter().flat_map(|check| &check.event_logs);
         Watched {
@@ -153,17 +157,24 @@ impl Watched {
     }
 }
 
+/// Whose rates are compared at an interval.
+enum Members {
+    /// The hosts that discovery names.
+    Named(watch::Receiver<Vec<Member>>),
+    /// The hosts that requests went to (`ORIGINAL_DST`).
+    Found,
+}
+
 /// Runs as long as the cluster is watched.
-async fn sweep_at_intervals(
-    state: Arc<ClusterState>,
-    detection: OutlierDetection,
-    members: watch::Receiver<Vec<Member>>,
-) {
+async fn sweep_at_intervals(state: Arc<ClusterState>, detection: OutlierDetection, members: Members) {
     let mut intervals = interval_at(Instant::now() + detection.interval, detection.interval);
     intervals.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         intervals.tick().await;
-        let members = members.borrow().clone();
+        let members = match &members {
+            Members::Named(members) => members.borrow().clone(),
+            Members::Found => state.all(),
+        };
         sweep(&state, &detection, &members, Instant::now());
     }
 }

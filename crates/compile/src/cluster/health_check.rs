@@ -82,11 +82,13 @@ fn health_check(at: &At<'_>, message: &proto::HealthCheck, http: UpstreamHttp) -
         Some(_) => at.positive("timeout", timeout),
         None => at.field("timeout").none("must be set"),
     };
+    let unhealthy_threshold = threshold("unhealthy_threshold", *unhealthy_threshold);
+    let healthy_threshold = threshold("healthy_threshold", *healthy_threshold);
     let pace = pace(at, message);
     let kind = kind(at, health_checker.as_ref(), http);
     Some(HealthCheck {
-        unhealthy_threshold: threshold("unhealthy_threshold", *unhealthy_threshold)?,
-        healthy_threshold: threshold("healthy_threshold", *healthy_threshold)?,
+        unhealthy_threshold: unhealthy_threshold?,
+        healthy_threshold: healthy_threshold?,
         timeout: timeout?,
         pace: pace?,
         reuse_connection: reuse_connection.unwrap_or(true),

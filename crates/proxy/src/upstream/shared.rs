@@ -144,6 +144,15 @@ impl ClusterState {
         self.hosts().entry(address).or_default().clone()
     }
 
+    /// All hosts that are known.
+    pub(crate) fn all(&self) -> Vec<Member> {
+        let member = |(address, state): (&SocketAddr, &Arc<HostState>)| Member {
+            address: *address,
+            state: Arc::clone(state),
+        };
+        self.hosts().iter().map(member).collect()
+    }
+
     /// Sets or clears a flag of a host, and tells balancers. Says whether that changed anything.
     pub(crate) fn put_flag(&self, host: &HostState, flag: HealthFlag, on: bool) -> bool {
         let changed = host.flags.put(flag, on);
