@@ -243,8 +243,9 @@ impl Cluster {
         for host in &self.hosts {
             host.pool.reap(now);
         }
-        if let Some(original) = &self.original {
-            original.reap(now);
+        // What is shared of hosts goes with them: clients may name any number in time.
+        if self.original.as_ref().is_some_and(|original| original.reap(now)) {
+            self.shared.forget_unused();
         }
     }
 

@@ -81,8 +81,9 @@ impl OriginalHosts {
         host
     }
 
-    /// Reaps idle connections, and every `cleanup_interval` hosts that nobody used and that have no connection.
-    pub(super) fn reap(&self, now: Instant) {
+    /// Reaps idle connections, and every `cleanup_interval` hosts that nobody used and that have no connection. Says
+    /// whether it was time for that.
+    pub(super) fn reap(&self, now: Instant) -> bool {
         let is_due = now.saturating_duration_since(self.cleaned.get()) >= self.config.cleanup_interval;
         if is_due {
             self.cleaned.set(now);
@@ -91,6 +92,7 @@ impl OriginalHosts {
             let idle = known.host.pool.reap(now);
             !is_due || known.is_used.replace(false) || Rc::strong_count(&known.host) > 1 || idle > 0
         });
+        is_due
     }
 
     /// Closes idle connections for good.
