@@ -17,8 +17,8 @@ use crate::extension::{unknown, unpack};
 use crate::filter::http_filters;
 use crate::ledger::{At, harmless, refuse};
 use crate::program::{
-    CodecType, Direction, EscapedSlashes, HttpConnectionManager, Name, Reporter, RouteSource, ServerHeader,
-    StripPort,
+    CodecType, Direction, EscapedSlashes, Http2Options, HttpConnectionManager, Name, Reporter, RouteSource,
+    ServerHeader, StripPort,
 };
 use crate::protocol_options::{Http1, common, http1, http2};
 use crate::route;
@@ -50,6 +50,7 @@ pub(crate) fn connection_manager(
     let Http1 { codec, allow_absolute_url, accept_http_10, default_host, ignored_upgrades, stream_error } =
         http1(&at.field("http_protocol_options"), message.http_protocol_options.as_ref());
     let all_stream_errors = message.stream_error_on_invalid_http_message.unwrap_or(false);
+    let http2 = http2(&at.field("http2_protocol_options"), message.http2_protocol_options.as_ref());
     let max_headers_kb = at.bounded(
         "max_request_headers_kb",
         message.max_request_headers_kb,
@@ -106,7 +107,7 @@ pub(crate) fn connection_manager(
         proxies_100_continue: message.proxy_100_continue,
         outlives_bad_request: stream_error.unwrap_or(all_stream_errors),
         upgrades,
-        http2: http2(&at.field("http2_protocol_options"), message.http2_protocol_options.as_ref()),
+        http2: Http2Options { stream_errors: http2.stream_errors.or(Some(all_stream_errors)), ..http2 },
         access_log,
         istio_stats: filters.istio_stats.then_some(reporter(direction)),
     })

@@ -61,6 +61,8 @@ pub(crate) enum Harmless {
     NoUnixListeners,
     /// Envoy has the field and does nothing with it.
     NoEffectInEnvoy,
+    /// Spreads PINGs in time; connections that begin at their own moments are spread already.
+    PingPacing,
     /// A deprecated spelling of the default.
     Deprecated,
     /// Concerns REST subscriptions; streams and files are not polled.

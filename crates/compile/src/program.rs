@@ -375,6 +375,14 @@ pub struct Http2Options {
     pub initial_connection_window_bytes: u32,
     /// `allow_connect`.
     pub allow_connect: bool,
+    /// `override_stream_error_on_invalid_http_message`; `None` leaves it to the connection manager.
+    pub stream_errors: Option<bool>,
+    /// `connection_keepalive.interval` and `timeout`.
+    pub keepalive: Option<(Duration, Duration)>,
+    /// `max_inbound_priority_frames_per_stream`, default 100.
+    pub max_priorities_per_stream: u32,
+    /// `max_inbound_window_update_frames_per_data_frame_sent`, default 10.
+    pub max_window_updates_per_data_frame: u32,
 }
 
 impl Default for Http2Options {
@@ -384,6 +392,10 @@ impl Default for Http2Options {
             initial_stream_window_bytes: 16 << 20,
             initial_connection_window_bytes: 24 << 20,
             allow_connect: false,
+            stream_errors: None,
+            keepalive: None,
+            max_priorities_per_stream: 100,
+            max_window_updates_per_data_frame: 10,
         }
     }
 }

@@ -224,12 +224,9 @@ pub(crate) fn http2(at: &At<'_>, message: Option<&core::Http2ProtocolOptions>) -
         stream_reset_rate,
     } = message;
     refuse!(at; allow_metadata, max_outbound_frames, max_outbound_control_frames, max_metadata_size);
-    refuse!(at; max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream);
-    refuse!(at; max_inbound_window_update_frames_per_data_frame_sent, custom_settings_parameters);
-    refuse!(at; stream_error_on_invalid_http_messaging, connection_keepalive, max_header_field_size_kb);
-    refuse!(at; stream_reset_burst, stream_reset_rate);
-    let overrides = *override_stream_error_on_invalid_http_message;
-    at.refuse_true("override_stream_error_on_invalid_http_message", overrides);
+    refuse!(at; max_consecutive_inbound_frames_with_empty_payload, custom_settings_parameters);
+    refuse!(at; max_header_field_size_kb, stream_reset_burst, stream_reset_rate);
+    let old_stream_errors = Some(true).filter(|_| *stream_error_on_invalid_http_messaging);
     at.refuse_true("disallow_obs_text", *disallow_obs_text);
     at.refuse_false("enable_huffman_encoding", *enable_huffman_encoding);
     harmless!(ParserChoice; use_oghttp2_codec);
@@ -255,6 +252,28 @@ pub(crate) fn http2(at: &At<'_>, message: Option<&core::Http2ProtocolOptions>) -
             defaults.initial_connection_window_bytes,
         ),
         allow_connect: *allow_connect,
+        stream_errors: override_stream_error_on_invalid_http_message.or(old_stream_errors),
+        keepalive: keepalive(&at.field("connection_keepalive"), connection_keepalive.as_ref()),
+        max_priorities_per_stream: max_inbound_priority_frames_per_stream
+            .unwrap_or(defaults.max_priorities_per_stream),
+        max_window_updates_per_data_frame: at.bounded(
+            "max_inbound_window_update_frames_per_data_frame_sent",
+            *max_inbound_window_update_frames_per_data_frame_sent,
+            defaults.max_window_updates_per_data_frame,
+            (1, u32::MAX),
+        ),
+    }
+}
+
+fn keepalive(at: &At<'_>, message: Option<&core::KeepaliveSettings>) -> Option<(Duration, Duration)> {
+    let core::KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval } = message?;
+    refuse!(at; connection_idle_interval);
+    harmless!(PingPacing; interval_jitter);
+    let timeout = at.positive("timeout", timeout);
+    let interval = at.positive("interval", interval)?;
+    match timeout {
+        Some(timeout) => Some((interval, timeout)),
+        None => at.field("timeout").none("must be set"),
     }
 }
 

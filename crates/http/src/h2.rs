@@ -5,10 +5,14 @@
 
 pub(crate) mod convert;
 mod flood;
+pub(crate) mod keepalive;
 pub(crate) mod outbound;
 pub(crate) mod stream;
 
 use std::time::Duration;
+
+pub use flood::FloodLimits;
+pub use keepalive::Keepalive;
 
 /// The error code of a reset stream.
 pub use h2::Reason;
@@ -44,6 +48,13 @@ pub struct H2Options {
     pub max_header_list_bytes: u32,
     /// `allow_connect`: extended CONNECT (RFC 8441), default off.
     pub allow_connect: bool,
+    /// `override_stream_error_on_invalid_http_message`, default off: a malformed request ends its connection, not only its
+    /// stream. Servers only.
+    pub stream_errors: bool,
+    /// `connection_keepalive`, default none.
+    pub keepalive: Option<Keepalive>,
+    /// Limits of frames that cost their sender nothing.
+    pub flood: FloodLimits,
 }
 
 impl Default for H2Options {
@@ -55,6 +66,9 @@ impl Default for H2Options {
             max_frame_bytes: 16 << 10,
             max_header_list_bytes: 60 << 10,
             allow_connect: false,
+            stream_errors: false,
+            keepalive: None,
+            flood: FloodLimits::default(),
         }
     }
 }

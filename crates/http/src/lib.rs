@@ -31,7 +31,7 @@ pub use drain::{Drain, DrainSignal, DrainStage, drain};
 pub use error::{BodyError, ClientError, ProtocolError, SendError};
 pub use exchange::{Exchange, RecvBody, Responder};
 pub use h1::{KeyFormat, Underscores};
-pub use h2::{H2Options, Reason};
+pub use h2::{FloodLimits, H2Options, Keepalive, Reason};
 pub use head::{RequestHead, ResponseHead, Version};
 pub use headers::{Headers, is_hop_by_hop};
 pub use io::Io;

@@ -25,6 +25,9 @@ pub trait Service {
     /// Answers one request. Returning with the response unfinished breaks the exchange off.
     fn call(&self, exchange: Exchange<'_>) -> impl Future<Output = ()>;
 
+    /// An HTTP/2 connection ends because of a request that no service saw. For logs and counters.
+    fn connection_error(&self, _detail: &'static str) {}
+
     /// The codec is about to answer a broken request itself. For logs and counters; the fields returned (`date`,
     /// `server`) are added to the answer.
     fn protocol_error(&self, _error: ProtocolError) -> Headers {

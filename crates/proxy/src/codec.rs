@@ -2,7 +2,7 @@
 
 use meltemi_compile::program::{self, Http1Codec, Http2Options};
 use meltemi_http::client::H1Options;
-use meltemi_http::{H2Options, KeyFormat, Underscores};
+use meltemi_http::{FloodLimits, H2Options, Keepalive, KeyFormat, Underscores};
 
 /// Options of an HTTP/1 connection whose peer may send heads of this size.
 pub(crate) fn h1_options(codec: &Http1Codec, max_head_bytes: u32, max_headers: u32) -> H1Options {
@@ -41,6 +41,12 @@ pub(crate) fn h2_options(options: &Http2Options, max_head_bytes: u32) -> H2Optio
         initial_connection_window_bytes: options.initial_connection_window_bytes,
         max_header_list_bytes: max_head_bytes,
         allow_connect: options.allow_connect,
+        stream_errors: options.stream_errors.unwrap_or(false),
+        keepalive: options.keepalive.map(|(interval, timeout)| Keepalive { interval, timeout }),
+        flood: FloodLimits {
+            priorities_per_stream: options.max_priorities_per_stream,
+            window_updates_per_data_frame: options.max_window_updates_per_data_frame,
+        },
         ..H2Options::default()
     }
 }

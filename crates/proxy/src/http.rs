@@ -68,6 +68,16 @@ impl Service for Connection {
         stream.record();
     }
 
+    fn connection_error(&self, detail: &'static str) {
+        let manager = &self.manager;
+        manager.stats.counts.downstream_cx_protocol_error.inc();
+        let mut record = RequestRecord::new(self.connection.clone(), random::next(), Some(Version::Http2));
+        record.flags = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+        record.details = Some(detail.into());
+        record.end = Some(std::time::Instant::now());
+        manager.record(&record.view(None, None, None));
+    }
+
     fn protocol_error(&self, error: ProtocolError) -> Headers {
         let manager = &self.manager;
         manager.stats.counts.downstream_cx_protocol_error.inc();

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::ClientExchange;
 use crate::h1::encode::content_length;
 use crate::h2::convert;
+use crate::h2::keepalive::Pinger;
 use crate::h2::outbound::{Deferred, Outbound, deferred};
 use crate::h2::stream::{RecvHalf, SendHalf};
 use crate::{ClientError, Frame, H2Options, Headers, Io, Reason, RequestHead, ResponseHead};
@@ -28,6 +29,7 @@ pub struct H2(Rc<Shared>);
 pub struct Driver {
     connection: Connection<Deferred, Bytes>,
     outbound: Outbound,
+    pinger: Option<Pinger>,
     shared: Rc<Shared>,
 }
 
@@ -83,6 +85,9 @@ impl Driver {
         if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
             return Poll::Ready(ended.map_err(ClientError::from_h2));
         }
+        if self.pinger.as_mut().is_some_and(|pinger| pinger.poll_dead(cx).is_ready()) {
+            return Poll::Ready(Err(ClientError::Io(std::io::ErrorKind::TimedOut.into())));
+        }
         match ready!(self.outbound.poll_settle(cx)) {
             Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Err(ClientError::Io(error))),
@@ -93,8 +98,10 @@ impl Driver {
 impl H2 {
     /// Starts HTTP/2 with prior knowledge. Does not wait for the peer's settings.
     pub async fn handshake(io: Io, options: &H2Options) -> Result<(H2, Driver), ClientError> {
-        let (outbound, deferred) = deferred(io, BytesMut::new());
-        let (send, connection) = options.client().handshake(deferred).await.map_err(ClientError::from_h2)?;
+        let (outbound, deferred) = deferred(io, BytesMut::new(), options.flood);
+        let handshake = options.client().handshake(deferred).await;
+        let (send, mut connection) = handshake.map_err(ClientError::from_h2)?;
+        let pinger = Pinger::new(options.keepalive, connection.ping_pong());
         let shared = Rc::new(Shared {
             send: RefCell::new(send),
             active: Cell::new(0),
@@ -102,7 +109,7 @@ impl H2 {
             closed: Cell::new(false),
             freed: Notify::new(),
         });
-        let driver = Driver { connection, outbound, shared: Rc::clone(&shared) };
+        let driver = Driver { connection, outbound, pinger, shared: Rc::clone(&shared) };
         Ok((H2(shared), driver))
     }
 

@@ -5,14 +5,10 @@
 //! taken, empty and tiny DATA, CONTINUATION and resets by count. Source of the numbers: Envoy's
 //! `max_inbound_priority_frames_per_stream` and `max_inbound_window_update_frames_per_data_frame_sent`.
 
-/// PRIORITY frames per stream, one stream more than were opened.
-const PRIORITIES_PER_STREAM: u64 = 100;
 /// WINDOW_UPDATE frames that a connection may send for nothing.
 const WINDOW_UPDATES_FREE: u64 = 5;
 /// WINDOW_UPDATE frames per stream: one for it, one for the connection.
 const WINDOW_UPDATES_PER_STREAM: u64 = 2;
-/// WINDOW_UPDATE frames per piece of data that we sent.
-const WINDOW_UPDATES_PER_PIECE: u64 = 20;
 /// A piece of data: a peer that takes larger frames may still acknowledge in steps of the smallest frame limit.
 const PIECE_BYTES: usize = 16 << 10;
 
@@ -22,7 +18,24 @@ const PREFACE_BYTES: usize = 24;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
 const WINDOW_UPDATE: u8 = 8;
+
+/// What a peer may send for nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct FloodLimits {
+    /// `max_inbound_priority_frames_per_stream`, default 100: PRIORITY frames per stream, one stream more than were opened.
+    pub priorities_per_stream: u32,
+    /// `max_inbound_window_update_frames_per_data_frame_sent`, default 10: WINDOW_UPDATE frames per piece of data that we
+    /// sent, twice as many because there is one for the stream and one for the connection.
+    pub window_updates_per_data_frame: u32,
+}
+
+impl Default for FloodLimits {
+    fn default() -> FloodLimits {
+        FloodLimits { priorities_per_stream: 100, window_updates_per_data_frame: 10 }
+    }
+}
 
 /// What has passed on a connection.
 #[derive(Default)]
@@ -33,34 +46,62 @@ pub(crate) struct FloodGuard {
     pieces_sent: u64,
     priorities: u64,
     window_updates: u64,
+    limits: FloodLimits,
+    /// The highest stream that `h2` reset as malformed.
+    malformed: u32,
 }
 
 impl FloodGuard {
+    pub(crate) fn new(limits: FloodLimits) -> FloodGuard {
+        FloodGuard { limits, ..FloodGuard::default() }
+    }
+
+    /// The highest stream that was reset with PROTOCOL_ERROR.
+    pub(crate) fn malformed(&self) -> u32 {
+        self.malformed
+    }
+
     /// Looks at received bytes; whether their sender is still within its limits.
     pub(crate) fn received(&mut self, bytes: &[u8]) -> bool {
         let FloodGuard { inbound, streams, priorities, window_updates, .. } = self;
-        inbound.frames(bytes, |kind, _| match kind {
+        inbound.frames(bytes, |frame| match frame.kind {
             HEADERS => *streams += 1,
             PRIORITY => *priorities += 1,
             WINDOW_UPDATE => *window_updates += 1,
             _ => {}
         });
-        self.priorities <= PRIORITIES_PER_STREAM * (1 + self.streams)
+        let limits = self.limits;
+        self.priorities <= u64::from(limits.priorities_per_stream) * (1 + self.streams)
             && self.window_updates
                 <= WINDOW_UPDATES_FREE
                     + WINDOW_UPDATES_PER_STREAM * self.streams
-                    + WINDOW_UPDATES_PER_PIECE * self.pieces_sent
+                    + 2 * u64::from(limits.window_updates_per_data_frame) * self.pieces_sent
     }
 
     /// Looks at bytes that we send.
     pub(crate) fn sent(&mut self, bytes: &[u8]) {
-        let FloodGuard { outbound, streams, pieces_sent, .. } = self;
-        outbound.frames(bytes, |kind, length| match kind {
+        let FloodGuard { outbound, streams, pieces_sent, malformed, .. } = self;
+        outbound.frames(bytes, |frame| match frame.kind {
             HEADERS => *streams += 1,
-            DATA => *pieces_sent += 1 + (length / PIECE_BYTES) as u64,
+            DATA => *pieces_sent += 1 + (frame.length / PIECE_BYTES) as u64,
+            RST_STREAM if frame.rest.starts_with(&PROTOCOL_ERROR) => {
+                *malformed = frame.stream.max(*malformed)
+            }
             _ => {}
         });
     }
+}
+
+/// The error code PROTOCOL_ERROR, as RST_STREAM carries it.
+const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+
+/// A frame whose head has passed.
+struct Passing<'b> {
+    kind: u8,
+    length: usize,
+    stream: u32,
+    /// What of the payload is in the same piece; `h2` writes small frames whole.
+    rest: &'b [u8],
 }
 
 /// Finds the frames in one direction, however its bytes are cut.
@@ -73,7 +114,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn frames(&mut self, mut bytes: &[u8], mut found: impl FnMut(u8, usize)) {
+    fn frames(&mut self, mut bytes: &[u8], mut found: impl FnMut(Passing<'_>)) {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -91,9 +132,10 @@ impl Walk {
                 self.skip = PREFACE_BYTES - FRAME_HEAD_BYTES;
                 continue;
             }
-            let [high, middle, low, kind, ..] = self.head;
+            let [high, middle, low, kind, _flags, stream @ ..] = self.head;
             self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-            found(kind, self.skip);
+            let stream = u32::from_be_bytes(stream) & !(1 << 31);
+            found(Passing { kind, length: self.skip, stream, rest: bytes });
         }
     }
 }

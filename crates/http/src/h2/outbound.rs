@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::flood::FloodGuard;
+use super::flood::{FloodGuard, FloodLimits};
 use crate::{Io, buffers};
 
 /// Pending bytes above which a write goes to the kernel at once.
@@ -38,8 +38,8 @@ struct State {
 }
 
 /// Both ends over `io`; `prefix` was read from it before.
-pub(crate) fn deferred(io: Io, prefix: BytesMut) -> (Outbound, Deferred) {
-    let (pending, guard) = (BytesMut::new(), FloodGuard::default());
+pub(crate) fn deferred(io: Io, prefix: BytesMut, limits: FloodLimits) -> (Outbound, Deferred) {
+    let (pending, guard) = (BytesMut::new(), FloodGuard::new(limits));
     let state = State { io, prefix, pending, guard, yielded: false };
     let state = Rc::new(RefCell::new(state));
     (Outbound(Rc::clone(&state)), Deferred(state))
@@ -58,6 +58,11 @@ impl Outbound {
             return Poll::Pending;
         }
         state.poll_write_pending(cx, 0)
+    }
+
+    /// The highest stream that was reset as malformed.
+    pub(crate) fn malformed(&self) -> u32 {
+        self.0.borrow().guard.malformed()
     }
 
     /// Writes everything and closes the sending direction.
@@ -174,7 +179,8 @@ mod tests {
     #[tokio::test]
     async fn a_flush_waits_for_the_frames_of_one_more_turn() {
         let (near, mut far) = tokio::io::duplex(1 << 16);
-        let (outbound, mut deferred) = deferred(Io::Memory(near), BytesMut::from("early"));
+        let (outbound, mut deferred) =
+            deferred(Io::Memory(near), BytesMut::from("early"), FloodLimits::default());
         let mut early = [0; 5];
         deferred.read_exact(&mut early).await.unwrap();
         assert_eq!(&early, b"early");

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::{Context, End, Service};
 use crate::h1::Underscores;
 use crate::h1::encode::content_length;
+use crate::h2::keepalive::Pinger;
 use crate::h2::outbound::{Deferred, Outbound, deferred};
 use crate::h2::stream::{RecvHalf, SendHalf};
 use crate::h2::{PREMATURE_RESET_AGE, PREMATURE_RESET_STREAMS, convert};
@@ -26,6 +27,11 @@ use crate::{DrainStage, Exchange, Headers, Io, RecvBody, Responder, ResponseHead
 
 const PREMATURE_RESETS: crate::ProtocolError =
     crate::ProtocolError { status: http::StatusCode::BAD_REQUEST, detail: "too_many_premature_resets" };
+
+const VIOLATION: crate::ProtocolError = crate::ProtocolError {
+    status: http::StatusCode::BAD_REQUEST,
+    detail: "http2.violation.of.messaging.rule",
+};
 
 /// The response side of one stream.
 pub(crate) struct Stream {
@@ -47,6 +53,15 @@ struct Activity {
     premature_resets: Cell<u64>,
 }
 
+/// What a connection is watched for.
+struct Watch {
+    pinger: Option<Pinger>,
+    /// The newest stream that a service has seen; one above it that was reset was malformed.
+    newest: u32,
+    /// Whether a malformed request ends its connection.
+    ends: bool,
+}
+
 /// What happens next on a connection.
 #[expect(
     clippy::large_enum_variant,
@@ -56,6 +71,10 @@ enum Event {
     Stream(Request<RecvStream>, SendResponse<Bytes>),
     Drain,
     Deadline,
+    /// A request that `h2` refused as malformed.
+    Malformed,
+    /// No answer to a PING.
+    Dead,
     End(Result<(), ::h2::Error>),
     Io(io::Error),
 }
@@ -63,7 +82,7 @@ enum Event {
 type H2Connection = Connection<Deferred, Bytes>;
 
 pub(super) async fn run<S: Service + 'static>(io: Io, prefix: BytesMut, mut context: Context<S>) -> End {
-    let (outbound, deferred) = deferred(io, prefix);
+    let (outbound, deferred) = deferred(io, prefix, context.options.h2.flood);
     let handshake = context.options.h2.server().handshake(deferred);
     let patience = context.options.headers_timeout.or(context.options.idle_timeout);
     let connection = match patience {
@@ -92,9 +111,12 @@ async fn streams<S: Service + 'static>(
     let activity = Rc::new(Activity::new());
     let mut served: u32 = 0;
     let mut leaving = None;
+    let h2 = &context.options.h2;
+    let pinger = Pinger::new(h2.keepalive, connection.ping_pong());
+    let mut watch = Watch { pinger, newest: 0, ends: !h2.stream_errors };
     context.deadline.arm(context.idle_allowance());
     loop {
-        match next_event(connection, outbound, context, leaving.is_some()).await {
+        match next_event(connection, outbound, context, &mut watch, leaving.is_some()).await {
             Event::Stream(_, mut respond) if activity.is_flood() => {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 leaving = Some(End::Protocol(PREMATURE_RESETS));
@@ -102,8 +124,17 @@ async fn streams<S: Service + 'static>(
             }
             Event::Stream(request, mut respond) if is_refused(&request, context.options.h1.underscores) => {
                 respond.send_reset(Reason::PROTOCOL_ERROR);
+                if watch.ends {
+                    leaving = Some(malformed(connection, context));
+                }
             }
+            Event::Malformed => {
+                watch.ends = false;
+                leaving = Some(malformed(connection, context));
+            }
+            Event::Dead => return leaving.unwrap_or(End::Idle),
             Event::Stream(request, respond) => {
+                watch.newest = respond.stream_id().into();
                 served = served.saturating_add(1);
                 spawn(request, respond, context, &activity);
                 if leaving.is_none() && context.options.max_requests.is_some_and(|max| served >= max) {
@@ -127,6 +158,13 @@ async fn streams<S: Service + 'static>(
             Event::Io(error) => return End::from_io(&error),
         }
     }
+}
+
+/// A malformed request ends its connection, as in Envoy: who speaks one wrongly speaks them all so.
+fn malformed<S: Service>(connection: &mut H2Connection, context: &Context<S>) -> End {
+    context.service.connection_error(VIOLATION.detail);
+    connection.abrupt_shutdown(Reason::PROTOCOL_ERROR);
+    End::Protocol(VIOLATION)
 }
 
 /// What a passed deadline means.
@@ -162,6 +200,7 @@ async fn next_event<S>(
     connection: &mut H2Connection,
     outbound: &Outbound,
     context: &mut Context<S>,
+    watch: &mut Watch,
     leaving: bool,
 ) -> Event {
     let Context { drain, deadline, .. } = context;
@@ -173,6 +212,12 @@ async fn next_event<S>(
                 Some(Err(error)) => Event::End(Err(error)),
                 None => Event::End(Ok(())),
             });
+        }
+        if watch.ends && outbound.malformed() > watch.newest {
+            return Poll::Ready(Event::Malformed);
+        }
+        if watch.pinger.as_mut().is_some_and(|pinger| pinger.poll_dead(cx).is_ready()) {
+            return Poll::Ready(Event::Dead);
         }
         match ready!(outbound.poll_settle(cx)) {
             Ok(()) => Poll::Pending,
@@ -223,17 +268,20 @@ fn end_of(result: Result<(), ::h2::Error>) -> End {
         Err(error) if error.is_remote() || error.reason() == Some(Reason::NO_ERROR) => End::ClosedByPeer,
         Err(error) => match error.get_io() {
             Some(error) => End::from_io(error),
-            None => End::Protocol(crate::ProtocolError {
-                status: http::StatusCode::BAD_REQUEST,
-                detail: "http2.violation.of.messaging.rule",
-            }),
+            None => End::Protocol(VIOLATION),
         },
     }
 }
 
 fn is_refused(request: &Request<RecvStream>, underscores: Underscores) -> bool {
     let has_underscore = || request.headers().keys().any(|name| name.as_str().contains('_'));
-    has_wrong_host(request) || (underscores == Underscores::Reject && has_underscore())
+    // Equal or not, two lengths are one too many.
+    let has_two_lengths = request.headers().get_all(header::CONTENT_LENGTH).iter().nth(1).is_some();
+    let no_authority = request.uri().authority().is_none() && !request.headers().contains_key(header::HOST);
+    has_two_lengths
+        || no_authority
+        || has_wrong_host(request)
+        || (underscores == Underscores::Reject && has_underscore())
 }
 
 /// `h2` checks `:authority`, but `host` may stand for it, and there is only one.

@@ -8,7 +8,8 @@ use http::{Method, StatusCode};
 use meltemi_http::client::{ClientExchange, H2};
 use meltemi_http::server::{Codec, End, ServerOptions};
 use meltemi_http::{
-    ClientError, DrainStage, Frame, H2Options, Headers, Io, Reason, RequestHead, ResponseHead, Version,
+    ClientError, DrainStage, Frame, H2Options, Headers, Io, Keepalive, Reason, RequestHead, ResponseHead,
+    Version,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -362,7 +363,8 @@ fn control_frames_for_nothing_end_the_connection() {
 #[test]
 fn a_host_that_is_none_resets_the_stream() {
     run(async {
-        let mut server = Server::start(ServerOptions::default());
+        let h2 = H2Options { stream_errors: true, ..H2Options::default() };
+        let mut server = Server::start(ServerOptions { h2, ..ServerOptions::default() });
         server.client.write_all(PREFACE).await.unwrap();
         let wrong: [&[(&str, &str)]; 2] = [&[("host", "a b/c")], &[("host", "a"), ("host", "b")]];
         for (fields, stream) in wrong.into_iter().zip([1, 3]) {
@@ -375,5 +377,34 @@ fn a_host_that_is_none_resets_the_stream() {
             }
         }
         assert!(server.answers.seen.borrow().is_empty());
+    });
+}
+
+#[test]
+fn a_malformed_request_ends_its_connection() {
+    run(async {
+        // `te` knows one value; two lengths are one too many even when they agree.
+        let wrong: [&[(&str, &str)]; 2] =
+            [&[("te", "gzip")], &[("content-length", "0"), ("content-length", "0")]];
+        for fields in wrong {
+            let mut server = Server::start(ServerOptions::default());
+            server.client.write_all(PREFACE).await.unwrap();
+            server.client.write_all(&frame(1, 5, 1, &header_block("/", fields))).await.unwrap();
+            assert!(matches!(server.end.await.unwrap(), End::Protocol(_)), "{fields:?}");
+            assert!(server.answers.seen.borrow().is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_answers_no_ping_is_left() {
+    run(async {
+        let keepalive = Some(Keepalive { interval: Duration::from_secs(1), timeout: Duration::from_secs(2) });
+        let h2 = H2Options { keepalive, ..H2Options::default() };
+        let mut server = Server::start(ServerOptions { h2, ..ServerOptions::default() });
+        server.client.write_all(PREFACE).await.unwrap();
+        let start = tokio::time::Instant::now();
+        assert_eq!(server.end.await.unwrap(), End::Idle);
+        assert_eq!(start.elapsed().as_secs(), 3);
     });
 }
