@@ -48,8 +48,6 @@ pub struct Listener {
     pub direction: Direction,
     /// `use_original_dst`: a connection whose destination was restored goes to the listener of that address.
     pub hands_on: bool,
-    /// `drain_type` is `DEFAULT`: `/healthcheck/fail` and removal drain; with `MODIFY_ONLY` only a removal does.
-    pub drains_on_failed_health: bool,
     /// `filter_chains` in order, then `default_filter_chain`; choosing among them is [`Listener::choose`].
     pub chains: Vec<Arc<FilterChain>>,
     /// Chains by what they match.
@@ -64,10 +62,6 @@ pub struct Listener {
     pub continue_on_listener_filters_timeout: bool,
     /// `per_connection_buffer_limit_bytes`, default 1 MiB.
     pub per_connection_buffer_limit_bytes: u32,
-    /// `max_connections_to_accept_per_socket_event`.
-    pub max_accepts: Option<u32>,
-    /// `ignore_global_conn_limit` or `bypass_overload_manager`: connections count, and are never refused for the limit of the process.
-    pub ignores_global_limit: bool,
     /// Listener-level `access_log`: one line for every connection.
     pub access_log: Vec<Arc<AccessLog>>,
     /// Digest of the encoded message: equal digests need no update.
@@ -99,8 +93,6 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Listener) -> Option<Listener
         sockets: socket::settings(message),
         direction,
         hands_on: message.use_original_dst == Some(true),
-        drains_on_failed_health: at.choice::<DrainType>("drain_type", message.drain_type)?
-            == DrainType::Default,
         chains,
         index,
         default_chain,
@@ -114,19 +106,10 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Listener) -> Option<Listener
         per_connection_buffer_limit_bytes: message
             .per_connection_buffer_limit_bytes
             .unwrap_or(CONNECTION_BUFFER_LIMIT_BYTES),
-        max_accepts: max_accepts(at, message.max_connections_to_accept_per_socket_event),
-        ignores_global_limit: message.ignore_global_conn_limit || message.bypass_overload_manager,
         access_log,
         digest: digest(message),
         frame_digest: frame_digest(message),
     })
-}
-
-fn max_accepts(at: &At<'_>, value: Option<u32>) -> Option<u32> {
-    match value {
-        Some(0) => at.field("max_connections_to_accept_per_socket_event").none("must be at least 1"),
-        other => other,
-    }
 }
 
 fn frame_digest(message: &proto::Listener) -> u64 {
@@ -154,7 +137,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Listener) {
         per_connection_buffer_high_watermark_timeout,
         metadata,
         deprecated_v1,
-        drain_type: _,
+        drain_type,
         listener_filters: _,
         listener_filters_timeout: _,
         continue_on_listener_filters_timeout: _,
@@ -170,11 +153,11 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Listener) {
         enable_reuse_port,
         access_log: _,
         tcp_backlog_size: _,
-        max_connections_to_accept_per_socket_event: _,
+        max_connections_to_accept_per_socket_event,
         bind_to_port: _,
         enable_mptcp,
-        ignore_global_conn_limit: _,
-        bypass_overload_manager: _,
+        ignore_global_conn_limit,
+        bypass_overload_manager,
         tcp_keepalive: _,
         listener_specifier,
     } = message;
@@ -192,5 +175,11 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Listener) {
         }
     }
     harmless!(Metadata; metadata);
-    harmless!(AcceptPacing; reuse_port, enable_reuse_port);
+    if *max_connections_to_accept_per_socket_event == Some(0) {
+        at.field("max_connections_to_accept_per_socket_event").reject("must be at least 1");
+    }
+    at.choice::<DrainType>("drain_type", *drain_type);
+    harmless!(NoHealthDrain; drain_type);
+    harmless!(AcceptPacing; reuse_port, enable_reuse_port, max_connections_to_accept_per_socket_event);
+    harmless!(NoSuchLimit; ignore_global_conn_limit, bypass_overload_manager);
 }

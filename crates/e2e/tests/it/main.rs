@@ -11,3 +11,4 @@ mod hostile;
 mod manifests;
 mod shop;
 mod static_proxy;
+mod tcp;
