@@ -210,10 +210,13 @@ fn host(
     let health = at.choice("health_status", message.health_status)?;
     let (endpoint, weight) = lb_endpoint(at, message)?;
     let at = at.field("endpoint");
-    at.refuse("additional_addresses", &endpoint.additional_addresses);
+    let additional = at.each("additional_addresses", &endpoint.additional_addresses, |at, additional| {
+        let proto::endpoint::AdditionalAddress { address } = additional;
+        socket_addr(&at.field("address"), address)
+    });
     Some(Host {
         address: address_of(&at, endpoint)?,
-        additional_addresses: Vec::new(),
+        additional_addresses: additional,
         weight,
         health,
         hostname: endpoint.hostname.as_str().into(),

@@ -104,6 +104,14 @@ impl Host {
         }
     }
 
+    /// Whether it runs something new on trial: `canary` of its `envoy.lb` metadata.
+    pub fn is_canary(&self) -> bool {
+        matches!(
+            self.lb_metadata("canary").and_then(|value| value.kind.as_ref()),
+            Some(Kind::BoolValue(true))
+        )
+    }
+
     fn lb_text(&self, key: &str) -> Option<&str> {
         match self.lb_metadata(key)?.kind.as_ref()? {
             Kind::StringValue(text) => Some(text),

@@ -130,7 +130,7 @@ impl Cluster {
         let mut asked = self.asked(context);
         let mut host = self.draw(&asked)?;
         for attempt in 1..=context.attempts {
-            if !context.avoid.contains(&host.address) {
+            if !host.is_rejected_by(context) {
                 break;
             }
             asked.attempt = attempt;
@@ -274,7 +274,7 @@ fn hosts(
     let each = endpoints.priorities.iter().enumerate();
     let each = each.flat_map(|(priority, hosts)| hosts.iter().map(move |host| (priority, host)));
     each.map(|(priority, host)| {
-        let pool = pools.get(&host.address).cloned();
+        let pool = pools.get(&host.address).filter(|pool| pool.serves(host)).cloned();
         new_host(config, priority as u32, host, stats, shared, pool)
     })
     .collect()
@@ -291,7 +291,7 @@ fn new_host(
 ) -> Rc<Host> {
     let host_stats = stats.host(host);
     let pool = pool.unwrap_or_else(|| {
-        Rc::new(Pool::new(host.address, config.clone(), stats.clone(), host_stats.clone(), shared.clone()))
+        Rc::new(Pool::new(host, config.clone(), stats.clone(), host_stats.clone(), shared.clone()))
     });
     let state = shared.host(host.address);
     Rc::new(Host::new(host, priority, pool, state, host_stats))

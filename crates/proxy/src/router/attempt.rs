@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::fault::Fault;
 use super::plan::Plan;
-use super::retry::{Decision, Retry};
+use super::retry::Decision;
 use super::timers::Timers;
 use super::upload::{UploadError, upload};
 use super::{Stop, guard, tunnel};
@@ -153,18 +153,14 @@ impl Plan<'_> {
             Some(entry) => entry.metadata_match.as_ref(),
             None => self.forward.metadata_match.as_ref(),
         };
-        let (avoid, attempts) = self.retry.as_ref().map(Retry::avoid).unwrap_or_default();
-        let (tried_priorities, priority_update_frequency) =
-            self.retry.as_ref().map(Retry::tried_priorities).unwrap_or_default();
+        let is_retry = self.host.is_some();
+        let context = self.retry.as_ref().map(|retry| retry.context(is_retry)).unwrap_or_default();
         let context = PickContext {
             hash,
             metadata,
-            avoid,
-            attempts,
-            tried_priorities,
-            priority_update_frequency,
             headers: Some(&stream.request.headers),
             original_destination: stream.record.connection.original_destination,
+            ..context
         };
         let Some(host) = self.cluster.pick(&context) else {
             self.cluster.stats.counts.upstream_cx_none_healthy.inc();

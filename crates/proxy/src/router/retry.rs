@@ -19,7 +19,7 @@ use crate::random;
 use crate::record::ResponseFlags;
 use crate::stream::names;
 use crate::upstream::shared::{Permit, Resource};
-use crate::upstream::{Cluster, Host};
+use crate::upstream::{Cluster, Host, PickContext};
 
 /// The retries of one request.
 #[derive(Debug)]
@@ -29,7 +29,9 @@ pub(super) struct Retry {
     left: u32,
     back_off: Duration,
     permit: Option<Permit>,
+    /// Where attempts went, when `previous_hosts` asks.
     tried: SmallVec<[SocketAddr; 4]>,
+    /// Their priorities, when `previous_priorities` asks.
     tried_priorities: SmallVec<[u32; 4]>,
     asked: Option<Box<AskedRetry>>,
 }
@@ -70,12 +72,19 @@ impl Retry {
         })
     }
 
-    /// Hosts that a further attempt should avoid, and how many picks that may cost.
-    pub(super) fn avoid(&self) -> (&[SocketAddr], u32) {
-        if self.policy.avoid_previous_hosts {
-            (&self.tried, self.policy.host_selection_attempts)
-        } else {
-            (&[], 0)
+    /// What the pick of a host should heed, besides what every pick of the request does.
+    pub(super) fn context(&self, is_retry: bool) -> PickContext<'_> {
+        if !is_retry {
+            return PickContext::default();
+        }
+        let frequency = self.policy.previous_priorities.unwrap_or(1);
+        PickContext {
+            avoid: &self.tried,
+            omit_canary: self.policy.omit_canary_hosts,
+            attempts: self.policy.host_selection_attempts,
+            tried_priorities: &self.tried_priorities,
+            priority_update_frequency: usize::try_from(frequency).unwrap_or(usize::MAX),
+            ..PickContext::default()
         }
     }
 
@@ -87,11 +96,6 @@ impl Retry {
         if self.policy.previous_priorities.is_some() {
             self.tried_priorities.push(host.priority);
         }
-    }
-
-    /// Priorities of the attempts so far, and after how many of them priorities are left out.
-    pub(super) fn tried_priorities(&self) -> (&[u32], usize) {
-        (&self.tried_priorities, self.policy.previous_priorities.map_or(1, |every| every as usize))
     }
 
     /// After a response head.
@@ -245,5 +249,39 @@ impl RequestView for Fields<'_> {
 
     fn random(&self) -> u64 {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meltemi_compile::retry::BackOff;
+
+    use super::*;
+
+    /// Pauses are spread evenly over the interval: of n draws the mean lies within 4 standard errors, interval / √(12 n).
+    #[test]
+    fn pauses_are_fully_jittered() {
+        const DRAWS: u32 = 10_000;
+        let interval = Duration::from_millis(100);
+        let draws: Vec<Duration> = (0..DRAWS).map(|_| part_of(interval)).collect();
+        assert!(draws.iter().all(|draw| *draw < interval));
+        let mean = draws.iter().map(Duration::as_secs_f64).sum::<f64>() / f64::from(DRAWS);
+        let error = interval.as_secs_f64() / (12.0 * f64::from(DRAWS)).sqrt();
+        assert!((mean - 0.05).abs() < 4.0 * error, "mean {mean}");
+    }
+
+    #[test]
+    fn the_interval_doubles_up_to_its_maximum() {
+        let back_off = BackOff { base: Duration::from_millis(10), max: Duration::from_millis(35) };
+        let policy = RetryPolicy { on: RetryOn::FIVE_XX, back_off, ..RetryPolicy::default() };
+        let headers = Headers::default();
+        let request = Fields(&headers);
+        let mut retry = Retry::new(Some(&Arc::new(policy)), None, &request).expect("a condition is set");
+        let mut intervals = Vec::new();
+        for _ in 0..4 {
+            intervals.push(retry.back_off.as_millis());
+            assert!(retry.next_pause() < Duration::from_millis(35));
+        }
+        assert_eq!(intervals, [10, 20, 35, 35]);
     }
 }

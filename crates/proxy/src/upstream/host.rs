@@ -9,6 +9,7 @@ use std::time::Instant;
 use meltemi_compile::program;
 
 use super::balancer::Candidate;
+use super::pick::PickContext;
 use super::pool::Pool;
 use super::shared::{HostState, Permit};
 use crate::stats::HostStats;
@@ -18,8 +19,11 @@ use crate::stats::HostStats;
 pub(crate) struct Host {
     pub(crate) address: SocketAddr,
     pub(crate) hostname: Box<str>,
-    pub(crate) priority: u32,
     weight: u32,
+    /// The priority that it belongs to.
+    pub(crate) priority: u32,
+    /// `omit_canary_hosts` rejects it.
+    is_canary: bool,
     pub(crate) state: Arc<HostState>,
     /// What is counted for the address; with its workload, for metrics.
     pub(crate) stats: Arc<HostStats>,
@@ -37,12 +41,20 @@ impl Host {
         Host {
             address: host.address,
             hostname: host.hostname.clone(),
-            priority,
             weight: host.weight,
+            priority,
+            is_canary: host.is_canary(),
             state,
             stats,
             pool,
         }
+    }
+}
+
+impl Host {
+    /// Whether a retry would rather have another host.
+    pub(super) fn is_rejected_by(&self, context: &PickContext<'_>) -> bool {
+        context.avoid.contains(&self.address) || (context.omit_canary && self.is_canary)
     }
 }
 

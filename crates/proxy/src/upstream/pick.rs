@@ -14,6 +14,8 @@ pub(crate) struct PickContext<'a> {
     pub(crate) metadata: Option<&'a MetadataMatch>,
     /// Hosts that `previous_hosts` rejects.
     pub(crate) avoid: &'a [SocketAddr],
+    /// `omit_canary_hosts`: hosts on trial are rejected too.
+    pub(crate) omit_canary: bool,
     /// `host_selection_retry_max_attempts`: further draws that avoiding may cost.
     pub(crate) attempts: u32,
     /// Priorities of the hosts tried so far, in order, when `previous_priorities` is in force.

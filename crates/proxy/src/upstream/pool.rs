@@ -42,6 +42,8 @@ pub(crate) enum LeaseError {
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) address: SocketAddr,
+    /// All addresses of the host, in the order in which they are tried.
+    addresses: Rc<[SocketAddr]>,
     pub(crate) cluster: Arc<program::Cluster>,
     pub(crate) stats: Arc<ClusterStats>,
     pub(crate) host_stats: Arc<HostStats>,
@@ -92,15 +94,16 @@ impl Lease {
 
 impl Pool {
     pub(crate) fn new(
-        address: SocketAddr,
+        host: &program::Host,
         cluster: Arc<program::Cluster>,
         stats: Arc<ClusterStats>,
         host_stats: Arc<HostStats>,
         shared: Arc<ClusterState>,
     ) -> Pool {
-        let state = shared.host(address);
+        let state = shared.host(host.address);
         Pool {
-            address,
+            address: host.address,
+            addresses: dial::in_order(host).into(),
             cluster,
             stats,
             host_stats,
@@ -114,6 +117,11 @@ impl Pool {
         }
     }
 
+    /// Whether the connections go to the addresses that this host has.
+    pub(crate) fn serves(&self, host: &program::Host) -> bool {
+        *self.addresses == *dial::in_order(host)
+    }
+
     /// The pool for requests of this priority.
     fn of(self: &Rc<Pool>, priority: usize) -> &Rc<Pool> {
         if priority == self.priority {
@@ -122,6 +130,7 @@ impl Pool {
         self.high.get_or_init(|| {
             Rc::new(Pool {
                 address: self.address,
+                addresses: self.addresses.clone(),
                 cluster: self.cluster.clone(),
                 stats: self.stats.clone(),
                 host_stats: self.host_stats.clone(),
@@ -230,7 +239,7 @@ impl Pool {
     async fn connect(&self) -> Result<(TcpStream, Option<SocketAddr>), LeaseError> {
         let start = Instant::now();
         let dialled =
-            tokio::time::timeout(self.cluster.connect_timeout, dial::dial(self.address, &self.cluster));
+            tokio::time::timeout(self.cluster.connect_timeout, dial::dial(&self.addresses, &self.cluster));
         match dialled.await {
             Ok(Ok(stream)) => {
                 self.stats.counts.upstream_cx_connect_ms.record_millis(start.elapsed());
