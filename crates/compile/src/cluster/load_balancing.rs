@@ -132,14 +132,14 @@ fn legacy(at: &At<'_>, message: &proto::Cluster, common: &CommonLbConfig) -> Opt
         LbPolicyField::Random => typed::random(at, &legacy::random(common)),
         LbPolicyField::RingHash => {
             let config = match config {
-                Some(LbConfig::RingHashLbConfig(config)) => config.clone(),
+                Some(LbConfig::RingHashLbConfig(config)) => *config,
                 _ => Default::default(),
             };
             typed::ring_hash(&at.field("ring_hash_lb_config"), &legacy::ring_hash(config, common))
         }
         LbPolicyField::Maglev => {
             let config = match config {
-                Some(LbConfig::MaglevLbConfig(config)) => config.clone(),
+                Some(LbConfig::MaglevLbConfig(config)) => *config,
                 _ => Default::default(),
             };
             typed::maglev(&at.field("maglev_lb_config"), &legacy::maglev(config, common))

@@ -192,7 +192,9 @@ pub(super) fn maglev(at: &At<'_>, message: &maglev_proto::Maglev) -> Compiled {
 
 fn is_prime(number: u64) -> bool {
     number >= 2
-        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
+        && (2..)
+            .take_while(|divisor| divisor * divisor <= number)
+            .all(|divisor| !number.is_multiple_of(divisor))
 }
 
 fn hashing(at: &At<'_>, message: &common::ConsistentHashingLbConfig) -> ConsistentHashing {

@@ -48,10 +48,10 @@ impl Mersenne {
 
     /// A number below a bound of at least 1, each as likely as any other.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
-        let width = ((1_u64 << 32) / u64::from(bound)) as u32;
+        let width = (1_u64 << 32) / u64::from(bound);
         loop {
-            // A bound of 1 has the whole range as its only part.
-            let number = if bound == 1 { self.next() & 0 } else { self.next() / width };
+            // Never more than 32 bits.
+            let number = (u64::from(self.next()) / width) as u32;
             if number < bound {
                 return number;
             }
