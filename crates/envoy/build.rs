@@ -54,6 +54,7 @@ const ROOTS: &[&str] = &[
     "envoy/extensions/internal_redirect/safe_cross_scheme/v3/safe_cross_scheme_config.proto",
     "envoy/extensions/load_balancing_policies/cluster_provided/v3/cluster_provided.proto",
     "envoy/extensions/health_check/event_sinks/file/v3/file.proto",
+    "envoy/extensions/formatter/req_without_query/v3/req_without_query.proto",
     "envoy/extensions/load_balancing_policies/least_request/v3/least_request.proto",
     "envoy/extensions/load_balancing_policies/maglev/v3/maglev.proto",
     "envoy/extensions/load_balancing_policies/override_host/v3/override_host.proto",

@@ -11,7 +11,7 @@ use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::ht
 use meltemi_envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use parts::{PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, StripPortMode};
 
-use crate::access_log::{Place, access_logs};
+use crate::access_log::access_logs;
 use crate::config_source::ads;
 use crate::extension::{unknown, unpack};
 use crate::filter::http_filters;
@@ -57,7 +57,7 @@ pub(crate) fn connection_manager(
         MAX_REQUEST_HEADERS_KB,
         MAX_REQUEST_HEADERS_KB_BOUNDS,
     );
-    let access_log = access_logs(at, &message.access_log, Place::Filter);
+    let access_log = access_logs(at, &message.access_log);
     let upgrades = upgrades(at, &message.upgrade_configs);
     let (routes, initial_fetch_timeout) = route_source(at, message.route_specifier.as_ref())?;
     Some(HttpConnectionManager {

@@ -4,6 +4,7 @@
 
 use http::HeaderName;
 
+mod arguments;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -61,7 +62,10 @@ pub enum Op {
     Trailer(HeaderOp),
     Protocol,
     ResponseCode,
+    /// With blanks as underscores.
     ResponseCodeDetails,
+    /// `%RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%`.
+    ResponseCodeDetailsAsTheyAre,
     ResponseFlags,
     ResponseFlagsLong,
     ConnectionTerminationDetails,
@@ -93,8 +97,101 @@ pub enum Op {
     Hostname,
     ConnectionId,
     StreamId,
-    /// `%UPSTREAM_METADATA%`, `%DYNAMIC_METADATA%`, `%FILTER_STATE%`: nothing writes them yet, so `-`.
+    StartTimeLocal(Box<str>),
+    EmitTime(Box<str>),
+    EmitTimeLocal(Box<str>),
+    /// `%REQ_WITHOUT_QUERY(X?Y):Z%`.
+    ReqWithoutQuery(HeaderOp),
+    /// `%REQ_WITHOUT_QUERY(X-ENVOY-ORIGINAL-PATH?:PATH):Z%` and `%REQ_WITHOUT_QUERY(:PATH):Z%`.
+    PathWithoutQuery(PathSource),
+    /// `%PATH(X:Y):Z%`.
+    Path(PathSource, bool),
+    QueryParam(Box<str>),
+    QueryParams(PathSource),
+    RequestHeadersBytes,
+    ResponseHeadersBytes,
+    ResponseTrailersBytes,
+    /// `%COMMON_DURATION(START:END:PRECISION)%`.
+    CommonDuration(TimePoint, TimePoint, Precision),
+    UpstreamHostName(bool),
+    UpstreamHostWithoutPort,
+    UpstreamHostPort,
+    UpstreamLocalAddressWithoutPort,
+    UpstreamLocalPort,
+    DownstreamDirectLocalAddress,
+    DownstreamDirectLocalAddressWithoutPort,
+    DownstreamDirectLocalPort,
+    DownstreamDirectRemotePort,
+    RequestedServerNameOrHost(ServerNameSource),
+    AccessLogType,
+    UniqueId,
+    GrpcStatus(GrpcStatusStyle),
+    Environment(Box<str>),
+    /// `%DYNAMIC_METADATA(NAMESPACE:KEY*):Z%`.
+    DynamicMetadata(Box<str>, Vec<Box<str>>),
+    /// `%FILTER_STATE(KEY:F):Z%`.
+    FilterState(Box<str>),
+    /// An operator with a length: `:Z`.
+    Cut(Box<Op>, usize),
+    /// Operators of what a plaintext, untraced request does not have, such as `%DOWNSTREAM_TLS_VERSION%`: `-`.
     Missing,
+    /// Operators that are an empty text here, such as `%CUSTOM_FLAGS%`.
+    Empty,
+    /// Operators that count what TCP does not, such as `%PACKETS_RETRANSMITTED%`.
+    Zero,
+}
+
+/// Which path `%PATH%` and its kin read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as the parameters of the operator")]
+pub enum PathSource {
+    Path,
+    Orig,
+    OrigOrPath,
+}
+
+/// Moments of `%COMMON_DURATION%` that are known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimePoint {
+    /// `DS_RX_BEG`: the head came.
+    DownstreamRxBegin,
+    /// `DS_RX_END`: the request came whole.
+    DownstreamRxEnd,
+    /// `US_RX_BEG`: the response began.
+    UpstreamRxBegin,
+    /// `DS_TX_END`: the response was sent whole.
+    DownstreamTxEnd,
+}
+
+/// The unit of `%COMMON_DURATION%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// `ms`.
+    Millis,
+    /// `us`.
+    Micros,
+    /// `ns`.
+    Nanos,
+}
+
+/// The first parameter of `%REQUESTED_SERVER_NAME%`; the other source is asked when the first has nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerNameSource {
+    /// `SNI_FIRST`.
+    SniFirst,
+    /// `HOST_FIRST`.
+    HostFirst,
+}
+
+/// How `%GRPC_STATUS%` is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrpcStatusStyle {
+    /// `CAMEL_STRING`, the default.
+    Camel,
+    /// `SNAKE_STRING`.
+    Snake,
+    /// `NUMBER`.
+    Number,
 }
 
 impl Format {

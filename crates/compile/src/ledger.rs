@@ -69,6 +69,8 @@ pub(crate) enum Harmless {
     PingPacing,
     /// A deprecated spelling of the default.
     Deprecated,
+    /// The content type of local replies; a log has none.
+    LogsHaveNoType,
     /// Concerns REST subscriptions; streams and files are not polled.
     OnlyRest,
     /// The node is on the first message of a stream anyway.

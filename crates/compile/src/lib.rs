@@ -28,6 +28,7 @@ mod istio_stats;
 mod ledger;
 mod listener;
 pub mod load_balancing;
+pub mod log_filter;
 pub mod matcher;
 pub mod metadata_match;
 mod network_filter;

@@ -10,7 +10,7 @@ use meltemi_envoy::config::listener::v3 as proto;
 use meltemi_envoy::config::listener::v3::listener::connection_balance_config::{BalanceType, ExactBalance};
 use meltemi_envoy::config::listener::v3::listener::{ConnectionBalanceConfig, DeprecatedV1, DrainType};
 
-use crate::access_log::{Place, access_logs};
+use crate::access_log::access_logs;
 use crate::chain::ChainIndex;
 use crate::ledger::{At, harmless, refuse};
 use crate::program::{AccessLog, Direction, FilterChain, Name};
@@ -82,7 +82,7 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Listener) -> Option<Listener
     let (chains, default_chain, index) =
         chains::chains(at, &message.filter_chains, message.default_filter_chain.as_ref(), direction);
     let filters = at.each("listener_filters", &message.listener_filters, filter::listener_filter);
-    let access_log = access_logs(at, &message.access_log, Place::Listener);
+    let access_log = access_logs(at, &message.access_log);
     let (first, additional) = addresses?;
     let address = first.address;
     Some(Listener {

@@ -21,6 +21,7 @@ pub use crate::health_check::{
     TcpHealthCheck, Transition,
 };
 use crate::load_balancing::LoadBalancing;
+use crate::log_filter::LogFilter;
 use crate::matcher::StringMatcher;
 use crate::route::RouteTable;
 
@@ -407,6 +408,10 @@ pub struct AccessLog {
     pub path: Box<str>,
     /// The line.
     pub format: LogFormat,
+    /// `omit_empty_values`: what is missing leaves nothing, not `-` or null.
+    pub omit_empty_values: bool,
+    /// `filter`; `None` writes every line.
+    pub filter: Option<Arc<LogFilter>>,
 }
 
 /// How a line of an access log looks.

@@ -15,7 +15,7 @@ use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 use meltemi_envoy::r#type::v3::hash_policy::PolicySpecifier;
 use meltemi_envoy::r#type::v3::{HashPolicy, Percent, hash_policy};
 
-use crate::access_log::{Place, access_logs};
+use crate::access_log::access_logs;
 use crate::ledger::{At, refuse};
 use crate::metadata_match::{MetadataMatch, metadata_match};
 use crate::program::{AccessLog, Name};
@@ -170,7 +170,7 @@ pub(crate) fn tcp_proxy(at: &At<'_>, message: &proto::TcpProxy, istio_stats: boo
         max_connect_attempts: at.bounded("max_connect_attempts", *max_connect_attempts, 1, (1, u32::MAX)),
         backoff: backoff_options.as_ref().and_then(|options| backoff(&at.field("backoff_options"), options)),
         hash_policy: hash(at, hash_policy),
-        access_log: access_logs(at, access_log, Place::Filter),
+        access_log: access_logs(at, access_log),
         log_options: log_options(at, access_log_options.as_ref(), deprecated),
         istio_stats,
     })

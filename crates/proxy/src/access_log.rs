@@ -14,7 +14,9 @@ use meltemi_compile::program::{AccessLog, LogFormat};
 
 use crate::record::RecordView;
 
+mod filter;
 pub mod format;
+mod values;
 mod writer;
 
 pub(crate) use writer::check;
@@ -100,11 +102,15 @@ impl Buffer {
 impl Logger {
     /// Writes the line of a finished request or connection.
     pub fn log(&self, view: &RecordView<'_>) {
+        if self.log.filter.as_ref().is_some_and(|filter| !filter.allows(&filter::Line::new(view))) {
+            return;
+        }
+        let missing = if self.log.omit_empty_values { format::Missing::Empty } else { format::Missing::Dash };
         let full = {
             let mut bytes = self.buffer.bytes.borrow_mut();
             match &self.log.format {
-                LogFormat::Text(text) => format::render(text, view, format::Missing::Dash, &mut bytes),
-                LogFormat::Json(json) => format::render_json(json, view, &mut bytes),
+                LogFormat::Text(text) => format::render(text, view, missing, &mut bytes),
+                LogFormat::Json(json) => format::render_json(json, view, missing, &mut bytes),
             }
             bytes.len() >= self.buffer.sink.policy().min_bytes
         };

@@ -127,6 +127,8 @@ pub struct RequestRecord {
     pub upstream_failure: Option<Box<str>>,
     /// What HTTP filters left.
     pub state: State,
+    /// The health check filter says that it is one; logs may leave it out.
+    pub is_health_check: bool,
 }
 
 /// A route table as a worker holds it; the inner count is shared by all workers, the outer is the worker's own.
@@ -178,6 +180,7 @@ impl RequestRecord {
             attempts: 0,
             upstream_failure: None,
             state: State::default(),
+            is_health_check: false,
         }
     }
 

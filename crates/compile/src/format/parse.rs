@@ -3,7 +3,7 @@
 use http::HeaderName;
 use http::header::HOST;
 
-use super::{Format, HeaderOp, JsonFormat, Op};
+use super::{Format, HeaderOp, JsonFormat, Op, arguments};
 
 /// Why a format string was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,9 +28,9 @@ pub enum FormatError {
 }
 
 /// One `%NAME(argument):length%`.
-struct Operator<'t> {
-    name: &'t str,
-    argument: Option<&'t str>,
+pub(super) struct Operator<'t> {
+    pub(super) name: &'t str,
+    pub(super) argument: Option<&'t str>,
     max_len: Option<usize>,
 }
 
@@ -112,50 +112,48 @@ impl<'t> Operator<'t> {
     }
 
     fn op(&self) -> Result<Op, FormatError> {
-        match self.name {
-            "START_TIME" => return self.start_time(),
-            "REQ" => return self.request_header(),
-            "RESP" => return Ok(Op::Resp(self.header()?)),
-            "TRAILER" => return Ok(Op::Trailer(self.header()?)),
-            "DYNAMIC_METADATA" | "UPSTREAM_METADATA" | "CLUSTER_METADATA" | "FILTER_STATE" => {
-                return Ok(Op::Missing);
-            }
-            _ => {}
+        if let Some(op) = self.with_arguments()? {
+            return self.cut(op);
         }
-        let op = plain(self.name).ok_or_else(|| FormatError::Unknown(self.name.to_owned()))?;
+        let op = plain(self.name).or_else(|| arguments::plain(self.name));
+        let op = op.ok_or_else(|| FormatError::Unknown(self.name.to_owned()))?;
         if self.argument.is_some() || self.max_len.is_some() {
-            return Err(self.error("takes no parameter"));
+            return Err(self.error("takes no parameter or length"));
         }
         Ok(op)
     }
 
-    fn start_time(&self) -> Result<Op, FormatError> {
-        if self.max_len.is_some() {
-            return Err(self.error("takes no length"));
+    /// Applies the length, where the operator did not itself.
+    fn cut(&self, op: Op) -> Result<Op, FormatError> {
+        let Some(max_len) = self.max_len else { return Ok(op) };
+        match op {
+            Op::Req(_) | Op::Resp(_) | Op::Trailer(_) | Op::ReqWithoutQuery(_) => Ok(op),
+            _ if arguments::has_length(self.name) => Ok(Op::Cut(Box::new(op), max_len)),
+            _ => Err(self.error("takes no length")),
         }
-        let format = self.argument.unwrap_or_default();
-        let epoch = jiff::Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC);
-        jiff::fmt::strtime::format(format, &epoch).map_err(|e| self.error(e.to_string()))?;
-        Ok(Op::StartTime(format.into()))
     }
 
-    fn request_header(&self) -> Result<Op, FormatError> {
+    pub(super) fn time(&self) -> Result<Box<str>, FormatError> {
+        let format = self.argument.unwrap_or_default();
+        let format = arguments::time_format(format);
+        let epoch = jiff::Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC);
+        jiff::fmt::strtime::format(&format, &epoch).map_err(|e| self.error(e.to_string()))?;
+        Ok(format.into())
+    }
+
+    pub(super) fn request_header(&self) -> Result<Op, FormatError> {
         let argument = self.argument.unwrap_or_default();
-        let pseudo = match argument.to_ascii_uppercase().as_str() {
+        Ok(match argument.to_ascii_uppercase().as_str() {
             ":METHOD" => Op::ReqMethod,
             ":PATH" => Op::ReqPath,
             ":AUTHORITY" | "HOST" => Op::ReqAuthority,
             ":SCHEME" => Op::ReqScheme,
             "X-ENVOY-ORIGINAL-PATH?:PATH" => Op::ReqOriginalPath,
             _ => return Ok(Op::Req(self.header()?)),
-        };
-        if self.max_len.is_some() {
-            return Err(self.error("a length for a pseudo header is not supported yet"));
-        }
-        Ok(pseudo)
+        })
     }
 
-    fn header(&self) -> Result<HeaderOp, FormatError> {
+    pub(super) fn header(&self) -> Result<HeaderOp, FormatError> {
         let argument = self.argument.ok_or_else(|| self.error("needs a header name in parentheses"))?;
         let (first, second) = match argument.split_once('?') {
             Some((first, second)) => (first, Some(second)),
@@ -163,7 +161,7 @@ impl<'t> Operator<'t> {
         };
         let name =
             |text: &str| match HeaderName::try_from(text) {
-                Ok(HOST) | Err(_) if self.name == "REQ" => Err(self
+                Ok(HOST) | Err(_) if self.name != "RESP" && self.name != "TRAILER" => Err(self
                     .error(format!("{text:?} beside another name is not supported yet, or no header name"))),
                 Ok(name) => Ok(name),
                 Err(_) => Err(self.error(format!("{text:?} is not a header name"))),
@@ -171,7 +169,7 @@ impl<'t> Operator<'t> {
         Ok(HeaderOp { name: name(first)?, alternative: second.map(name).transpose()?, max_len: self.max_len })
     }
 
-    fn error(&self, reason: impl Into<String>) -> FormatError {
+    pub(super) fn error(&self, reason: impl Into<String>) -> FormatError {
         FormatError::Parameter { operator: self.name.to_owned(), reason: reason.into() }
     }
 }

@@ -43,6 +43,26 @@ fn a_time_format_may_hold_percent_signs() {
 }
 
 #[test]
+fn envoys_own_forms_of_fractions_are_translated() {
+    assert_eq!(ops("%START_TIME(%f)%"), [Op::StartTime("%9f".into())]);
+    assert_eq!(ops("%START_TIME(%H%%%E3S)%"), [Op::StartTime("%H%%%S.%3f".into())]);
+}
+
+#[test]
+fn operators_have_parameters_and_lengths() {
+    assert_eq!(ops("%REQ(:PATH):3%"), [Op::Cut(Box::new(Op::ReqPath), 3)]);
+    assert_eq!(ops("%PATH(NQ:ORIG)%"), [Op::Path(PathSource::Orig, false)]);
+    assert_eq!(ops("%QUERY_PARAM(a):1%"), [Op::Cut(Box::new(Op::QueryParam("a".into())), 1)]);
+    let metadata = Op::DynamicMetadata("a.b".into(), vec!["c".into(), "d".into()]);
+    assert_eq!(ops("%DYNAMIC_METADATA(a.b:c:d)%"), [metadata]);
+    assert_eq!(ops("%FILTER_STATE(k:PLAIN)%"), [Op::FilterState("k".into())]);
+    let duration =
+        Op::CommonDuration(TimePoint::DownstreamRxBegin, TimePoint::DownstreamTxEnd, Precision::Micros);
+    assert_eq!(ops("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"), [duration]);
+    assert_eq!(ops("%DOWNSTREAM_TLS_VERSION%%CUSTOM_FLAGS%"), [Op::Missing, Op::Empty]);
+}
+
+#[test]
 fn what_is_not_understood_is_named() {
     assert!(error("%NO_SUCH%").contains("%NO_SUCH%"));
     assert!(error("100% sure").contains("literal %"));
@@ -50,7 +70,10 @@ fn what_is_not_understood_is_named() {
     assert!(error("%REQ%").contains("header name"));
     assert!(error("%REQ(a b)%").contains("a b"));
     assert!(error("%PROTOCOL(x)%").contains("no parameter"));
-    assert!(error("%REQ(:PATH):3%").contains("length"));
+    assert!(error("%PROTOCOL:3%").contains("length"));
+    assert!(error("%RESPONSE_CODE_DETAILS(X)%").contains("ALLOW_WHITESPACES"));
+    assert!(error("%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ms)%").contains("US_CX_BEG"));
+    assert!(error("%UPSTREAM_WIRE_BYTES_SENT%").contains("UPSTREAM_WIRE_BYTES_SENT"));
     assert!(error("%START_TIME(%)%").contains("START_TIME"));
 }
 

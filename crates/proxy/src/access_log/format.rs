@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use meltemi_compile::format::{Format, HeaderOp, JsonFormat, Op};
 use meltemi_http::Headers;
 
+use super::values;
 use crate::record::{RecordView, RequestRecord};
 
 /// What stands for a value that is not there.
@@ -31,57 +32,79 @@ pub fn render(format: &Format, view: &RecordView<'_>, missing: Missing, out: &mu
     }
 }
 
-/// Appends a JSON document and a line end to `out`.
-pub fn render_json(format: &JsonFormat, view: &RecordView<'_>, out: &mut Vec<u8>) {
-    write_json(format, view, out);
+/// Appends a JSON document and a line end to `out`; `missing` says whether empty values leave `null` or nothing.
+pub fn render_json(format: &JsonFormat, view: &RecordView<'_>, missing: Missing, out: &mut Vec<u8>) {
+    write_json(format, view, missing, out);
     out.push(b'\n');
 }
 
-fn write_json(format: &JsonFormat, view: &RecordView<'_>, out: &mut Vec<u8>) {
+/// Says whether there was a value.
+fn write_json(format: &JsonFormat, view: &RecordView<'_>, missing: Missing, out: &mut Vec<u8>) -> bool {
     match format {
         JsonFormat::Object(fields) => {
             out.push(b'{');
-            for (index, (key, value)) in fields.iter().enumerate() {
-                separate(index, out);
+            let mut is_first = true;
+            for (key, value) in fields {
+                let start = out.len();
+                separate(is_first, out);
                 write_json_string(key.as_bytes(), out);
                 out.push(b':');
-                write_json(value, view, out);
+                if write_json(value, view, missing, out) || missing == Missing::Dash {
+                    is_first = false;
+                } else {
+                    out.truncate(start);
+                }
             }
             out.push(b'}');
         }
         JsonFormat::List(items) => {
             out.push(b'[');
-            for (index, item) in items.iter().enumerate() {
-                separate(index, out);
-                write_json(item, view, out);
+            let mut is_first = true;
+            for item in items {
+                let start = out.len();
+                separate(is_first, out);
+                if write_json(item, view, missing, out) || missing == Missing::Dash {
+                    is_first = false;
+                } else {
+                    out.truncate(start);
+                }
             }
             out.push(b']');
         }
-        JsonFormat::Value(format) => write_json_value(format, view, out),
+        JsonFormat::Value(format) => return write_json_value(format, view, missing, out),
         JsonFormat::Literal(value) => put(out, format_args!("{value}")),
     }
+    true
 }
 
-fn separate(index: usize, out: &mut Vec<u8>) {
-    if index > 0 {
+fn separate(is_first: bool, out: &mut Vec<u8>) {
+    if !is_first {
         out.push(b',');
     }
 }
 
 /// A lone operator keeps its type; several pieces are one string.
-fn write_json_value(format: &Format, view: &RecordView<'_>, out: &mut Vec<u8>) {
+fn write_json_value(format: &Format, view: &RecordView<'_>, missing: Missing, out: &mut Vec<u8>) -> bool {
     let mut text = Vec::new();
     if let [op] = format.ops.as_slice() {
+        if let Op::DynamicMetadata(namespace, keys) = op {
+            let value = values::metadata_json(view, namespace, keys);
+            put(out, format_args!("{}", value.as_ref().unwrap_or(&serde_json::Value::Null)));
+            return value.is_some();
+        }
         if !write_op(op, view, &mut text) {
-            return out.extend_from_slice(b"null");
+            out.extend_from_slice(b"null");
+            return false;
         }
         if is_number(op) {
-            return out.extend_from_slice(&text);
+            out.extend_from_slice(&text);
+            return true;
         }
     } else {
-        render(format, view, Missing::Dash, &mut text);
+        render(format, view, missing, &mut text);
     }
     write_json_string(&text, out);
+    true
 }
 
 fn write_json_string(text: &[u8], out: &mut Vec<u8>) {
@@ -90,24 +113,25 @@ fn write_json_string(text: &[u8], out: &mut Vec<u8>) {
 }
 
 fn is_number(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::ResponseCode
-            | Op::BytesReceived
-            | Op::BytesSent
-            | Op::Duration
-            | Op::RequestDuration
-            | Op::ResponseDuration
-            | Op::ResponseTxDuration
-            | Op::UpstreamRequestAttemptCount
-            | Op::DownstreamLocalPort
-            | Op::DownstreamRemotePort
-            | Op::ConnectionId
-    )
+    values::is_number(op)
+        || matches!(
+            op,
+            Op::ResponseCode
+                | Op::BytesReceived
+                | Op::BytesSent
+                | Op::Duration
+                | Op::RequestDuration
+                | Op::ResponseDuration
+                | Op::ResponseTxDuration
+                | Op::UpstreamRequestAttemptCount
+                | Op::DownstreamLocalPort
+                | Op::DownstreamRemotePort
+                | Op::ConnectionId
+        )
 }
 
 /// Writes the value of an operator; says whether there was one.
-fn write_op(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
+pub(super) fn write_op(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
     let record = view.record;
     let connection = &*record.connection;
     match op {
@@ -120,7 +144,8 @@ fn write_op(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
         Op::Trailer(op) => write_header(op, view.trailers, out),
         Op::Protocol => write_text(record.protocol.map(|version| version.as_str()), out),
         Op::ResponseCode => write_number(u64::from(record.response_code), out),
-        Op::ResponseCodeDetails => write_text(record.details.as_deref(), out),
+        Op::ResponseCodeDetails => write_without_blanks(record.details.as_deref(), out),
+        Op::ResponseCodeDetailsAsTheyAre => write_text(record.details.as_deref(), out),
         Op::ConnectionTerminationDetails => write_text(record.termination_details.as_deref(), out),
         Op::ResponseFlags => write_flags(record, false, out),
         Op::ResponseFlagsLong => write_flags(record, true, out),
@@ -154,7 +179,10 @@ fn write_op(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
         | Op::UpstreamRequestAttemptCount
         | Op::UpstreamTransportFailureReason
         | Op::UpstreamProtocol => write_upstream(op, record, out),
-        Op::Missing => false,
+        Op::StartTimeLocal(format) => values::write_local_time(format, record.start_time, out),
+        Op::EmitTime(format) => write_time(format, SystemTime::now(), out),
+        Op::EmitTimeLocal(format) => values::write_local_time(format, SystemTime::now(), out),
+        op => values::write(op, view, out),
     }
 }
 
@@ -192,12 +220,20 @@ fn write_upstream(op: &Op, record: &RequestRecord, out: &mut Vec<u8>) -> bool {
     }
 }
 
-fn write_text(text: Option<&str>, out: &mut Vec<u8>) -> bool {
+/// Details may quote what came from outside; a log line is split at blanks.
+fn write_without_blanks(text: Option<&str>, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    let there = write_text(text, out);
+    out[start..].iter_mut().filter(|byte| byte.is_ascii_whitespace()).for_each(|byte| *byte = b'_');
+    there
+}
+
+pub(super) fn write_text(text: Option<&str>, out: &mut Vec<u8>) -> bool {
     write_bytes(text.unwrap_or_default().as_bytes(), None, out)
 }
 
 /// Empty values count as missing, as in Envoy.
-fn write_bytes(bytes: &[u8], max_len: Option<usize>, out: &mut Vec<u8>) -> bool {
+pub(super) fn write_bytes(bytes: &[u8], max_len: Option<usize>, out: &mut Vec<u8>) -> bool {
     let len = max_len.map_or(bytes.len(), |max| max.min(bytes.len()));
     out.extend_from_slice(&bytes[..len]);
     len > 0
@@ -209,17 +245,17 @@ fn write_header(op: &HeaderOp, headers: Option<&Headers>, out: &mut Vec<u8>) -> 
     value.is_some_and(|value| write_bytes(value.as_bytes(), op.max_len, out))
 }
 
-fn write_number(number: u64, out: &mut Vec<u8>) -> bool {
+pub(super) fn write_number(number: u64, out: &mut Vec<u8>) -> bool {
     put(out, format_args!("{number}"));
     true
 }
 
-fn write_address(address: SocketAddr, out: &mut Vec<u8>) -> bool {
+pub(super) fn write_address(address: SocketAddr, out: &mut Vec<u8>) -> bool {
     put(out, format_args!("{address}"));
     true
 }
 
-fn write_ip(address: SocketAddr, out: &mut Vec<u8>) -> bool {
+pub(super) fn write_ip(address: SocketAddr, out: &mut Vec<u8>) -> bool {
     put(out, format_args!("{}", address.ip()));
     true
 }
@@ -243,7 +279,7 @@ fn write_between(from: Option<Instant>, to: Option<Instant>, out: &mut Vec<u8>) 
     true
 }
 
-fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+pub(super) fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("invariant: a vector takes every write");
 }
 

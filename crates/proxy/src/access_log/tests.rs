@@ -133,7 +133,7 @@ fn json_keeps_types_and_escapes() {
     ]);
     let (record, head) = (record(), head());
     let mut out = Vec::new();
-    render_json(&format, &record.view(Some(&head), None, None), &mut out);
+    render_json(&format, &record.view(Some(&head), None, None), Missing::Dash, &mut out);
     let expected = concat!(
         r#"{"code":503,"path":"\"quoted\" /rewritten?a=1","sni":null,"both":"UF -","list":[true,"HTTP/1.1"]}"#,
         "\n"
@@ -149,7 +149,12 @@ fn lines_reach_the_file_before_the_writer_ends() {
     let (writer, sink) = LogWriter::spawn(policy).expect("thread");
     let logs = WorkerLogs::new(sink);
     let format = LogFormat::Text(Format { ops: vec![Op::ResponseCode, literal("\n")] });
-    let log = Arc::new(AccessLog { path: path.to_str().expect("text").into(), format });
+    let log = Arc::new(AccessLog {
+        path: path.to_str().expect("text").into(),
+        format,
+        omit_empty_values: false,
+        filter: None,
+    });
     let logger = logs.logger(&log);
     let record = record();
     for _ in 0..1000 {

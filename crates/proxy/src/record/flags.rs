@@ -70,6 +70,11 @@ impl ResponseFlags {
         self.bits & other.bits == other.bits
     }
 
+    /// Whether the flag of this short name is set.
+    pub fn has_short(self, name: &str) -> bool {
+        Self::NAMES.iter().any(|(bit, short, _)| *short == name && self.bits & bit != 0)
+    }
+
     /// Sets the flags of `other` too.
     pub fn insert(&mut self, other: ResponseFlags) {
         for bit in other.in_order() {

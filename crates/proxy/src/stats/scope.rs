@@ -279,7 +279,9 @@ impl ClusterStats {
     pub fn host(&self, host: &Host) -> Arc<HostStats> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         hosts.retain(|_, stats| Arc::strong_count(stats) > 1);
-        let known = hosts.get(&host.address).filter(|stats| stats.workload == host.workload);
+        let known = hosts
+            .get(&host.address)
+            .filter(|stats| stats.workload == host.workload && stats.hostname == host.hostname);
         if let Some(stats) = known {
             return Arc::clone(stats);
         }
@@ -311,6 +313,8 @@ impl ClusterStats {
 pub struct HostStats {
     /// Address and port.
     pub address: SocketAddr,
+    /// `hostname` of the endpoint, may be empty.
+    pub hostname: Box<str>,
     /// `istio.workload` of the endpoint's metadata.
     pub workload: Option<Box<str>>,
     /// The same number for the same workload, 0 for none.
@@ -323,6 +327,7 @@ impl HostStats {
     fn new(host: &Host, workload_id: u32) -> HostStats {
         HostStats {
             address: host.address,
+            hostname: host.hostname.clone(),
             workload: host.workload.clone(),
             workload_id,
             counts: HostCounts::default(),
