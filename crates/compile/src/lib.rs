@@ -81,6 +81,16 @@ pub fn endpoints(
     Ledger::run(&message.cluster_name, |at| endpoint::compile(at, message))
 }
 
+/// Compiles a string matcher.
+///
+/// # Errors
+/// All fields that are invalid or not supported.
+pub fn string_matcher(
+    message: &meltemi_envoy::r#type::matcher::v3::StringMatcher,
+) -> Result<matcher::StringMatcher, Vec<Rejection>> {
+    Ledger::run("", |at| matcher::string_matcher(at, message))
+}
+
 /// Compiles a route configuration.
 ///
 /// # Errors

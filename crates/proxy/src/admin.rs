@@ -24,7 +24,7 @@ use crate::access_log::LogSink;
 use crate::command_line::ProxyArgs;
 use crate::config::Store;
 use crate::lifecycle::Lifecycle;
-use crate::stats::Registry;
+use crate::stats::{Registry, StatsConfig};
 use crate::upstream::shared::HostStates;
 use crate::worker::Command;
 
@@ -63,6 +63,10 @@ pub struct Admin {
     pub workers: Vec<mpsc::UnboundedSender<Command>>,
     /// Ends the process.
     pub quit: mpsc::Sender<()>,
+    /// Which statistics are shown, and how they are tagged.
+    pub stats_config: StatsConfig,
+    /// The counters at the last `/reset_counters`.
+    pub counters_before: Mutex<BTreeMap<String, u64>>,
     /// When the process started.
     pub started: SystemTime,
     /// Whether a graceful drain is under way: of all listeners, of the inbound ones.
@@ -101,7 +105,21 @@ impl Reply {
     }
 
     fn json(value: &serde_json::Value) -> Reply {
-        Reply { status: StatusCode::OK, content_type: JSON, body: format!("{value:#}\n") }
+        // As Envoy: one blank for a level.
+        let mut body = Vec::new();
+        let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
+        let mut serializer = serde_json::Serializer::with_formatter(&mut body, formatter);
+        serde::Serialize::serialize(value, &mut serializer).expect("invariant: a vector takes JSON");
+        body.push(b'\n');
+        Reply {
+            status: StatusCode::OK,
+            content_type: JSON,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        }
+    }
+
+    fn compact_json(value: &serde_json::Value) -> Reply {
+        Reply { status: StatusCode::OK, content_type: JSON, body: value.to_string() }
     }
 
     fn error(status: StatusCode, body: impl Into<String>) -> Reply {
@@ -129,6 +147,7 @@ const ENDPOINTS: &[Endpoint] = &[
         heavy: true,
         ..get("/config_dump", "dump current configs", config_dump::PARAMS, config_dump::config_dump)
     },
+    get("/contention", "dump current Envoy mutex contention stats (if enabled)", &[], info::contention),
     post("/drain_listeners", "drain listeners", control::DRAIN_PARAMS, control::drain_listeners),
     post("/healthcheck/fail", "cause the server to fail health checks", &[], control::fail_health_checks),
     post("/healthcheck/ok", "cause the server to pass health checks", &[], control::pass_health_checks),
@@ -139,11 +158,13 @@ const ENDPOINTS: &[Endpoint] = &[
         &[],
         info::hot_restart_version,
     ),
+    get("/init_dump", "dump current Envoy init manager information", &[], info::init_dump),
     get("/listeners", "print listener info", listeners::PARAMS, listeners::listeners),
     post("/logging", "query/change logging levels", control::LOGGING_PARAMS, control::logging),
     get("/memory", "print current allocation/heap usage", &[], info::memory),
     post("/quitquitquit", "exit the server", &[], control::quit),
     get("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[], info::ready),
+    post("/reset_counters", "reset all counters to zero", &[], stats::reset_counters),
     post("/reopen_logs", "reopen access logs", &[], control::reopen_logs),
     get("/runtime", "print runtime values", &[], info::runtime),
     Endpoint {
@@ -250,7 +271,7 @@ fn regex_param(params: &Params, name: &str) -> Result<Option<regex::Regex>, Repl
     let compiled = regex::RegexBuilder::new(pattern).size_limit(1 << 20).build();
     compiled
         .map(Some)
-        .map_err(|error| Reply::error(StatusCode::BAD_REQUEST, format!("Invalid regex: \"{error}\"\n")))
+        .map_err(|error| Reply::error(StatusCode::BAD_REQUEST, format!("Invalid re2 regex: {error}\n")))
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ async fn start_configuration(
     lifecycle: Arc<Lifecycle>,
     quit: mpsc::Sender<()>,
 ) -> anyhow::Result<Running> {
-    let Start { message, store, dynamic, admin: address, notes: _ } = start;
+    let Start { message, store, dynamic, admin: address, notes: _, stats_config } = start;
     let store = Arc::new(Mutex::new(store));
     let commands: Vec<_> = workers.handles.iter().map(|worker| worker.commands.clone()).collect();
     let setup = Setup {
@@ -197,6 +197,8 @@ async fn start_configuration(
         concurrency: workers.handles.len(),
         workers: commands,
         quit,
+        stats_config,
+        counters_before: Default::default(),
         started: SystemTime::now(),
         draining: Default::default(),
     };

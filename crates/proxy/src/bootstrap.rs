@@ -20,6 +20,7 @@ use prost::Message as _;
 
 use crate::command_line::ProxyArgs;
 use crate::config::{Dynamic, Store};
+use crate::stats::StatsConfig;
 
 /// The extensions that this proxy has, as it tells the control plane. A control plane sends Istio's own filters
 /// only to nodes that name them.
@@ -61,6 +62,8 @@ pub(crate) struct Start {
     pub(crate) dynamic: Dynamic,
     /// Where the admin interface listens, if anywhere.
     pub(crate) admin: Option<SocketAddr>,
+    /// `stats_config`.
+    pub(crate) stats_config: StatsConfig,
     /// Fields that have no effect.
     pub(crate) notes: Vec<(&'static str, &'static str)>,
 }
@@ -147,7 +150,7 @@ pub(crate) fn start(message: Bootstrap) -> Result<Start, Vec<Rejection>> {
     if !check.refused.is_empty() {
         return Err(check.refused);
     }
-    Ok(Start { message, store, dynamic, admin, notes: check.notes })
+    Ok(Start { message, store, dynamic, admin, notes: check.notes, stats_config: check.stats_config })
 }
 
 /// Says what is refused of a bootstrap, else the fields without effect and why.
@@ -195,9 +198,18 @@ fn announced(mut node: Node, args: &ProxyArgs) -> Node {
 struct Check {
     refused: Vec<Rejection>,
     notes: Vec<(&'static str, &'static str)>,
+    stats_config: StatsConfig,
 }
 
 impl Check {
+    fn stats_config(
+        &mut self,
+        message: Option<&meltemi_envoy::config::metrics::v3::StatsConfig>,
+    ) -> StatsConfig {
+        let config = message.map(StatsConfig::new).transpose();
+        config.map_err(|refused| self.refused.extend(refused)).ok().flatten().unwrap_or_default()
+    }
+
     fn refuse(&mut self, path: &str, reason: &str) {
         self.refused.push(Rejection::new("bootstrap", path, reason));
     }
@@ -300,7 +312,7 @@ impl Check {
             "deferred_stat_options",
             "statistics are made when they are needed anyway",
         );
-        self.note_if(stats_config.is_some(), "stats_config", "not read yet");
+        self.stats_config = self.stats_config(stats_config.as_ref());
         self.note_if(
             stats_flush_interval.is_some(),
             "stats_flush_interval",

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use meltemi_compile::program::{Cluster, Listener, Name};
 
 mod breakers;
+mod config;
 mod filter;
 mod grpc;
 mod istio;
@@ -22,6 +23,7 @@ pub mod text;
 mod value;
 
 pub use breakers::Breakers;
+pub use config::StatsConfig;
 pub use filter::{CorsCounts, FaultCounts, FilterStats};
 pub use grpc::{GrpcCounts, GrpcStats};
 pub use istio::{RequestSeries, TcpSeries};

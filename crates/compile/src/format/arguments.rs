@@ -18,9 +18,9 @@ impl Operator<'_> {
             "PATH" => self.path()?,
             "QUERY_PARAM" => Op::QueryParam(self.needed("a name")?.into()),
             "QUERY_PARAMS" => Op::QueryParams(match self.argument {
-                None | Some("" | "ORIG") => PathSource::OrigOrPath,
-                Some("RAW") => PathSource::Path,
-                Some(_) => return Err(self.error("the parameter must be ORIG or RAW")),
+                None | Some("" | "ORIG") => PathSource::Path,
+                Some("DECODED") => return Err(self.error("DECODED is not supported")),
+                Some(_) => return Err(self.error("the parameter must be ORIG")),
             }),
             "RESPONSE_CODE_DETAILS" => match self.argument {
                 None | Some("") => Op::ResponseCodeDetails,

@@ -240,7 +240,7 @@ fn value(value: &prost_types::Value, depth: usize) -> Result<JsonFormat, FormatE
     Ok(match &value.kind {
         None | Some(Kind::NullValue(_)) => JsonFormat::Literal(serde_json::Value::Null),
         Some(Kind::BoolValue(on)) => JsonFormat::Literal((*on).into()),
-        Some(Kind::NumberValue(number)) => JsonFormat::Literal(json_number(*number)?.into()),
+        Some(Kind::NumberValue(number)) => JsonFormat::Literal(json_number(*number)?),
         Some(Kind::StringValue(text)) => JsonFormat::Value(Format::parse(text)?),
         Some(Kind::StructValue(document)) => object(document, depth)?,
         Some(Kind::ListValue(list)) => {
@@ -250,11 +250,14 @@ fn value(value: &prost_types::Value, depth: usize) -> Result<JsonFormat, FormatE
     })
 }
 
-/// Whole numbers print without a fraction, as they came.
-fn json_number(number: f64) -> Result<serde_json::Number, FormatError> {
+/// Whole numbers are numbers; Envoy writes others as texts.
+fn json_number(number: f64) -> Result<serde_json::Value, FormatError> {
     const EXACT: f64 = (1_i64 << 53) as f64;
     if number.fract() == 0.0 && number.abs() <= EXACT {
         return Ok((number as i64).into());
     }
-    serde_json::Number::from_f64(number).ok_or(FormatError::Json("a number must be finite"))
+    if !number.is_finite() {
+        return Err(FormatError::Json("a number must be finite"));
+    }
+    Ok(number.to_string().into())
 }

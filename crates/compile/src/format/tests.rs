@@ -101,7 +101,7 @@ fn json_formats_keep_numbers_and_structure() {
     let literal = |value: serde_json::Value| JsonFormat::Literal(value);
     let list = JsonFormat::List(vec![
         literal(1.into()),
-        literal(0.5.into()),
+        literal("0.5".into()),
         literal(true.into()),
         literal(serde_json::Value::Null),
         JsonFormat::Value(Format { ops: vec![Op::Literal("a ".into()), Op::Protocol] }),

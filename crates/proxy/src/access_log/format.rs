@@ -43,7 +43,7 @@ fn write_json(format: &JsonFormat, view: &RecordView<'_>, missing: Missing, out:
     match format {
         JsonFormat::Object(fields) => {
             out.push(b'{');
-            let mut is_first = true;
+            let (opened, mut is_first) = (out.len(), true);
             for (key, value) in fields {
                 let start = out.len();
                 separate(is_first, out);
@@ -56,6 +56,8 @@ fn write_json(format: &JsonFormat, view: &RecordView<'_>, missing: Missing, out:
                 }
             }
             out.push(b'}');
+            // An object that lost all it had is empty too.
+            return out.len() > opened + 1;
         }
         JsonFormat::List(items) => {
             out.push(b'[');
@@ -72,7 +74,10 @@ fn write_json(format: &JsonFormat, view: &RecordView<'_>, missing: Missing, out:
             out.push(b']');
         }
         JsonFormat::Value(format) => return write_json_value(format, view, missing, out),
-        JsonFormat::Literal(value) => put(out, format_args!("{value}")),
+        JsonFormat::Literal(value) => {
+            put(out, format_args!("{value}"));
+            return !value.is_null();
+        }
     }
     true
 }

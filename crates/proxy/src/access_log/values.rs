@@ -211,7 +211,6 @@ pub(super) fn grpc_status(view: &RecordView<'_>) -> u32 {
         std::str::from_utf8(value.as_bytes()).ok()?.parse().ok()
     };
     of(view.trailers).or_else(|| of(view.response)).unwrap_or(match view.record.response_code {
-        200 => 0,
         400 => 13,
         401 => 16,
         403 => 7,

@@ -18,14 +18,15 @@ use crate::config::{Entry, Loaded, Refused, Store};
 
 pub(super) const PARAMS: &[(&str, &str)] = &[
     ("resource", "The resource to dump, such as dynamic_listeners"),
+    (
+        "mask",
+        "The mask to apply. When both resource and mask are specified, the mask is applied to every element in the desired repeated field so that only a subset of fields are returned",
+    ),
     ("name_regex", "Dump only the configurations whose names match the regular expression"),
     ("include_eds", "Dump currently loaded configuration including EDS"),
 ];
 
 pub(super) fn config_dump(admin: &Admin, params: &Params) -> Reply {
-    if has(params, "mask") {
-        return Reply::error(StatusCode::BAD_REQUEST, "mask is not supported\n");
-    }
     let names = match regex_param(params, "name_regex") {
         Ok(names) => names,
         Err(reply) => return reply,
@@ -37,24 +38,70 @@ pub(super) fn config_dump(admin: &Admin, params: &Params) -> Reply {
         Err(error) => return Reply::error(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     };
     match param(params, "resource") {
-        None | Some("") => Reply::json(&json),
-        Some(resource) => one_field(&json, resource),
+        None | Some("") => Reply::json(&masked_all(json, param(params, "mask"))),
+        Some(resource) => one_field(&json, resource, param(params, "mask")),
+    }
+}
+
+/// Without a resource the mask names fields of the dumps.
+fn masked_all(mut dump: Value, mask: Option<&str>) -> Value {
+    let Some(mask) = mask else { return dump };
+    if let Some(configs) = dump["configs"].as_array_mut() {
+        configs.iter_mut().for_each(|config| *config = masked(config, mask));
+    }
+    dump
+}
+
+/// What paths name below a field.
+fn under<'p>(paths: &[&'p [&'p str]], field: &str) -> Vec<&'p [&'p str]> {
+    let below =
+        |path: &&'p [&'p str]| path.split_first().filter(|(first, _)| **first == field).map(|(_, rest)| rest);
+    paths.iter().filter_map(below).collect()
+}
+
+/// What a field mask keeps: `a.b,c`.
+fn masked(value: &Value, mask: &str) -> Value {
+    let paths: Vec<Vec<&str>> = mask.split(',').map(|path| path.split('.').collect()).collect();
+    let paths: Vec<&[&str]> = paths.iter().map(Vec::as_slice).collect();
+    kept(value, &paths)
+}
+
+fn kept(value: &Value, paths: &[&[&str]]) -> Value {
+    if paths.iter().any(|path| path.is_empty()) {
+        return value.clone();
+    }
+    match value {
+        Value::Array(items) => items.iter().map(|item| kept(item, paths)).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter().filter_map(|(name, field)| match under(paths, name) {
+                _ if name == "@type" => Some((name.clone(), field.clone())),
+                below if below.is_empty() => None,
+                below => Some((name.clone(), kept(field, &below))),
+            });
+            fields.collect()
+        }
+        plain => plain.clone(),
     }
 }
 
 /// The elements of one repeated field of all dumps, each with its type, as Envoy answers `?resource=`.
-fn one_field(dump: &Value, resource: &str) -> Reply {
+fn one_field(dump: &Value, resource: &str, mask: Option<&str>) -> Reply {
     let configs = dump["configs"].as_array().map(Vec::as_slice).unwrap_or_default();
     let known = FIELDS.iter().find(|(field, _)| *field == resource);
     let Some((field, message)) = known else {
-        return Reply::error(StatusCode::NOT_FOUND, format!("{resource} not found in config dump\n"));
+        let body = format!("{resource} not found in config dump");
+        return Reply { status: StatusCode::NOT_FOUND, content_type: "text/plain", body };
     };
     let elements = configs.iter().filter_map(|config| config[*field].as_array()).flatten();
     let typed: Vec<Value> = elements
         .map(|element| {
             let mut typed = json!({"@type": format!("type.googleapis.com/envoy.admin.v3.{message}")});
             if let (Some(typed), Some(element)) = (typed.as_object_mut(), element.as_object()) {
-                typed.extend(element.clone());
+                let element = mask.map_or_else(
+                    || Value::Object(element.clone()),
+                    |mask| masked(&Value::Object(element.clone()), mask),
+                );
+                typed.extend(element.as_object().cloned().unwrap_or_default());
             }
             typed
         })

@@ -59,11 +59,12 @@ fn sample(cluster: &Cluster, field: &str, kind: TotalKind, n: u64) -> Sample {
     Sample {
         name: format!("cluster.{}.{field}", cluster.stat_name),
         metric: format!("cluster_{}", field.replace('.', "_")),
-        labels: vec![("envoy_cluster_name", cluster.stat_name.to_string())],
+        labels: vec![("envoy_cluster_name".into(), cluster.stat_name.to_string())],
         value: match kind {
             TotalKind::Counter => Value::Counter(n),
             TotalKind::Gauge => Value::Gauge(n),
         },
+        used: true,
     }
 }
 

@@ -133,3 +133,26 @@ pub(super) fn runtime(_: &Admin, _: &Params) -> Reply {
 pub(super) fn hot_restart_version(_: &Admin, _: &Params) -> Reply {
     Reply::text("disabled")
 }
+
+/// There are no mutexes whose contention could be traced.
+pub(super) fn contention(_: &Admin, _: &Params) -> Reply {
+    Reply::text(
+        "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.",
+    )
+}
+
+/// What is still being initialized, by init manager; there is one here, and it is silent once done.
+pub(super) fn init_dump(admin: &Admin, _: &Params) -> Reply {
+    let store = admin.store();
+    let warming = |what: &str, name: &str| json!(format!("{what} {name}"));
+    let clusters = store.clusters().iter().filter(|(_, entry)| entry.warming.is_some());
+    let listeners = store.listeners().iter().filter(|(_, entry)| entry.warming.is_some());
+    let targets: Vec<serde_json::Value> = clusters
+        .map(|(name, _)| warming("Cluster", name))
+        .chain(listeners.map(|(name, _)| warming("Listener", name)))
+        .collect();
+    if targets.is_empty() {
+        return Reply::json(&json!({}));
+    }
+    Reply::json(&json!({"unready_targets_dumps": [{"name": "Server", "target_names": targets}]}))
+}

@@ -1,6 +1,7 @@
 //! `/stats` and `/stats/prometheus`: what workers counted and what the main thread knows.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::PoisonError;
 use std::time::UNIX_EPOCH;
 
 use axum::http::StatusCode;
@@ -28,22 +29,30 @@ pub(super) fn stats(admin: &Admin, params: &Params) -> Reply {
     };
     match param(params, "format").unwrap_or("text") {
         "text" | "" => Reply::text(text::lines(&samples)),
-        "json" => Reply::json(&text::json(&samples)),
-        "prometheus" => exposition(admin, &samples),
-        _ => Reply::error(StatusCode::BAD_REQUEST, "usage: /stats?format=(json|prometheus|text)\n\n"),
+        "json" => Reply::compact_json(&text::json(&samples)),
+        "prometheus" => exposition(admin, samples),
+        _ => Reply::error(
+            StatusCode::BAD_REQUEST,
+            "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n",
+        ),
     }
 }
 
 pub(super) fn prometheus(admin: &Admin, params: &Params) -> Reply {
     match selected(admin, params) {
-        Ok(samples) => exposition(admin, &samples),
+        Ok(samples) => exposition(admin, samples),
         Err(reply) => reply,
     }
 }
 
-fn exposition(admin: &Admin, samples: &[Sample]) -> Reply {
-    let body = page::envoy(samples) + &admin.registry.istio_metrics(info::VERSION);
-    Reply { content_type: page::CONTENT_TYPE, ..Reply::text(body) }
+fn exposition(admin: &Admin, mut samples: Vec<Sample>) -> Reply {
+    samples.iter_mut().for_each(|sample| admin.stats_config.tag(sample));
+    let mut body = page::envoy(&samples);
+    // Istio's metrics belong to proxies of a mesh, which say in their metadata who they are.
+    if admin.bootstrap.node.as_ref().is_some_and(|node| node.metadata.is_some()) {
+        body.push_str(&admin.registry.istio_metrics(info::VERSION));
+    }
+    Reply::text(body)
 }
 
 fn selected(admin: &Admin, params: &Params) -> Result<Vec<Sample>, Reply> {
@@ -51,22 +60,41 @@ fn selected(admin: &Admin, params: &Params) -> Result<Vec<Sample>, Reply> {
     let used_only = has(params, "usedonly");
     let kind = param(params, "type").unwrap_or("All");
     if !["All", "Counters", "Gauges", "Histograms", "TextReadouts"].contains(&kind) {
-        return Err(Reply::error(StatusCode::BAD_REQUEST, format!("invalid &type={kind}\n")));
+        return Err(Reply::error(StatusCode::BAD_REQUEST, "invalid &type= param"));
     }
     let mut samples = admin.registry.samples();
     samples.extend(process(admin));
     samples.retain(|sample| {
-        (!used_only || sample.is_used() || always_written(&sample.name))
+        (!used_only || sample.used)
+            && admin.stats_config.allows(&sample.name)
             && filter.as_ref().is_none_or(|filter| filter.is_match(&sample.name))
             && (kind == "All" || kind == kind_of(&sample.value))
     });
     samples.sort_by(|a, b| a.name.cmp(&b.name));
+    since_reset(admin, &mut samples);
     Ok(samples)
 }
 
-/// A gauge that was set counts as used even when it is 0; readiness probes rely on `server.state: 0`.
-fn always_written(name: &str) -> bool {
-    matches!(name, "server.state" | "server.live" | "listener_manager.workers_started")
+/// Workers own their counters, so resetting remembers what they were.
+fn since_reset(admin: &Admin, samples: &mut [Sample]) {
+    let before = admin.counters_before.lock().unwrap_or_else(PoisonError::into_inner);
+    for sample in samples {
+        if let (Value::Counter(n), Some(before)) = (&mut sample.value, before.get(&sample.name)) {
+            *n = n.saturating_sub(*before);
+        }
+    }
+}
+
+/// `/reset_counters`.
+pub(super) fn reset_counters(admin: &Admin, _: &Params) -> Reply {
+    let mut samples = admin.registry.samples();
+    samples.extend(process(admin));
+    let counters = samples.into_iter().filter_map(|sample| match sample.value {
+        Value::Counter(n) => Some((sample.name, n)),
+        _ => None,
+    });
+    *admin.counters_before.lock().unwrap_or_else(PoisonError::into_inner) = counters.collect();
+    Reply::text("OK\n")
 }
 
 fn kind_of(value: &Value) -> &'static str {
@@ -138,6 +166,7 @@ fn subscription(prefix: &str, counts: &TypeCounts, samples: &mut Vec<Sample>) {
     add("update_attempt", Value::Counter(counts.attempts));
     add("update_success", Value::Counter(counts.successes));
     add("update_rejected", Value::Counter(counts.rejections));
+    add("update_failure", Value::Counter(counts.failures));
     let millis =
         counts.updated.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |at| at.as_millis());
     add("update_time", Value::Gauge(u64::try_from(millis).unwrap_or(u64::MAX)));

@@ -83,6 +83,8 @@ impl World {
             concurrency: 1,
             workers: vec![worker],
             quit,
+            stats_config: Default::default(),
+            counters_before: Default::default(),
             started: SystemTime::now(),
             draining: Default::default(),
         });

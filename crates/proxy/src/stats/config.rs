@@ -52,12 +52,21 @@ impl StatsConfig {
     /// # Errors
     /// All fields that are invalid or not supported.
     pub fn new(message: &proto::StatsConfig) -> Result<StatsConfig, Vec<Rejection>> {
-        let proto::StatsConfig { stats_tags, use_all_default_tags, stats_matcher, histogram_bucket_settings } =
-            message;
+        let proto::StatsConfig {
+            stats_tags,
+            use_all_default_tags,
+            stats_matcher,
+            histogram_bucket_settings,
+            allow_default_tag_overrides,
+        } = message;
         let mut refused = Vec::new();
-        let mut refuse = |path: String, reason: String| refused.push(Rejection::new("bootstrap", path, reason));
+        let mut refuse =
+            |path: String, reason: String| refused.push(Rejection::new("bootstrap", path, reason));
         if !histogram_bucket_settings.is_empty() {
             refuse("stats_config.histogram_bucket_settings".into(), "not supported yet".into());
+        }
+        if *allow_default_tag_overrides == Some(true) {
+            refuse("stats_config.allow_default_tag_overrides".into(), "not supported yet".into());
         }
         let mut tags = Vec::new();
         for (index, tag) in stats_tags.iter().enumerate() {
@@ -163,7 +172,8 @@ mod tests {
 
     #[test]
     fn lists_say_what_there_is() {
-        let istio = config("{stats_matcher: {inclusion_list: {patterns: [{prefix: server}, {suffix: cx_active}]}}}");
+        let istio =
+            config("{stats_matcher: {inclusion_list: {patterns: [{prefix: server}, {suffix: cx_active}]}}}");
         assert!(istio.allows("server.state") && istio.allows("http.x.downstream_cx_active"));
         assert!(!istio.allows("cluster.a.upstream_rq_total"));
         assert!(!config("{stats_matcher: {reject_all: true}}").allows("server.state"));
@@ -177,10 +187,8 @@ mod tests {
                 {tag_name: http_conn_manager_listener_prefix, regex: "^listener(?=\\.).*?\\.http\\.((.*?)\\.)"},
                 {tag_name: mesh, fixed_value: one}]}"#,
         );
-        let mut sample = Sample::plain(
-            "cluster.outbound|80||a.b.svc.cluster.local.upstream_rq_total",
-            Value::Counter(1),
-        );
+        let mut sample =
+            Sample::plain("cluster.outbound|80||a.b.svc.cluster.local.upstream_rq_total", Value::Counter(1));
         sample.metric.clone_from(&sample.name);
         config.tag(&mut sample);
         assert_eq!(sample.metric, "cluster.upstream_rq_total");

@@ -12,9 +12,6 @@ use super::value::{BUCKETS, Distribution};
 /// A page in the making.
 struct Page(String);
 
-/// The content type that Prometheus expects.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// Envoy's statistics.
 pub fn envoy(samples: &[Sample]) -> String {
     let mut families: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
@@ -120,13 +117,13 @@ impl Page {
 }
 
 /// `name="value",…` with the escapes of the format.
-pub fn rendered(labels: &[(&'static str, String)]) -> String {
+pub fn rendered<L: AsRef<str>>(labels: &[(L, String)]) -> String {
     let mut out = String::new();
     for (name, value) in labels {
         if !out.is_empty() {
             out.push(',');
         }
-        push_label(&mut out, name, value);
+        push_label(&mut out, name.as_ref(), value);
     }
     out
 }

@@ -1,5 +1,6 @@
 //! Statistics as values with names: what the admin interface prints.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use meltemi_compile::program::Name;
@@ -16,9 +17,11 @@ pub struct Sample {
     /// The name for Prometheus without `envoy_`, such as `cluster_upstream_rq_total`.
     pub metric: String,
     /// The tags that were taken out of the name.
-    pub labels: Vec<(&'static str, String)>,
+    pub labels: Vec<(Cow<'static, str>, String)>,
     /// The value.
     pub value: Value,
+    /// Whether it was ever written.
+    pub used: bool,
 }
 
 /// The value of a [`Sample`].
@@ -37,20 +40,28 @@ pub enum Value {
 impl Sample {
     /// A statistic without tags.
     pub fn plain(name: &str, value: Value) -> Sample {
-        Sample { name: name.to_owned(), metric: name.replace(['.', '-'], "_"), labels: Vec::new(), value }
-    }
-
-    /// Whether anything was ever counted.
-    pub fn is_used(&self) -> bool {
-        match &self.value {
-            Value::Counter(n) | Value::Gauge(n) => *n > 0,
-            Value::Histogram(distribution) => distribution.count() > 0,
-            Value::Text(text) => !text.is_empty(),
+        // Whoever tells a gauge has set it.
+        let used = matches!(value, Value::Gauge(_)) || value.is_there();
+        Sample {
+            name: name.to_owned(),
+            metric: name.replace(['.', '-'], "_"),
+            labels: Vec::new(),
+            value,
+            used,
         }
     }
 }
 
 impl Value {
+    /// Whether anything was counted.
+    fn is_there(&self) -> bool {
+        match self {
+            Value::Counter(n) | Value::Gauge(n) => *n > 0,
+            Value::Histogram(distribution) => distribution.count() > 0,
+            Value::Text(text) => !text.is_empty(),
+        }
+    }
+
     fn of(cell: Cell<'_>) -> Value {
         match cell {
             Cell::Counter(counter) => Value::Counter(counter.get()),
@@ -81,7 +92,10 @@ struct Sums(BTreeMap<String, Sample>);
 impl Sums {
     fn add(&mut self, sample: Sample) {
         match self.0.get_mut(&sample.name) {
-            Some(sum) => sum.value.add(sample.value),
+            Some(sum) => {
+                sum.value.add(sample.value);
+                sum.used |= sample.used;
+            }
             None => drop(self.0.insert(sample.name.clone(), sample)),
         }
     }
@@ -106,12 +120,18 @@ impl Naming<'_> {
         tag: Option<(&'static str, String)>,
         cell: Cell<'_>,
     ) -> Sample {
-        let labels = tag.into_iter().chain([(self.tag, self.instance.to_owned())]).collect();
+        let tags = tag.into_iter().chain([(self.tag, self.instance.to_owned())]);
+        let value = Value::of(cell);
+        let used = match cell {
+            Cell::Gauge(gauge) => gauge.is_used(),
+            _ => value.is_there(),
+        };
         Sample {
             name: format!("{}.{}.{field}", self.kind, self.instance),
             metric: format!("{}_{metric}", self.kind),
-            labels,
-            value: Value::of(cell),
+            labels: tags.map(|(label, value)| (Cow::Borrowed(label), value)).collect(),
+            value,
+            used,
         }
     }
 

@@ -30,6 +30,9 @@ impl Counter {
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
 
+/// The bit that says that a gauge was ever set; no gauge counts so far.
+const USED: u64 = 1 << 63;
+
 impl Gauge {
     /// Adds one. Only the worker that owns the cell may call it.
     pub fn inc(&self) {
@@ -43,12 +46,17 @@ impl Gauge {
 
     /// Sets the number. Only the worker that owns the cell may call it.
     pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
+        self.0.store(value | USED, Ordering::Relaxed);
     }
 
     /// The number now.
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) & !USED
+    }
+
+    /// Whether it was ever set.
+    pub fn is_used(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & USED != 0
     }
 }
 

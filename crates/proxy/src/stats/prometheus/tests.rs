@@ -71,8 +71,9 @@ fn labels_are_escaped_and_names_are_cleaned() {
     let sample = Sample {
         name: "x".into(),
         metric: "a-b.c".into(),
-        labels: vec![("envoy_cluster_name", "q\"\\\n".into())],
+        labels: vec![("envoy_cluster_name".into(), "q\"\\\n".into())],
         value: Value::Gauge(1),
+        used: true,
     };
     assert_eq!(
         envoy(&[sample]),
