@@ -131,6 +131,8 @@ pub enum Op {
     DynamicMetadata(Box<str>, Vec<Box<str>>),
     /// `%FILTER_STATE(KEY:F):Z%`.
     FilterState(Box<str>),
+    /// `%REQ(X?Y)%` where a pseudo header is involved: the second when the first has no value.
+    Either(Box<Op>, Box<Op>),
     /// An operator with a length: `:Z`.
     Cut(Box<Op>, usize),
     /// Operators of what a plaintext, untraced request does not have, such as `%DOWNSTREAM_TLS_VERSION%`: `-`.

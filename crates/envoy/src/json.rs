@@ -5,7 +5,7 @@
 //! Source: <https://protobuf.dev/programming-guides/json/>
 
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, SerializeOptions};
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
@@ -85,13 +85,28 @@ impl Codec {
     /// # Errors
     /// On a syntax error, an unknown field, a wrong type or an unknown `@type`, with line and column.
     pub fn parse<M: Name + Default>(&self, text: &str) -> Result<M, Error> {
+        self.parse_with(text, true)
+    }
+
+    /// As [`Codec::parse`], but fields that do not exist are passed over.
+    ///
+    /// # Errors
+    /// On a syntax error, a wrong type or an unknown `@type`, with line and column.
+    pub fn parse_leniently<M: Name + Default>(&self, text: &str) -> Result<M, Error> {
+        self.parse_with(text, false)
+    }
+
+    fn parse_with<M: Name + Default>(&self, text: &str, deny_unknown_fields: bool) -> Result<M, Error> {
         let name = M::full_name();
         let descriptor = self
             .pool
             .get_message_by_name(&name)
             .ok_or_else(|| Error(format!("unknown message type {name}")))?;
-        let dynamic = serde_saphyr::with_deserializer_from_str(text, |de| descriptor.deserialize(de))
-            .map_err(|e| Error(e.to_string()))?;
+        let options = DeserializeOptions::new().deny_unknown_fields(deny_unknown_fields);
+        let dynamic = serde_saphyr::with_deserializer_from_str(text, |de| {
+            DynamicMessage::deserialize_with_options(descriptor, de, &options)
+        })
+        .map_err(|e| Error(e.to_string()))?;
         typed(&dynamic)
     }
 
@@ -195,6 +210,9 @@ staticResources:
     fn an_unknown_field_names_its_place() {
         let error = Codec::new().parse::<Bootstrap>("node: {id: n}\nnodes: {}\n").expect_err("unknown field");
         assert!(error.to_string().contains("nodes"), "{error}");
+        let lenient: Bootstrap =
+            Codec::new().parse_leniently("node: {id: n}\nnodes: {}\n").expect("passed over");
+        assert_eq!(lenient.node.map(|node| node.id).as_deref(), Some("n"));
     }
 
     #[test]

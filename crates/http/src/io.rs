@@ -4,15 +4,55 @@
 
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
+/// Bytes that streams have moved, for whoever shows them. One thread writes, so an update is a load and a store.
+#[derive(Debug, Default)]
+pub struct ByteCounts {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl ByteCounts {
+    /// Bytes read so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Counts what was moved without an [`Io`].
+    pub fn moved(&self, received: u64, sent: u64) {
+        ByteCounts::add(&self.received, usize::try_from(received).unwrap_or(usize::MAX));
+        ByteCounts::add(&self.sent, usize::try_from(sent).unwrap_or(usize::MAX));
+    }
+
+    fn add(cell: &AtomicU64, bytes: usize) {
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(bytes as u64), Ordering::Relaxed);
+    }
+
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = result {
+            ByteCounts::add(&self.sent, bytes);
+        }
+        result
+    }
+}
+
 /// A byte stream.
 #[derive(Debug)]
 pub enum Io {
+    /// A TCP connection whose bytes are counted.
+    Counted(TcpStream, Arc<ByteCounts>),
     /// A TCP connection.
     Tcp(TcpStream),
     /// An in-memory pipe, for tests and dry runs.
@@ -20,11 +60,19 @@ pub enum Io {
 }
 
 impl Io {
+    /// The same stream, its bytes counted; a memory pipe is not.
+    pub fn counted(self, counts: Arc<ByteCounts>) -> Io {
+        match self {
+            Io::Tcp(stream) | Io::Counted(stream, _) => Io::Counted(stream, counts),
+            Io::Memory(stream) => Io::Memory(stream),
+        }
+    }
+
     /// Ready when a read may make progress (bytes, end or error). Takes no buffer, so an idle connection can wait with
     /// this. A memory pipe cannot tell and is always ready.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Io::Tcp(stream) => stream.poll_read_ready(cx),
+            Io::Tcp(stream) | Io::Counted(stream, _) => stream.poll_read_ready(cx),
             Io::Memory(_) => Poll::Ready(Ok(())),
         }
     }
@@ -49,6 +97,12 @@ impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Counted(stream, counts) => {
+                let before = buf.filled().len();
+                let result = Pin::new(stream).poll_read(cx, buf);
+                ByteCounts::add(&counts.received, buf.filled().len() - before);
+                result
+            }
             Io::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -58,6 +112,7 @@ impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Counted(stream, counts) => counts.wrote(Pin::new(stream).poll_write(cx, buf)),
             Io::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -69,6 +124,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Io::Counted(stream, counts) => counts.wrote(Pin::new(stream).poll_write_vectored(cx, bufs)),
             Io::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
@@ -79,14 +135,14 @@ impl AsyncWrite for Io {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Io::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Tcp(stream) | Io::Counted(stream, _) => Pin::new(stream).poll_flush(cx),
             Io::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Tcp(stream) | Io::Counted(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Io::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -34,5 +34,5 @@ pub use h1::{KeyFormat, Underscores};
 pub use h2::{FloodLimits, H2Options, Keepalive, Reason};
 pub use head::{RequestHead, ResponseHead, Version};
 pub use headers::{Headers, is_hop_by_hop};
-pub use io::Io;
+pub use io::{ByteCounts, Io};
 pub use text::Text;

@@ -59,6 +59,9 @@ pub fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
         bootstrap::write_encoded(&args)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if args.reject_unknown_dynamic_fields {
+        anyhow::bail!("--reject-unknown-dynamic-fields is not supported: such fields are passed over");
+    }
     let logging = logging::init(args.effective_log_level()?).ok();
     let start = bootstrap::start(bootstrap::read_apart(&args)?).map_err(|refused| refusal(&refused))?;
     for (field, reason) in &start.notes {

@@ -14,6 +14,8 @@ use meltemi_envoy::config::bootstrap::v3::{Admin, Bootstrap, ClusterManager, clu
 use meltemi_envoy::config::core::v3::{
     Address, BuildVersion, Extension, Locality, Node, address, node::UserAgentVersionType, socket_address,
 };
+use meltemi_envoy::config::metrics::v3::TagSpecifier;
+use meltemi_envoy::config::metrics::v3::tag_specifier::TagValue;
 use meltemi_envoy::json::Codec;
 use meltemi_envoy::r#type::v3::SemanticVersion;
 use prost::Message as _;
@@ -104,19 +106,29 @@ pub(crate) fn write_encoded(args: &ProxyArgs) -> anyhow::Result<()> {
 /// If there is no configuration, or it cannot be read.
 pub(crate) fn read(args: &ProxyArgs) -> anyhow::Result<Bootstrap> {
     let codec = Codec::new();
+    let parse = |text: &str| match args.allow_unknown_static_fields {
+        true => codec.parse_leniently::<Bootstrap>(text),
+        false => codec.parse(text),
+    };
     let mut message = Bootstrap::default();
     if let Some(path) = &args.config_path {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("read bootstrap {}", path.display()))?;
-        message = codec.parse(&text).with_context(|| format!("bootstrap {}", path.display()))?;
+        message = parse(&text).with_context(|| format!("bootstrap {}", path.display()))?;
     } else if args.config_yaml.is_none() {
         anyhow::bail!("no configuration: give --config-path FILE or --config-yaml TEXT");
     }
     if let Some(text) = &args.config_yaml {
-        let over: Bootstrap = codec.parse(text).context("--config-yaml")?;
+        let over = parse(text).context("--config-yaml")?;
         message.merge(over.encode_to_vec().as_slice()).expect("invariant: what was just encoded decodes");
     }
     message.node = Some(announced(message.node.take().unwrap_or_default(), args));
+    for tag in &args.stats_tag {
+        let (name, value) = tag.split_once(':').with_context(|| format!("--stats-tag {tag}: no `:`"))?;
+        let tag_value = Some(TagValue::FixedValue(value.to_owned()));
+        let config = message.stats_config.get_or_insert_default();
+        config.stats_tags.push(TagSpecifier { tag_name: name.to_owned(), tag_value });
+    }
     Ok(message)
 }
 

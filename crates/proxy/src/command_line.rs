@@ -65,11 +65,11 @@ pub struct ProxyArgs {
     #[arg(long)]
     pub disable_hot_restart: bool,
 
-    /// No effect yet (unknown fields in the bootstrap are refused by name).
+    /// Pass over unknown fields in the bootstrap, which are refused by name otherwise.
     #[arg(long)]
     pub allow_unknown_static_fields: bool,
 
-    /// No effect (unknown fields from the control plane are ignored, as Envoy does without this option).
+    /// Refused: unknown fields from the control plane are passed over, as Envoy does without this option.
     #[arg(long)]
     pub reject_unknown_dynamic_fields: bool,
 
@@ -96,6 +96,10 @@ pub struct ProxyArgs {
     /// Serve; or check the bootstrap and exit; or bring everything up and exit.
     #[arg(long, value_enum, default_value_t = Mode::Serve)]
     pub mode: Mode,
+
+    /// `NAME:VALUE`, a tag on every statistic. May be given several times.
+    #[arg(long, value_name = "TAG")]
+    pub stats_tag: Vec<String>,
 
     /// No effect (there is no shared memory).
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -172,6 +176,10 @@ impl ProxyArgs {
         add("--service-cluster", self.service_cluster.as_deref().map(OsStr::new));
         add("--service-node", self.service_node.as_deref().map(OsStr::new));
         add("--service-zone", self.service_zone.as_deref().map(OsStr::new));
+        self.stats_tag.iter().for_each(|tag| add("--stats-tag", Some(OsStr::new(tag))));
+        if self.allow_unknown_static_fields {
+            arguments.push(OsString::from("--allow-unknown-static-fields"));
+        }
         arguments
     }
 
@@ -180,11 +188,9 @@ impl ProxyArgs {
         let given = [
             (self.parent_shutdown_time_s != 900, "--parent-shutdown-time-s"),
             (self.drain_strategy != DrainStrategy::Gradual, "--drain-strategy"),
-            (self.allow_unknown_static_fields, "--allow-unknown-static-fields"),
             (!self.log_format.is_empty(), "--log-format"),
             (self.local_address_ip_version != "v4", "--local-address-ip-version"),
             (self.disable_hot_restart, "--disable-hot-restart"),
-            (self.reject_unknown_dynamic_fields, "--reject-unknown-dynamic-fields"),
             (self.ignore_unknown_dynamic_fields, "--ignore-unknown-dynamic-fields"),
             (self.skip_deprecated_logs, "--skip-deprecated-logs"),
             (self.base_id != 0, "--base-id"),

@@ -9,6 +9,7 @@ mod path;
 mod request;
 mod request_head;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use http::header;
@@ -23,7 +24,8 @@ use crate::stream::{Manager, RequestBody, Stream, response_head};
 pub(crate) async fn serve(manager: Rc<Manager>, io: Io, connection: Rc<ConnectionInfo>, drain: DrainSignal) {
     let _open = Open::new(&manager);
     let options = manager.options.clone();
-    let service = Rc::new(Connection { manager: manager.clone(), connection });
+    let service = Rc::new(Connection { manager: manager.clone(), connection, version: Cell::new(None) });
+    let io = io.counted(manager.stats.bytes.clone());
     let end = meltemi_http::server::serve(io, options, service, drain).await;
     let counts = &manager.stats.counts;
     match end {
@@ -57,11 +59,44 @@ impl Drop for Open {
 struct Connection {
     manager: Rc<Manager>,
     connection: Rc<ConnectionInfo>,
+    /// Known from the first request on.
+    version: Cell<Option<Version>>,
+}
+
+impl Connection {
+    /// Counts the connection by the version of its first request.
+    fn count(&self, version: Version) {
+        if self.version.get().is_some() {
+            return;
+        }
+        self.version.set(Some(version));
+        let counts = &self.manager.stats.counts;
+        let (total, active) = match version {
+            Version::Http2 => (&counts.downstream_cx_http2_total, &counts.downstream_cx_http2_active),
+            Version::Http10 | Version::Http11 => {
+                (&counts.downstream_cx_http1_total, &counts.downstream_cx_http1_active)
+            }
+        };
+        total.inc();
+        active.inc();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let counts = &self.manager.stats.counts;
+        match self.version.get() {
+            Some(Version::Http2) => counts.downstream_cx_http2_active.dec(),
+            Some(Version::Http10 | Version::Http11) => counts.downstream_cx_http1_active.dec(),
+            None => {}
+        }
+    }
 }
 
 impl Service for Connection {
     async fn call(&self, exchange: Exchange<'_>) {
         let Exchange { request, body, respond } = exchange;
+        self.count(request.version);
         let body = RequestBody::new(body, self.manager.replay_limit(request.version));
         let mut stream = Stream::begin(&self.manager, &self.connection, request, &body, respond);
         stream.serve().await;

@@ -147,6 +147,7 @@ impl WorkerStats {
             prefix: prefix.clone(),
             counts: HttpCounts::default(),
             codes: ResponseCodes::default(),
+            bytes: Arc::default(),
             filters: FilterStats::default(),
         };
         self.part(&mut self.registry.scopes().http, prefix, make)

@@ -96,6 +96,9 @@ impl Proxy {
         record.end = Some(std::time::Instant::now());
         self.stats.counts.downstream_cx_rx_bytes_total.add(record.bytes_received);
         self.stats.counts.downstream_cx_tx_bytes_total.add(record.bytes_sent);
+        if let Some(cluster) = &record.cluster {
+            cluster.bytes.moved(record.bytes_sent, record.bytes_received);
+        }
         if let Some(istio) = &self.istio {
             let series = istio.tcp(record);
             series.closed.inc();

@@ -143,14 +143,23 @@ impl<'t> Operator<'t> {
 
     pub(super) fn request_header(&self) -> Result<Op, FormatError> {
         let argument = self.argument.unwrap_or_default();
-        Ok(match argument.to_ascii_uppercase().as_str() {
-            ":METHOD" => Op::ReqMethod,
-            ":PATH" => Op::ReqPath,
-            ":AUTHORITY" | "HOST" => Op::ReqAuthority,
-            ":SCHEME" => Op::ReqScheme,
-            "X-ENVOY-ORIGINAL-PATH?:PATH" => Op::ReqOriginalPath,
-            _ => return Ok(Op::Req(self.header()?)),
-        })
+        if argument.eq_ignore_ascii_case("X-ENVOY-ORIGINAL-PATH?:PATH") {
+            return Ok(Op::ReqOriginalPath);
+        }
+        let (first, second) = match argument.split_once('?') {
+            Some((first, second)) => (first, Some(second)),
+            None => (argument, None),
+        };
+        match (pseudo(first), second.map(pseudo)) {
+            (None, None | Some(None)) => Ok(Op::Req(self.header()?)),
+            (Some(op), None) => Ok(op),
+            (op, Some(other)) => {
+                let named = |text: &str| Operator { argument: Some(text), ..*self }.header().map(Op::Req);
+                let first = op.map_or_else(|| named(first), Ok)?;
+                let second = other.map_or_else(|| named(second.unwrap_or_default()), Ok)?;
+                Ok(Op::Either(Box::new(first), Box::new(second)))
+            }
+        }
     }
 
     pub(super) fn header(&self) -> Result<HeaderOp, FormatError> {
@@ -172,6 +181,17 @@ impl<'t> Operator<'t> {
     pub(super) fn error(&self, reason: impl Into<String>) -> FormatError {
         FormatError::Parameter { operator: self.name.to_owned(), reason: reason.into() }
     }
+}
+
+/// A header that is not among the headers.
+fn pseudo(name: &str) -> Option<Op> {
+    Some(match name.to_ascii_uppercase().as_str() {
+        ":METHOD" => Op::ReqMethod,
+        ":PATH" => Op::ReqPath,
+        ":AUTHORITY" | "HOST" => Op::ReqAuthority,
+        ":SCHEME" => Op::ReqScheme,
+        _ => return None,
+    })
 }
 
 fn plain(name: &str) -> Option<Op> {

@@ -177,9 +177,9 @@ fn refused_settings_are_named_by_path() {
     );
     assert_eq!(
         one(
-            "access_log: [{name: a, filter: {not_health_check_filter: {}}, typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog}}]"
+            "access_log: [{name: a, filter: {traceable_filter: {}}, typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog}}]"
         ),
-        "access_log[0].filter: not supported yet"
+        "access_log[0].filter.traceable_filter: not supported yet"
     );
     assert_eq!(
         one(

@@ -69,6 +69,7 @@ pub(super) fn write(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
         Op::Environment(name) => write_bytes(&environment(name), None, out),
         Op::DynamicMetadata(namespace, keys) => write_metadata(view, namespace, keys, out),
         Op::FilterState(key) => write_text(record.filter_state(key).map(|object| &*object.text), out),
+        Op::Either(first, second) => write_op(first, view, out) || write_op(second, view, out),
         Op::Cut(op, max_len) => cut(op, *max_len, view, out),
         // An empty text, not a missing one.
         Op::Empty => true,

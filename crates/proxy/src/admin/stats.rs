@@ -125,14 +125,23 @@ fn process(admin: &Admin) -> Vec<Sample> {
         counter("server.downstream_cx_total", accepted),
         counter("access_log.chunks_dropped", admin.logs.dropped()),
         gauge("listener_manager.workers_started", 1),
+        // There are no certificates, no parent process, no sinks; unknown fields are refused or not looked for.
+        gauge("server.days_until_first_cert_expiring", u64::from(u32::MAX)),
+        gauge("server.hot_restart_epoch", 0),
+        gauge("server.parent_connections", 0),
+        counter("server.debug_assertion_failures", 0),
+        counter("server.dropped_stat_flushes", 0),
+        counter("server.dynamic_unknown_fields", 0),
+        counter("server.static_unknown_fields", 0),
+        counter("server.wip_protos", 0),
     ];
     let store = admin.store();
-    managers(&store, &mut samples);
+    managers(&store, admin.concurrency as u64, &mut samples);
     health::samples(&store, &admin.hosts, &mut samples);
     samples
 }
 
-fn managers(store: &Store, samples: &mut Vec<Sample>) {
+fn managers(store: &Store, workers: u64, samples: &mut Vec<Sample>) {
     let mut counter = |name: &str, n| samples.push(Sample::plain(name, Value::Counter(n)));
     let clusters = store.counts(type_url::CLUSTER);
     let listeners = store.counts(type_url::LISTENER);
@@ -142,6 +151,8 @@ fn managers(store: &Store, samples: &mut Vec<Sample>) {
     counter("cluster_manager.cluster_added", clusters.added + static_clusters);
     counter("cluster_manager.cluster_modified", clusters.modified);
     counter("cluster_manager.cluster_removed", clusters.removed);
+    let per_worker = (listeners.added + listeners.modified + static_listeners) * workers;
+    counter("listener_manager.listener_create_success", per_worker);
     counter("listener_manager.listener_added", listeners.added + static_listeners);
     counter("listener_manager.listener_modified", listeners.modified);
     counter("listener_manager.listener_removed", listeners.removed);
@@ -153,7 +164,9 @@ fn managers(store: &Store, samples: &mut Vec<Sample>) {
         ("listener_manager.total_listeners_active", active_listeners),
         ("listener_manager.total_listeners_warming", warming_listeners),
     ] {
-        samples.push(Sample::plain(name, Value::Gauge(n)));
+        // Envoy sets this one only when a listener warms.
+        let used = n > 0 || name != "listener_manager.total_listeners_warming";
+        samples.push(Sample { used, ..Sample::plain(name, Value::Gauge(n)) });
     }
     subscription("cluster_manager.cds", &clusters, samples);
     subscription("listener_manager.lds", &listeners, samples);
@@ -162,7 +175,13 @@ fn managers(store: &Store, samples: &mut Vec<Sample>) {
 }
 
 fn subscription(prefix: &str, counts: &TypeCounts, samples: &mut Vec<Sample>) {
-    let mut add = |field: &str, value| samples.push(Sample::plain(&format!("{prefix}.{field}"), value));
+    // A gauge of a subscription that was never answered was never set.
+    let used = counts.attempts > 0;
+    let mut add = |field: &str, value| {
+        let sample = Sample::plain(&format!("{prefix}.{field}"), value);
+        let used = sample.used && used;
+        samples.push(Sample { used, ..sample });
+    };
     add("update_attempt", Value::Counter(counts.attempts));
     add("update_success", Value::Counter(counts.successes));
     add("update_rejected", Value::Counter(counts.rejections));

@@ -110,6 +110,17 @@ fn an_ads_server_that_cannot_be_used_is_told() {
 }
 
 #[test]
+fn unknown_fields_and_tags_of_the_command_line() {
+    let yaml = "{no_such_field: 1}";
+    assert!(read(&args(yaml, &[])).expect_err("refused").root_cause().to_string().contains("no_such_field"));
+    let message =
+        read(&args(yaml, &["--allow-unknown-static-fields", "--stats-tag", "a:b:c"])).expect("taken");
+    let tags = message.stats_config.expect("tags").stats_tags;
+    assert_eq!(tags[0].tag_name, "a");
+    assert!(format!("{:?}", tags[0].tag_value).contains("b:c"));
+}
+
+#[test]
 fn fields_without_effect_are_noted() {
     let yaml = "{stats_flush_interval: 5s, layered_runtime: {}, admin: {access_log_path: /dev/null}}";
     let start = start(read(&args(yaml, &[])).expect("readable")).expect("taken");

@@ -146,7 +146,8 @@ impl Stream<'_, '_> {
         match &found.route.action {
             RouteAction::Forward(forward) => router::forward(self, found, forward).await.map_err(Box::new),
             RouteAction::Redirect(redirect) => {
-                self.manager.stats.counts.rq_redirect.inc();
+                // Envoy makes redirects as direct responses.
+                self.manager.stats.counts.rq_direct_response.inc();
                 let formatted = self.formatted_path(&redirect.path);
                 let location = redirect.location(&*self, found.route, &formatted);
                 Err(Box::new(self.direct(redirect.status, Bytes::new(), Some(location))))

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use meltemi_compile::program::Name;
+use meltemi_http::ByteCounts;
 
 use super::scope::{Cell, ResponseCodes};
-use super::value::Distribution;
+use super::value::{Counter, Distribution};
 use super::{Parts, Registry, Scopes};
 
 /// One statistic, summed over workers.
@@ -139,8 +140,18 @@ impl Naming<'_> {
         Sample {
             name: format!("{}.{}.{field}", self.kind, self.instance),
             metric: format!("{}_{}", self.kind, field.replace('.', "_")),
-            labels: vec![(self.tag, self.instance.to_owned())],
+            labels: vec![(self.tag.into(), self.instance.to_owned())],
             value: Value::Gauge(value),
+            used: true,
+        }
+    }
+
+    /// `<prefix>_rx_bytes_total` and `<prefix>_tx_bytes_total`.
+    fn bytes(&self, prefix: &str, of: &ByteCounts, sums: &mut Sums) {
+        for (side, n) in [("rx", of.received()), ("tx", of.sent())] {
+            let counter = Counter::default();
+            counter.add(n);
+            sums.add(self.sample(&format!("{prefix}_{side}_bytes_total"), Cell::Counter(&counter)));
         }
     }
 
@@ -149,8 +160,8 @@ impl Naming<'_> {
         let mut sample = self.tagged(&format!("grpc.{field}"), &format!("grpc_{field}"), None, cell);
         if let Some((service, method)) = method.split_once('/') {
             sample.name = format!("{}.{}.grpc.{service}.{method}.{field}", self.kind, self.instance);
-            sample.labels.push(("envoy_grpc_bridge_service", service.to_owned()));
-            sample.labels.push(("envoy_grpc_bridge_method", method.to_owned()));
+            sample.labels.push(("envoy_grpc_bridge_service".into(), service.to_owned()));
+            sample.labels.push(("envoy_grpc_bridge_method".into(), method.to_owned()));
         }
         sample
     }
@@ -185,6 +196,7 @@ impl Registry {
             stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
             naming.codes("upstream_rq", &stats.codes, true, &mut sums);
             stats.grpc.visit(&mut |method, field, cell| sums.add(naming.grpc(method, field, cell)));
+            naming.bytes("upstream_cx", &stats.bytes, &mut sums);
         });
         // The breakers are the same for all workers.
         for stats in clusters.values().filter_map(|workers| workers.values().next()) {
@@ -200,6 +212,7 @@ impl Registry {
                 Naming { kind: "http", tag: "envoy_http_conn_manager_prefix", instance: &stats.prefix };
             stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
             naming.codes("downstream_rq", &stats.codes, false, &mut sums);
+            naming.bytes("downstream_cx", &stats.bytes, &mut sums);
             stats.filters.visit(&mut |field, cell| {
                 let metric = field.replace(['.', '-'], "_");
                 sums.add(naming.tagged(field, &metric, None, cell));

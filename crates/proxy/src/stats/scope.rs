@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use meltemi_compile::program::{Cluster, ClusterService, Host, Name};
+use meltemi_http::ByteCounts;
 
 use super::breakers::Breakers;
 use super::filter::FilterStats;
@@ -65,8 +66,6 @@ counts! {
         Counter upstream_cx_destroy_remote "Connections closed by the upstream.";
         Counter upstream_cx_destroy_with_active_rq "Connections closed with requests on them.";
         Counter upstream_cx_protocol_error "Upstream broke the protocol.";
-        Counter upstream_cx_rx_bytes_total "Bytes received.";
-        Counter upstream_cx_tx_bytes_total "Bytes sent.";
         Histogram upstream_cx_connect_ms "Time to connect, in milliseconds.";
         Counter upstream_rq_total "Requests sent.";
         Gauge upstream_rq_active "Requests under way.";
@@ -156,8 +155,6 @@ counts! {
         Counter downstream_cx_drain_close "Connections closed by draining.";
         Counter downstream_cx_delayed_close_timeout "Clients that did not close in time.";
         Counter downstream_cx_protocol_error "Clients that broke the protocol.";
-        Counter downstream_cx_rx_bytes_total "Bytes received.";
-        Counter downstream_cx_tx_bytes_total "Bytes sent.";
         Counter downstream_cx_upgrades_total "Upgraded connections.";
         Gauge downstream_cx_upgrades_active "Upgraded connections open.";
         Counter downstream_rq_total "Requests.";
@@ -179,7 +176,7 @@ counts! {
         Counter no_route "Requests without a route.";
         Counter no_cluster "Requests to a cluster that does not exist.";
         Counter rq_direct_response "Direct responses.";
-        Counter rq_redirect "Redirects.";
+        Counter rq_redirect "Always 0: redirects are direct responses.";
         Counter rq_reset_after_downstream_response_started "Responses cut short.";
         Counter rq_total "Requests routed.";
         Histogram downstream_rq_time "Time of the whole request, in milliseconds.";
@@ -253,6 +250,8 @@ pub struct ClusterStats {
     pub codes: ResponseCodes,
     /// gRPC calls, where the grpc_stats filter counts them.
     pub grpc: GrpcStats,
+    /// Bytes of its connections.
+    pub bytes: Arc<ByteCounts>,
     hosts: Mutex<BTreeMap<SocketAddr, Arc<HostStats>>>,
     breakers: Mutex<Option<Breakers>>,
     workloads: Arc<WorkloadIds>,
@@ -268,6 +267,7 @@ impl ClusterStats {
             counts: ClusterCounts::default(),
             codes: ResponseCodes::default(),
             grpc: GrpcStats::default(),
+            bytes: Arc::default(),
             hosts: Mutex::default(),
             breakers: Mutex::default(),
             workloads,
@@ -355,6 +355,8 @@ pub struct HttpStats {
     pub counts: HttpCounts,
     /// Responses by status.
     pub codes: ResponseCodes,
+    /// Bytes of its connections.
+    pub bytes: Arc<ByteCounts>,
     /// The numbers of its filters.
     pub filters: FilterStats,
 }

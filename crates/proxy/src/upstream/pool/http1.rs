@@ -133,7 +133,8 @@ impl Pool {
     pub(super) async fn dial_raw(self: &Rc<Pool>, permit: Permit) -> Result<Http1Lease, LeaseError> {
         let counted = Open::new(self, permit);
         let (stream, local) = self.connect().await?;
-        let connection = Http1Connection::new(H1::raw(Io::Tcp(stream)), local, counted);
+        let connection =
+            Http1Connection::new(H1::raw(Io::Counted(stream, self.stats.bytes.clone())), local, counted);
         Ok(Http1Lease { connection: Some(Box::new(connection)) })
     }
 
@@ -242,7 +243,7 @@ async fn dial(counted: Open) {
     match connected {
         Ok((stream, local)) => {
             pool.stats.counts.upstream_cx_http1_total.inc();
-            let h1 = H1::new(Io::Tcp(stream), options(&pool.cluster));
+            let h1 = H1::new(Io::Counted(stream, pool.stats.bytes.clone()), options(&pool.cluster));
             pool.hand_over(Box::new(Http1Connection::new(h1, local, counted)));
         }
         Err(error) => {
