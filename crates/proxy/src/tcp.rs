@@ -96,9 +96,6 @@ impl Proxy {
         record.end = Some(std::time::Instant::now());
         self.stats.counts.downstream_cx_rx_bytes_total.add(record.bytes_received);
         self.stats.counts.downstream_cx_tx_bytes_total.add(record.bytes_sent);
-        if let Some(cluster) = &record.cluster {
-            cluster.bytes.moved(record.bytes_sent, record.bytes_received);
-        }
         if let Some(istio) = &self.istio {
             let series = istio.tcp(record);
             series.closed.inc();
@@ -290,8 +287,7 @@ fn abort(stream: &Io) {
 
 fn count_upstream(cluster: &ClusterStats, end: &End, relay: &Relay) {
     let counts = &cluster.counts;
-    counts.upstream_cx_rx_bytes_total.add(relay.down.received);
-    counts.upstream_cx_tx_bytes_total.add(relay.up.sent);
+    cluster.bytes.moved(relay.down.received, relay.up.sent);
     let by_upstream = match end {
         End::Broken(broken) => broken.side == Side::Upstream,
         End::Closed => relay.upstream_closed,

@@ -191,7 +191,8 @@ async fn connect(counted: Open, options: &Http2Options) -> Result<(), LeaseError
     let (stream, local) = pool.connect().await?;
     let refused = |_| LeaseError::ConnectFailed("http2 handshake failed".into());
     let options = h2_options(options, pool.cluster.max_response_headers_bytes);
-    let (h2, driver) = H2::handshake(Io::Counted(stream, pool.stats.bytes.clone()), &options).await.map_err(refused)?;
+    let (h2, driver) =
+        H2::handshake(Io::Counted(stream, pool.stats.bytes.clone()), &options).await.map_err(refused)?;
     pool.stats.counts.upstream_cx_http2_total.inc();
     tokio::task::spawn_local(async move {
         if let Err(error) = driver.run().await {
