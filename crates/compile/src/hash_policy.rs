@@ -13,7 +13,7 @@ use meltemi_envoy::config::route::v3::route_action::HashPolicy as Message;
 use meltemi_envoy::config::route::v3::route_action::hash_policy::{
     ConnectionProperties, Cookie, CookieAttribute, FilterState, Header, PolicySpecifier, QueryParameter,
 };
-use xxhash_rust::xxh64::{Xxh64, xxh64};
+use xxhash_rust::xxh64::xxh64;
 
 use crate::ledger::At;
 use crate::matcher::{
@@ -113,7 +113,8 @@ impl HashSource {
     }
 }
 
-/// All values of a header, in sorted order, so that the order in which they came does not matter.
+/// All values of a header, in sorted order, so that the order in which they came does not matter; each is the seed of
+/// the next.
 fn header_hash(
     view: &impl RequestView,
     name: &HeaderSubject,
@@ -131,9 +132,7 @@ fn header_hash(
     name.any_value(view, &collect)?;
     let mut values = values.into_inner();
     values.sort_unstable();
-    let mut hash = Xxh64::new(0);
-    values.iter().for_each(|value| hash.update(value));
-    Some(hash.digest())
+    Some(values.iter().fold(0, |seed, value| xxh64(value, seed)))
 }
 
 impl CookiePolicy {

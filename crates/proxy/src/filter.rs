@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use meltemi_compile::filter::grpc_stats::{GrpcCall, GrpcStats, service_and_method};
-use meltemi_compile::filter::set_filter_state::{ObjectValue, SetFilterState};
+use meltemi_compile::filter::set_filter_state::{ObjectKind, ObjectValue, SetFilterState};
 use meltemi_compile::filter::{
     Answer, AnswerFlag, Effect, Event, FilterConfig, FilterState, FilterView, HeadEdit, HttpFilter, Levels,
     PerFilterConfigs, Verdict,
@@ -345,6 +345,7 @@ fn filter_object(value: &ObjectValue, view: &RecordView<'_>) -> Option<FilterObj
     }
     Some(FilterObject {
         text: text.as_ref().into(),
+        is_hashable: value.kind == ObjectKind::HashableText,
         is_read_only: value.is_read_only,
         sharing: value.sharing,
     })

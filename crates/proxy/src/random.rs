@@ -72,6 +72,23 @@ mod tests {
         assert_ne!(uuid(), uuid());
     }
 
+    /// How often a share of the points of many requests comes up, against its mean and standard deviation.
+    fn deviation(total: u64, share: u64) -> f64 {
+        const REQUESTS: u32 = 200_000;
+        let hits = (0..REQUESTS).filter(|_| next() % total < share).count() as f64;
+        let (n, p) = (f64::from(REQUESTS), share as f64 / total as f64);
+        (hits - n * p) / (n * p * (1.0 - p)).sqrt()
+    }
+
+    #[test]
+    fn the_points_of_fractions_and_weights_are_even() {
+        // Five standard deviations: one run in two million fails by chance.
+        for (total, share) in [(1_000_000, 100_000), (1_000_000, 500), (100, 10), (6, 1), (6, 3), (3, 2)] {
+            let deviation = deviation(total, share);
+            assert!(deviation.abs() < 5.0, "{share} of {total}: {deviation} standard deviations");
+        }
+    }
+
     #[test]
     fn below_stays_below_and_reaches_every_number() {
         let mut seen = [0_u32; 7];

@@ -203,6 +203,11 @@ impl RequestView for Stream<'_, '_> {
         self.record.metadata().metadata(namespace, path)
     }
 
+    fn hashable_filter_state(&self, key: &str) -> Option<Cow<'_, str>> {
+        let object = self.record.filter_state(key).filter(|object| object.is_hashable)?;
+        Some(Cow::Borrowed(&*object.text))
+    }
+
     fn filter_state(&self, key: &str) -> Option<Cow<'_, str>> {
         self.record.filter_state(key).map(|object| Cow::Borrowed(&*object.text))
     }

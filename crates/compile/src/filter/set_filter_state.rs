@@ -64,6 +64,8 @@ pub enum ObjectSharing {
 pub enum ObjectKind {
     /// The text as it is.
     Text,
+    /// The text as it is, which hash policies may read.
+    HashableText,
     /// A whole number.
     Number,
     /// An IP address.
@@ -74,7 +76,7 @@ impl ObjectKind {
     /// Whether an object can be made of a text; Envoy drops those that cannot.
     pub fn takes(self, text: &str) -> bool {
         match self {
-            ObjectKind::Text => true,
+            ObjectKind::Text | ObjectKind::HashableText => true,
             ObjectKind::Number => text.parse::<u64>().is_ok(),
             ObjectKind::Ip => text.parse::<std::net::IpAddr>().is_ok(),
         }
@@ -84,11 +86,11 @@ impl ObjectKind {
     fn by_factory(name: &str) -> Option<ObjectKind> {
         Some(match name {
             "envoy.string"
-            | "envoy.hashable_string"
             | "envoy.tcp_proxy.cluster"
             | "envoy.network.upstream_server_name"
             | "envoy.network.upstream_subject_alt_names"
             | "envoy.network.application_protocols" => ObjectKind::Text,
+            "envoy.hashable_string" => ObjectKind::HashableText,
             "envoy.ratelimit.hits_addend" | "envoy.tcp_proxy.per_connection_idle_timeout_ms" => {
                 ObjectKind::Number
             }

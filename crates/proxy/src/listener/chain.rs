@@ -118,7 +118,8 @@ impl Chain {
 /// The TCP proxy takes the cluster that the client named by SNI.
 fn name_cluster(connection: &mut ConnectionInfo) {
     let Some(name) = connection.server_name.as_deref().filter(|name| !name.is_empty()) else { return };
-    let object = FilterObject { text: name.into(), is_read_only: false, sharing: Sharing::None };
+    let object =
+        FilterObject { text: name.into(), is_hashable: false, is_read_only: false, sharing: Sharing::None };
     // Somebody else's choice that may not be changed stands.
     let _kept = connection.state.set_object(TCP_PROXY_CLUSTER.into(), object);
 }

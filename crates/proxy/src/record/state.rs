@@ -28,6 +28,8 @@ struct Kept {
 pub struct FilterObject {
     /// `serializeAsString`.
     pub text: Arc<str>,
+    /// Whether hash policies may read it (`Hashable`).
+    pub is_hashable: bool,
     /// Whoever sets it first is the last.
     pub is_read_only: bool,
     /// Whether upstream connections know it.
@@ -121,6 +123,7 @@ mod tests {
         let mut state = State::default();
         let object = |text: &str, is_read_only| FilterObject {
             text: text.into(),
+            is_hashable: false,
             is_read_only,
             sharing: Sharing::None,
         };

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use meltemi_compile::metadata_match::{LB_NAMESPACE, MetadataMatch};
 use meltemi_http::client::{ClientExchange, ResponseReceiver};
 use meltemi_http::{BodyError, ClientError, Reason, ResponseHead, Version};
 use tokio::time::Instant;
@@ -148,11 +149,18 @@ impl Plan<'_> {
     }
 
     fn pick(&mut self, stream: &mut Stream<'_, '_>) -> Result<Rc<Host>, Stop> {
-        let hash = if self.host.is_none() { self.first_hash } else { self.hash(stream) };
-        let metadata = match self.entry {
+        let hash = self.hash(stream);
+        let of_route = match self.entry {
             Some(entry) => entry.metadata_match.as_ref(),
             None => self.forward.metadata_match.as_ref(),
         };
+        // What filters say of the request wins over the route.
+        let of_request = stream.record.metadata().namespace(LB_NAMESPACE).map(MetadataMatch::new);
+        let merged = match (&of_request, of_route) {
+            (Some(own), Some(route)) => Some(route.merged(own)),
+            _ => of_request,
+        };
+        let metadata = merged.as_ref().or(of_route);
         let is_retry = self.host.is_some();
         let context = self.retry.as_ref().map(|retry| retry.context(is_retry)).unwrap_or_default();
         let context = PickContext {

@@ -14,7 +14,7 @@ use crate::record::ConnectionInfo;
 use crate::stream::Stream;
 
 impl Plan<'_> {
-    /// The hash for the pick under way; `None` when nobody asks, or no policy of the route gives one.
+    /// The hash for the pick under way, of the request as the route changed it; `None` when nobody asks, or no policy of the route gives one.
     pub(super) fn hash(&mut self, stream: &Stream<'_, '_>) -> Option<u64> {
         let policies = &self.forward.hash;
         if policies.is_empty() || !self.cluster.uses_hash() {

@@ -46,8 +46,6 @@ pub(super) struct Plan<'p> {
     adds_headers: bool,
     /// The copies that other clusters get, until they are sent.
     mirroring: Option<Mirroring>,
-    /// The hash for the first pick.
-    pub(super) first_hash: Option<u64>,
     /// `set-cookie` values for the response.
     pub(super) new_cookies: Vec<HeaderValue>,
     /// A timeout is answered by 204.
@@ -95,7 +93,6 @@ impl<'p> Plan<'p> {
             terminates: terminates_connect(stream, forward),
             adds_headers,
             mirroring: None,
-            first_hash: None,
             new_cookies: Vec::new(),
             alt_response: asked.as_ref().is_some_and(|asked| asked.alt_response),
             asked_retry: None,
@@ -124,8 +121,6 @@ impl<'p> Plan<'p> {
 
     /// Changes the request as the route says, and starts its timers.
     pub(super) fn prepare(&mut self, stream: &mut Stream<'_, '_>) -> Timers {
-        // Envoy picks the first host before it changes the request, and those of retries after it.
-        self.first_hash = self.hash(stream);
         stream.record.attempts = 1;
         self.announce(stream, Duration::ZERO);
         let levels = Levels { found: self.found, entry: self.entry };
