@@ -30,8 +30,9 @@ const LOCAL_ERROR_RESET_MAX: usize = 256;
 pub(crate) const PREMATURE_RESET_STREAMS: u64 = 500;
 /// A reset without an answer is premature before this age. Envoy's `overload.premature_reset_min_stream_lifetime_seconds`.
 pub(crate) const PREMATURE_RESET_AGE: Duration = Duration::from_secs(1);
-/// Bytes that a stream may queue for sending; the sender waits above it.
-const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// Bytes that a stream may queue for sending; the sender waits above it. All streams of a connection whose peer does not
+/// read may hold that much.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// `Http2ProtocolOptions`: what we announce and where we stop. Both ends.
 #[derive(Clone, Debug)]

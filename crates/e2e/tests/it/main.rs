@@ -8,6 +8,7 @@ mod envoy_api;
 mod foreign;
 mod hashing;
 mod hostile;
+mod hostile_http2;
 mod manifests;
 mod shop;
 mod static_proxy;
