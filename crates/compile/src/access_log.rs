@@ -83,8 +83,11 @@ fn stream(at: &At<'_>, path: &str, format: Option<&SubstitutionFormatString>) ->
     Some(AccessLog { path: path.into(), format, omit_empty_values, filter: None })
 }
 
-/// The format, and whether empty values are left out.
-fn substitution_format(at: &At<'_>, message: &SubstitutionFormatString) -> Option<(LogFormat, bool)> {
+/// The format, and whether empty values are left out. Whoever sends it somewhere reads `content_type`.
+pub(crate) fn substitution_format(
+    at: &At<'_>,
+    message: &SubstitutionFormatString,
+) -> Option<(LogFormat, bool)> {
     let SubstitutionFormatString { omit_empty_values, content_type, formatters, json_format_options, format } =
         message;
     harmless!(LogsHaveNoType; content_type);

@@ -16,6 +16,7 @@ use crate::config_source::ads;
 use crate::extension::{unknown, unpack};
 use crate::filter::http_filters;
 use crate::ledger::{At, harmless, refuse};
+use crate::local_reply::local_reply;
 use crate::program::{
     CodecType, Direction, EscapedSlashes, Http2Options, HttpConnectionManager, Name, Reporter, RouteSource,
     ServerHeader, StripPort,
@@ -109,6 +110,7 @@ pub(crate) fn connection_manager(
         upgrades,
         http2: Http2Options { stream_errors: http2.stream_errors.or(Some(all_stream_errors)), ..http2 },
         access_log,
+        local_reply: local_reply(at, message.local_reply_config.as_ref()).map(Box::new),
         istio_stats: filters.istio_stats.then_some(reporter(direction)),
     })
 }
@@ -161,7 +163,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
         merge_slashes: _,
         path_with_escaped_slashes_action: _,
         request_id_extension: _,
-        local_reply_config,
+        local_reply_config: _,
         strip_matching_host_port: _,
         stream_error_on_invalid_http_message: _,
         path_normalization_options,
@@ -178,7 +180,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
     refuse!(at; tracing, http1_safe_max_connection_duration, http3_protocol_options);
     refuse!(at; stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, access_log_options);
     refuse!(at; flush_access_log_on_new_request, early_header_mutation_extensions, forward_client_cert_matcher);
-    refuse!(at; represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config, proxy_status_config);
+    refuse!(at; represent_ipv4_remote_address_as_ipv4_mapped_ipv6, proxy_status_config);
     refuse!(at; path_normalization_options, typed_header_validation_config, append_local_overload);
     refuse!(at; forward_proto_config);
     at.refuse_true("add_user_agent", *add_user_agent);

@@ -135,6 +135,8 @@ pub enum Op {
     Either(Box<Op>, Box<Op>),
     /// An operator with a length: `:Z`.
     Cut(Box<Op>, usize),
+    /// `%LOCAL_REPLY_BODY%`: of an answer of the proxy's own while it is made; empty in logs.
+    LocalReplyBody,
     /// Operators of what a plaintext, untraced request does not have, such as `%DOWNSTREAM_TLS_VERSION%`: `-`.
     Missing,
     /// Operators that are an empty text here, such as `%CUSTOM_FLAGS%`.

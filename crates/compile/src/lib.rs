@@ -28,6 +28,7 @@ mod istio_stats;
 mod ledger;
 mod listener;
 pub mod load_balancing;
+pub mod local_reply;
 pub mod log_filter;
 pub mod matcher;
 pub mod metadata_match;

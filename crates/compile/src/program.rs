@@ -21,6 +21,7 @@ pub use crate::health_check::{
     TcpHealthCheck, Transition,
 };
 use crate::load_balancing::LoadBalancing;
+use crate::local_reply::LocalReplyConfig;
 use crate::log_filter::LogFilter;
 use crate::matcher::StringMatcher;
 use crate::route::RouteTable;
@@ -192,6 +193,8 @@ pub struct HttpConnectionManager {
     pub http2: Http2Options,
     /// `access_log`.
     pub access_log: Vec<Arc<AccessLog>>,
+    /// `local_reply_config`.
+    pub local_reply: Option<Box<LocalReplyConfig>>,
     /// The `istio.stats` filter is in the chain: report `istio_requests_total` and its kin.
     pub istio_stats: Option<Reporter>,
 }

@@ -4,9 +4,10 @@
 
 use std::io::{self, ErrorKind};
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
 
-use crate::Reason;
+use crate::{Reason, ResponseHead};
 
 /// The client's side of an exchange failed while its body was read.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,17 @@ pub struct ProtocolError {
 }
 
 impl ProtocolError {
+    /// The answer, as Envoy words it.
+    pub fn answer(self) -> (ResponseHead, Bytes) {
+        let body = self.body();
+        let mut head = ResponseHead::new(self.status);
+        head.headers.append(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if !body.is_empty() {
+            head.headers.append(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        (head, Bytes::from_static(body.as_bytes()))
+    }
+
     /// The body of the answer, as Envoy words it.
     pub fn body(self) -> &'static str {
         match self.detail {

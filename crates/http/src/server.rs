@@ -8,13 +8,13 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use self::deadline::Deadline;
 use crate::h1::H1Options;
 use crate::h1::connection::Connection;
-use crate::{DrainSignal, DrainStage, Exchange, H2Options, Headers, Io, ProtocolError};
+use crate::{DrainSignal, DrainStage, Exchange, H2Options, Io, ProtocolError, ResponseHead};
 
 /// What an HTTP/2 connection starts with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -28,10 +28,10 @@ pub trait Service {
     /// An HTTP/2 connection ends because of a request that no service saw. For logs and counters.
     fn connection_error(&self, _detail: &'static str) {}
 
-    /// The codec is about to answer a broken request itself. For logs and counters; the fields returned (`date`,
-    /// `server`) are added to the answer.
-    fn protocol_error(&self, _error: ProtocolError) -> Headers {
-        Headers::new()
+    /// The codec could not hand over a broken request. For logs and counters, and what to answer: a body with the
+    /// fields that go with it.
+    fn protocol_error(&self, error: ProtocolError) -> (ResponseHead, Bytes) {
+        error.answer()
     }
 }
 

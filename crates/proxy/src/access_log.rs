@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meltemi_compile::log_filter::LogFilter;
 use meltemi_compile::program::{AccessLog, LogFormat};
 
 use crate::record::RecordView;
@@ -102,7 +103,7 @@ impl Buffer {
 impl Logger {
     /// Writes the line of a finished request or connection.
     pub fn log(&self, view: &RecordView<'_>) {
-        if self.log.filter.as_ref().is_some_and(|filter| !filter.allows(&filter::Line::new(view))) {
+        if self.log.filter.as_ref().is_some_and(|filter| !allows(filter, view)) {
             return;
         }
         let missing = if self.log.omit_empty_values { format::Missing::Empty } else { format::Missing::Dash };
@@ -118,6 +119,11 @@ impl Logger {
             self.buffer.flush();
         }
     }
+}
+
+/// Whether a filter takes a record; filters of logs choose other things too.
+pub(crate) fn allows(filter: &LogFilter, view: &RecordView<'_>) -> bool {
+    filter.allows(&filter::Line::new(view))
 }
 
 #[cfg(test)]

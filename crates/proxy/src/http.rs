@@ -12,13 +12,14 @@ mod request_head;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use http::header;
+use bytes::Bytes;
+use http::{Method, header};
 use meltemi_http::server::{End, Service};
-use meltemi_http::{DrainSignal, Exchange, Headers, Io, ProtocolError, Version};
+use meltemi_http::{DrainSignal, Exchange, Io, ProtocolError, ResponseHead, Version};
 
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
-use crate::stream::{Manager, RequestBody, Stream, response_head};
+use crate::stream::{LocalReply, Manager, RequestBody, Stream, response_head};
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(manager: Rc<Manager>, io: Io, connection: Rc<ConnectionInfo>, drain: DrainSignal) {
@@ -113,20 +114,24 @@ impl Service for Connection {
         manager.record(&record.view(None, None, None));
     }
 
-    fn protocol_error(&self, error: ProtocolError) -> Headers {
+    fn protocol_error(&self, error: ProtocolError) -> (ResponseHead, Bytes) {
         let manager = &self.manager;
         manager.stats.counts.downstream_cx_protocol_error.inc();
         let mut record = RequestRecord::new(self.connection.clone(), random::next(), Some(Version::Http11));
         record.response_code = error.status.as_u16();
-        record.flags = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
         record.details = Some(error.detail.into());
-        // The codec answers with the reason phrase as its body.
-        record.bytes_sent = error.status.canonical_reason().map_or(0, |reason| reason.len() as u64);
+        let mut draft = LocalReply::new(error.status, error.detail).body(error.body()).draft();
+        if let Some(config) = &manager.settings.local_reply {
+            draft.rewrite(config, &mut record, None);
+        }
+        // As in Envoy, the flag is not there yet when the answer is made.
+        record.flags = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+        let (mut head, body) = draft.finish(&Method::GET, false);
+        response_head::finish(&mut head.headers, &manager.settings, None, false);
+        head.headers.remove(&header::VIA);
+        record.bytes_sent = body.len() as u64;
         record.end = Some(std::time::Instant::now());
-        manager.record(&record.view(None, None, None));
-        let mut headers = Headers::new();
-        response_head::finish(&mut headers, &manager.settings, None, false);
-        headers.remove(&header::VIA);
-        headers
+        manager.record(&record.view(None, Some(&head.headers), None));
+        (head, body)
     }
 }

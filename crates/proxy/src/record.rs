@@ -201,7 +201,7 @@ impl RequestRecord {
         response: Option<&'a Headers>,
         trailers: Option<&'a Headers>,
     ) -> RecordView<'a> {
-        RecordView { record: self, request, response, trailers }
+        RecordView { record: self, request, response, trailers, local_body: &[] }
     }
 }
 
@@ -216,4 +216,6 @@ pub struct RecordView<'a> {
     pub response: Option<&'a Headers>,
     /// Response trailers.
     pub trailers: Option<&'a Headers>,
+    /// The body of an answer of ours that is being made.
+    pub local_body: &'a [u8],
 }

@@ -200,6 +200,7 @@ pub(super) fn plain(name: &str) -> Option<Op> {
         "DOWNSTREAM_DIRECT_LOCAL_PORT" => Op::DownstreamDirectLocalPort,
         "DOWNSTREAM_DIRECT_REMOTE_PORT" => Op::DownstreamDirectRemotePort,
         "ACCESS_LOG_TYPE" => Op::AccessLogType,
+        "LOCAL_REPLY_BODY" => Op::LocalReplyBody,
         "UNIQUE_ID" => Op::UniqueId,
         "GRPC_STATUS_NUMBER" => Op::GrpcStatus(GrpcStatusStyle::Number),
         "BYTES_RETRANSMITTED" | "PACKETS_RETRANSMITTED" => Op::Zero,

@@ -24,6 +24,8 @@ impl Fields {
         Fields { add: "request_headers_to_add", remove: "request_headers_to_remove" };
     /// `initial_metadata` of gRPC requests of our own.
     pub(crate) const METADATA: Fields = Fields { add: "initial_metadata", remove: "" };
+    /// `headers_to_add` of answers of the proxy's own.
+    pub(crate) const LOCAL_REPLY: Fields = Fields { add: "headers_to_add", remove: "" };
     /// `response_headers_to_add`, `response_headers_to_remove`.
     pub(crate) const RESPONSE: Fields =
         Fields { add: "response_headers_to_add", remove: "response_headers_to_remove" };

@@ -158,7 +158,14 @@ fn refused_settings_are_named_by_path() {
     };
     assert_eq!(one("tracing: {}"), "tracing: not supported yet");
     assert_eq!(one("codec_type: HTTP3"), "codec_type: not supported yet: HTTP3");
-    assert_eq!(one("local_reply_config: {}"), "local_reply_config: not supported yet");
+    assert_eq!(
+        one("local_reply_config: {mappers: [{filter: {not_health_check_filter: {}}, status_code: 600}]}"),
+        "local_reply_config.mappers[0].status_code: must be from 200 to 599"
+    );
+    assert_eq!(
+        one("local_reply_config: {mappers: [{status_code: 500}]}"),
+        "local_reply_config.mappers[0].filter: must be set"
+    );
     assert_eq!(
         one("http_protocol_options: {header_key_format: {}}"),
         "http_protocol_options.header_key_format: a format must be set"

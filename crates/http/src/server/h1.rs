@@ -8,8 +8,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 
 use super::{Context, End, Service};
 use crate::h1::connection::Connection;
@@ -134,29 +133,21 @@ fn parse(connection: &Connection, accept_http_10: bool) -> Result<Option<Request
 
 /// Answers a request that cannot be understood.
 async fn refuse<S: Service>(connection: &Connection, context: &Context<S>, error: ProtocolError) {
-    let queued = queue_refusal(connection, error, context.service.protocol_error(error));
+    let (head, body) = context.service.protocol_error(error);
+    let queued = queue_refusal(connection, &head, body);
     let sent = async { queued.and(connection.flush().await) };
     if !matches!(tokio::time::timeout(context.options.delayed_close_timeout, sent).await, Ok(Ok(()))) {
         tracing::debug!(detail = error.detail, "the client did not take the refusal");
     }
 }
 
-fn queue_refusal(connection: &Connection, error: ProtocolError, extra: Headers) -> Result<(), SendError> {
-    let mut head = ResponseHead::new(error.status);
-    let body = error.body();
-    head.headers.append(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    if !body.is_empty() {
-        head.headers.append(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    }
-    for (name, value) in extra {
-        head.headers.append(name, value);
-    }
+fn queue_refusal(connection: &Connection, head: &ResponseHead, body: Bytes) -> Result<(), SendError> {
     let answering = Answering { method: Method::GET, http_10: false, keep_alive: false };
     let mut writer = connection.writer();
     let options = writer.options;
-    let framing = encode_response(writer.head_buffer(), &head, &answering, body.is_empty(), true, &options);
+    let framing = encode_response(writer.head_buffer(), head, &answering, body.is_empty(), true, &options);
     writer.start_body(framing, false);
-    writer.body(Bytes::from_static(body.as_bytes()), true)
+    writer.body(body, true)
 }
 
 /// Closes our direction, then reads on for a while: a close with unread input would reset the connection, and the reset

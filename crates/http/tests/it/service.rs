@@ -63,9 +63,12 @@ impl Service for Answers {
         }
     }
 
-    fn protocol_error(&self, error: ProtocolError) -> Headers {
+    fn protocol_error(&self, error: ProtocolError) -> (ResponseHead, Bytes) {
         self.errors.borrow_mut().push(error);
-        [field("server", "test")].into_iter().collect()
+        let (mut head, body) = error.answer();
+        let (name, value) = field("server", "test");
+        head.headers.append(name, value);
+        (head, body)
     }
 }
 

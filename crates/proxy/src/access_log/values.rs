@@ -71,6 +71,10 @@ pub(super) fn write(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
         Op::FilterState(key) => write_text(record.filter_state(key).map(|object| &*object.text), out),
         Op::Either(first, second) => write_op(first, view, out) || write_op(second, view, out),
         Op::Cut(op, max_len) => cut(op, *max_len, view, out),
+        Op::LocalReplyBody => {
+            out.extend_from_slice(view.local_body);
+            true
+        }
         // An empty text, not a missing one.
         Op::Empty => true,
         Op::Zero => write_number(0, out),

@@ -185,12 +185,17 @@ impl Stream<'_, '_> {
         self.record.flags.insert(reply.flags);
         self.record.details = Some(reply.details.clone());
         let taken = self.record.found.clone().filter(|taken| !taken.found().is_tls_redirect());
-        let (mut head, body) = reply.into_response(&self.request.method, self.traits.is_grpc);
+        let mut draft = reply.draft();
         // Envoy lets the route change every answer of its own too.
         if let Some(taken) = taken {
             let found = taken.found();
-            self.edit_response(&mut head.headers, found, self.weighted_entry(found));
+            self.edit_response(&mut draft.headers, found, self.weighted_entry(found));
         }
+        let manager = self.manager.clone();
+        if let Some(config) = &manager.settings.local_reply {
+            draft.rewrite(config, &mut self.record, Some(&self.request));
+        }
+        let (head, body) = draft.finish(&self.request.method, self.traits.is_grpc);
         // Operators of the route's own headers do not see it yet.
         self.record.response_code = head.status.as_u16();
         // A client that went away is noticed and recorded by whoever sends; there is nobody left to tell.

@@ -42,6 +42,17 @@ pub(crate) fn response(
     }
 }
 
+/// Adds the headers of an answer of ours.
+pub(crate) fn add(
+    headers: &mut Headers,
+    edits: &HeaderEdits,
+    record: &RequestRecord,
+    request: Option<&RequestHead>,
+) {
+    let changes = changes(edits, headers, &record.view(request, Some(headers), None));
+    apply(headers, changes);
+}
+
 /// The levels in the order in which they are applied.
 fn in_order<'a>(levels: &Levels<'a>) -> impl Iterator<Item = &'a RouteEdits> {
     let route = &levels.found.route.edits;
