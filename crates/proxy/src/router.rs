@@ -9,6 +9,7 @@ mod fault;
 mod hash;
 mod mirror;
 mod plan;
+mod redirect;
 mod retry;
 mod timers;
 mod tunnel;
@@ -26,6 +27,7 @@ use meltemi_http::Responder;
 use self::attempt::Ended;
 pub(crate) use self::fault::Fault;
 use self::plan::Plan;
+pub(crate) use self::redirect::Redirects;
 use self::timers::Timers;
 use crate::record::ResponseFlags;
 use crate::stream::{LocalReply, Stream};
@@ -91,7 +93,7 @@ impl Plan<'_> {
     async fn attempts(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) -> Result<(), Stop> {
         loop {
             match self.attempt(stream, timers).await? {
-                Ended::Answered => return Ok(()),
+                Ended::Answered | Ended::Redirected => return Ok(()),
                 Ended::Retry(pause) => self.pause(stream, timers, pause).await?,
             }
         }

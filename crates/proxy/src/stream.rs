@@ -29,6 +29,7 @@ use crate::filter::FilterRun;
 use crate::generation::Generation;
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord};
+use crate::router::Redirects;
 
 /// A request and its response, on one worker.
 pub(crate) struct Stream<'s, 'c> {
@@ -45,6 +46,8 @@ pub(crate) struct Stream<'s, 'c> {
     pub(crate) trailers: Option<Headers>,
     /// One number per request, for weights and fractions.
     random: u64,
+    /// The redirects that were followed on its behalf.
+    pub(crate) redirects: Option<Box<Redirects>>,
     /// The filters that it passes.
     pub(crate) filters: FilterRun,
     /// The head was refused before anyone looked at it; it is not logged.
@@ -60,12 +63,8 @@ impl<'s, 'c> Stream<'s, 'c> {
         respond: Responder<'c>,
     ) -> Stream<'s, 'c> {
         let counts = &manager.stats.counts;
-        counts.downstream_rq_total.inc();
+        count_begin(manager, request.version);
         counts.downstream_rq_active.inc();
-        match request.version {
-            Version::Http2 => counts.downstream_rq_http2_total.inc(),
-            Version::Http10 | Version::Http11 => counts.downstream_rq_http1_total.inc(),
-        }
         let mut record = RequestRecord::new(connection.clone(), random::next(), Some(request.version));
         if body.is_complete() {
             record.request_end = Some(record.start);
@@ -81,6 +80,7 @@ impl<'s, 'c> Stream<'s, 'c> {
             response: None,
             trailers: None,
             random: random::next(),
+            redirects: None,
             filters: FilterRun::default(),
             is_unread: false,
         }
@@ -125,15 +125,55 @@ impl<'s, 'c> Stream<'s, 'c> {
             || (self.traits.is_internal && self.request.headers.contains(&names::X_ENVOY_FORCE_TRACE))
     }
 
+    /// Begins the request that a redirect led to, if there is one: the one that led to it is over, and logged.
+    pub(crate) fn begin_redirected(&mut self) -> bool {
+        let pending = self.redirects.as_mut().map(|redirects| std::mem::take(&mut redirects.is_pending));
+        if pending != Some(true) {
+            return false;
+        }
+        self.log(false);
+        if let Some(redirects) = &mut self.redirects {
+            redirects.replayed_bytes += self.body.kept_data_bytes();
+        }
+        count_begin(&self.manager, self.request.version);
+        let connection = self.record.connection.clone();
+        let mut record = RequestRecord::new(connection, random::next(), Some(self.request.version));
+        record.request_end = Some(record.start);
+        self.record = record;
+        self.response = None;
+        self.trailers = None;
+        self.random = random::next();
+        self.filters = FilterRun::default();
+        true
+    }
+
     /// Logs and counts the request. The last thing done with it.
     pub(crate) fn record(mut self) {
-        self.record.bytes_received = self.body.received_bytes();
+        self.log(true);
+    }
+
+    /// Only what the client got counts by its status.
+    fn log(&mut self, is_answered: bool) {
+        let replayed = self.redirects.as_ref().map_or(0, |redirects| redirects.replayed_bytes);
+        self.record.bytes_received = self.body.received_bytes() + replayed;
         self.record.bytes_sent = self.respond.sent_bytes();
         self.record.end = Some(Instant::now());
         self.filters.finish(&mut self.record.state);
         let request = Some(&self.request).filter(|_| !self.is_unread);
         let view = self.record.view(request, self.response.as_ref(), self.trailers.as_ref());
-        self.manager.record(&view);
+        match is_answered {
+            true => self.manager.record(&view),
+            false => self.manager.log(&view),
+        }
+    }
+}
+
+fn count_begin(manager: &Manager, version: Version) {
+    let counts = &manager.stats.counts;
+    counts.downstream_rq_total.inc();
+    match version {
+        Version::Http2 => counts.downstream_rq_http2_total.inc(),
+        Version::Http10 | Version::Http11 => counts.downstream_rq_http1_total.inc(),
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) fn forward(
         host_rewrite_specifier,
     } = message;
     refuse!(at; flush_timeout, early_data_policy, retry_policy_typed_config, rate_limits, cors);
-    refuse!(at; internal_redirect_policy, internal_redirect_action, max_internal_redirects, hedge_policy);
+    refuse!(at; internal_redirect_action, max_internal_redirects, hedge_policy);
     at.refuse_true("include_vh_rate_limits", *include_vh_rate_limits);
     let path_fields = PathFields {
         prefix_rewrite,

@@ -35,7 +35,7 @@ pub enum InternalRedirectPredicate {
     PreviousRoutes,
     /// `envoy.internal_redirect_predicates.allow_listed_routes`: only to routes of these names.
     AllowListedRoutes(Vec<Box<str>>),
-    /// `envoy.internal_redirect_predicates.safe_cross_scheme`: not from https to http.
+    /// `envoy.internal_redirect_predicates.safe_cross_scheme`: not from http to https.
     SafeCrossScheme,
 }
 

@@ -20,13 +20,20 @@ impl Stream<'_, '_> {
         if self.has_too_many_headers() {
             return self.reset_unread();
         }
-        let refused = match self.read_head() {
+        let mut refused = match self.read_head() {
             Ok(()) => {
                 self.answer_expectation().await;
                 self.pass().await
             }
             Err(reply) => Err(reply),
         };
+        while refused.is_ok() && self.begin_redirected() {
+            // The proxy has written itself into the head already.
+            refused = match self.normalise_path() {
+                Ok(()) => self.pass().await,
+                Err(reply) => Err(reply),
+            };
+        }
         if let Err(reply) = refused {
             self.answer(*reply).await;
         }
@@ -94,8 +101,7 @@ impl Stream<'_, '_> {
             return Err(Box::new(LocalReply::new(StatusCode::NOT_FOUND, "absolute_path_rejected")));
         }
         if !is_connect {
-            let verdict = path::normalise(&self.request.path, &settings);
-            self.take_path(verdict)?;
+            self.normalise_path()?;
         }
         let own_address = self.manager.worker.own_address;
         let prepared =
@@ -105,6 +111,11 @@ impl Stream<'_, '_> {
         self.record.remote = remote;
         self.traits = traits;
         Ok(())
+    }
+
+    fn normalise_path(&mut self) -> Result<(), Box<LocalReply>> {
+        let verdict = path::normalise(&self.request.path, &self.manager.settings);
+        self.take_path(verdict)
     }
 
     fn take_path(&mut self, verdict: PathVerdict) -> Result<(), Box<LocalReply>> {

@@ -30,6 +30,8 @@ use crate::upstream::{ActiveRequest, Host, PickContext, outlier};
 pub(super) enum Ended {
     /// The response is out, or was broken off after it began.
     Answered,
+    /// The request is another now, see [`super::redirect`].
+    Redirected,
     /// Another attempt, after a pause.
     Retry(Duration),
 }
@@ -99,8 +101,8 @@ impl Plan<'_> {
 
         let mut head = self.await_head(stream, timers, &mut recv, &mut rising).await?;
         timers.head_received();
-        if let Some(pause) = self.observe(stream, &host, &head) {
-            return Ok(Ended::Retry(pause));
+        if let Some(ended) = self.observe(stream, &host, &head) {
+            return Ok(ended);
         }
         if !self.is_mirrored() {
             body.stop_keeping();
@@ -267,8 +269,8 @@ impl Plan<'_> {
         }
     }
 
-    /// Counts a response and decides whether it is retried.
-    fn observe(&mut self, stream: &mut Stream<'_, '_>, host: &Host, head: &ResponseHead) -> Option<Duration> {
+    /// Counts a response and decides whether it is retried, or followed.
+    fn observe(&mut self, stream: &mut Stream<'_, '_>, host: &Host, head: &ResponseHead) -> Option<Ended> {
         let status = head.status.as_u16();
         if self.cluster.config.health_check.is_some()
             && head.headers.contains(&names::IMMEDIATE_HEALTH_CHECK_FAIL)
@@ -284,10 +286,13 @@ impl Plan<'_> {
         match decision {
             Decision::After(pause) => {
                 host.stats.counts.rq_error.inc();
-                return Some(pause);
+                return Some(Ended::Retry(pause));
             }
             Decision::Refused(flag) => stream.record.flags.insert(flag),
             Decision::No => {}
+        }
+        if self.follows(stream, head) {
+            return Some(Ended::Redirected);
         }
         self.cluster.stats.codes.record(status);
         let counter = if status >= 500 { &host.stats.counts.rq_error } else { &host.stats.counts.rq_success };

@@ -134,7 +134,7 @@ impl<'p> Plan<'p> {
         if policy.is_some() || self.asked_retry.is_some() {
             self.retry = Retry::new(policy, self.asked_retry.take(), stream);
         }
-        if self.retry.is_some() {
+        if self.retry.is_some() || self.forward.internal_redirect.is_some() {
             stream.body.keep();
         }
         self.timers(stream)

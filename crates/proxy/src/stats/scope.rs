@@ -100,6 +100,8 @@ counts! {
         Counter lb_zone_routing_all_directly "Picks in the own locality, which takes all.";
         Counter lb_zone_routing_cross_zone "Picks in another locality.";
         Counter lb_zone_routing_sampled "Picks in the own locality, which takes a part.";
+        Counter upstream_internal_redirect_succeeded_total "Redirects that were followed.";
+        Counter upstream_internal_redirect_failed_total "Redirects that were to be followed and were passed on.";
         Counter retry_or_shadow_abandoned "Bodies too large to keep for a retry.";
         Counter original_dst_host_invalid "Requests without a usable original destination.";
     }
@@ -175,6 +177,11 @@ counts! {
         Counter downstream_rq_ws_on_non_ws_route "Upgrades that no route allows.";
         Counter no_route "Requests without a route.";
         Counter no_cluster "Requests to a cluster that does not exist.";
+        Counter passthrough_internal_redirect_bad_location "Redirects passed on: no URL.";
+        Counter passthrough_internal_redirect_unsafe_scheme "Redirects passed on: another scheme.";
+        Counter passthrough_internal_redirect_too_many_redirects "Redirects passed on: there were enough.";
+        Counter passthrough_internal_redirect_no_route "Redirects passed on: no route.";
+        Counter passthrough_internal_redirect_predicate "Redirects passed on: a predicate said so.";
         Counter rq_direct_response "Direct responses.";
         Counter rq_redirect "Always 0: redirects are direct responses.";
         Counter rq_reset_after_downstream_response_started "Responses cut short.";

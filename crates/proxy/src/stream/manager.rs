@@ -85,8 +85,13 @@ impl Manager {
 
     /// Logs and counts a finished request.
     pub(crate) fn record(&self, view: &RecordView<'_>) {
+        self.stats.codes.record(view.record.response_code);
+        self.log(view);
+    }
+
+    /// Logs a request that ended without an answer of its own.
+    pub(crate) fn log(&self, view: &RecordView<'_>) {
         let record = view.record;
-        self.stats.codes.record(record.response_code);
         if let Some(end) = record.end {
             self.stats.counts.downstream_rq_time.record_millis(end.duration_since(record.start));
         }

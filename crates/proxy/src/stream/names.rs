@@ -21,6 +21,7 @@ names! {
     X_ENVOY_INTERNAL "x-envoy-internal"
     X_ENVOY_ORIGINAL_HOST "x-envoy-original-host"
     X_ENVOY_ORIGINAL_PATH "x-envoy-original-path"
+    X_ENVOY_ORIGINAL_URL "x-envoy-original-url"
     X_ENVOY_OVERLOADED "x-envoy-overloaded"
     X_ENVOY_RATELIMITED "x-envoy-ratelimited"
     X_ENVOY_UNCONDITIONAL_DROP_OVERLOAD "x-envoy-unconditional-drop-overload"

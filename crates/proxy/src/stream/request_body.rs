@@ -114,6 +114,18 @@ impl<'c> RequestBody<'c> {
         self.outgrew.get()
     }
 
+    /// How much data was kept.
+    pub(crate) fn kept_data_bytes(&self) -> u64 {
+        let kept = self.kept.borrow();
+        kept.iter().map(|frame| if let Frame::Data(bytes) = frame { bytes.len() as u64 } else { 0 }).sum()
+    }
+
+    /// The request goes on without the body that was kept.
+    pub(crate) fn forget(&self) {
+        self.kept.borrow_mut().clear();
+        self.kept_bytes.set(0);
+    }
+
     /// The whole body, if it was kept.
     pub(crate) fn kept(&self) -> Option<Vec<Frame>> {
         (self.keeps.get() && self.complete.get()).then(|| self.kept.borrow().clone())
