@@ -39,8 +39,6 @@ pub(crate) enum Harmless {
     PlaintextOnly,
     /// Tunes how Envoy accepts connections among its threads; our workers accept side by side.
     AcceptPacing,
-    /// Lifts or avoids a limit (overload manager, connection limit) that does not exist here.
-    NoSuchLimit,
     /// Exempts a listener from draining when health checks are made to fail, which drains no listener here.
     NoHealthDrain,
     /// Chooses one of Envoy's parsers; there is one parser here.

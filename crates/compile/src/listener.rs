@@ -64,6 +64,9 @@ pub struct Listener {
     pub per_connection_buffer_limit_bytes: u32,
     /// Listener-level `access_log`: one line for every connection.
     pub access_log: Vec<Arc<AccessLog>>,
+    /// `ignore_global_conn_limit`, which `bypass_overload_manager` implies: its connections do not count towards the
+    /// limit of the process.
+    pub ignore_global_conn_limit: bool,
     /// Digest of the encoded message: equal digests need no update.
     pub digest: u64,
     /// The same without its chains: when only these differ, connections of chains that stay go on.
@@ -107,6 +110,7 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Listener) -> Option<Listener
             .per_connection_buffer_limit_bytes
             .unwrap_or(CONNECTION_BUFFER_LIMIT_BYTES),
         access_log,
+        ignore_global_conn_limit: message.ignore_global_conn_limit || message.bypass_overload_manager,
         digest: digest(message),
         frame_digest: frame_digest(message),
     })
@@ -156,8 +160,8 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Listener) {
         max_connections_to_accept_per_socket_event,
         bind_to_port: _,
         enable_mptcp,
-        ignore_global_conn_limit,
-        bypass_overload_manager,
+        ignore_global_conn_limit: _,
+        bypass_overload_manager: _,
         tcp_keepalive: _,
         listener_specifier,
     } = message;
@@ -181,5 +185,4 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Listener) {
     at.choice::<DrainType>("drain_type", *drain_type);
     harmless!(NoHealthDrain; drain_type);
     harmless!(AcceptPacing; reuse_port, enable_reuse_port, max_connections_to_accept_per_socket_event);
-    harmless!(NoSuchLimit; ignore_global_conn_limit, bypass_overload_manager);
 }

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use crate::access_log::{FlushPolicy, LogSink, LogWriter};
 use crate::admin::{self, Admin};
+use crate::admission::Admission;
 use crate::bootstrap::{self, Start};
 use crate::command_line::{Mode, ProxyArgs};
 use crate::config::{Configurator, Setup, Store};
@@ -174,7 +175,7 @@ async fn start_configuration(
     lifecycle: Arc<Lifecycle>,
     quit: mpsc::Sender<()>,
 ) -> anyhow::Result<Running> {
-    let Start { message, store, dynamic, admin: address, notes: _, stats_config } = start;
+    let Start { message, store, dynamic, admin: address, stats_config, .. } = start;
     let store = Arc::new(Mutex::new(store));
     let commands: Vec<_> = workers.handles.iter().map(|worker| worker.commands.clone()).collect();
     let setup = Setup {
@@ -277,6 +278,7 @@ impl Workers {
         let registry = Registry::new();
         let node = Arc::new(NodeFacts::new(start.message.node.as_ref().unwrap_or(&Default::default())));
         let mut handles = Vec::with_capacity(concurrency);
+        let admission = start.max_downstream_connections.map(|limit| Arc::new(Admission::new(limit)));
         for id in 0..concurrency {
             let context = WorkerContext {
                 id,
@@ -285,6 +287,7 @@ impl Workers {
                 logs: logs.clone(),
                 node: Arc::clone(&node),
                 lifecycle: Arc::clone(lifecycle),
+                admission: admission.clone(),
             };
             handles.push(worker::spawn(context).with_context(|| format!("start worker {id}"))?);
         }

@@ -24,6 +24,8 @@ use crate::command_line::ProxyArgs;
 use crate::config::{Dynamic, Store};
 use crate::stats::StatsConfig;
 
+mod overload;
+
 /// The extensions that this proxy has, as it tells the control plane. A control plane sends Istio's own filters
 /// only to nodes that name them.
 const EXTENSIONS: &[(&str, &str)] = &[
@@ -66,6 +68,8 @@ pub(crate) struct Start {
     pub(crate) admin: Option<SocketAddr>,
     /// `stats_config`.
     pub(crate) stats_config: StatsConfig,
+    /// `max_active_downstream_connections` of the overload manager.
+    pub(crate) max_downstream_connections: Option<u64>,
     /// Fields that have no effect.
     pub(crate) notes: Vec<(&'static str, &'static str)>,
 }
@@ -162,7 +166,8 @@ pub(crate) fn start(message: Bootstrap) -> Result<Start, Vec<Rejection>> {
     if !check.refused.is_empty() {
         return Err(check.refused);
     }
-    Ok(Start { message, store, dynamic, admin, notes: check.notes, stats_config: check.stats_config })
+    let Check { notes, stats_config, max_downstream_connections, .. } = check;
+    Ok(Start { message, store, dynamic, admin, stats_config, max_downstream_connections, notes })
 }
 
 /// Says what is refused of a bootstrap, else the fields without effect and why.
@@ -211,6 +216,7 @@ struct Check {
     refused: Vec<Rejection>,
     notes: Vec<(&'static str, &'static str)>,
     stats_config: StatsConfig,
+    max_downstream_connections: Option<u64>,
 }
 
 impl Check {
@@ -343,7 +349,7 @@ impl Check {
             "layered_runtime",
             "there is no runtime layer; defaults hold",
         );
-        self.note_if(overload_manager.is_some(), "overload_manager", "not read yet");
+        self.overload_manager(overload_manager.as_ref());
         self.note_if(
             *enable_dispatcher_stats,
             "enable_dispatcher_stats",

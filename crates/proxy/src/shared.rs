@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicUsize;
 use meltemi_compile::program::Reporter;
 
 use crate::access_log::{LogSink, WorkerLogs};
+use crate::admission::Admission;
 use crate::generation::Generation;
 use crate::istio_stats::{IstioReporter, NodeFacts};
 use crate::lifecycle::Lifecycle;
@@ -31,6 +32,8 @@ pub struct WorkerContext {
     pub node: Arc<NodeFacts>,
     /// Where the process is in its life.
     pub lifecycle: Arc<Lifecycle>,
+    /// How many connections the process may have, if that is limited; one per process.
+    pub admission: Option<Arc<Admission>>,
 }
 
 /// What the parts of a worker share.
@@ -46,6 +49,7 @@ pub(crate) struct Shared {
     node: Arc<NodeFacts>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) states: Arc<HostStates>,
+    pub(crate) admission: Option<Arc<Admission>>,
     generation: RefCell<Rc<Generation>>,
     reporters: RefCell<[Option<Rc<IstioReporter>>; 2]>,
 }
@@ -61,6 +65,7 @@ impl Shared {
             node: context.node,
             lifecycle: context.lifecycle,
             states: context.hosts,
+            admission: context.admission,
             generation: RefCell::default(),
             reporters: RefCell::default(),
         }

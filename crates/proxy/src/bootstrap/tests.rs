@@ -128,6 +128,38 @@ fn fields_without_effect_are_noted() {
     assert_eq!(paths, ["stats_flush_interval", "layered_runtime", "admin.access_log_path"]);
 }
 
+/// A bootstrap whose overload manager has these limits of downstream connections.
+fn with_connection_limits(limits: &[i64]) -> String {
+    let monitor = |limit| {
+        format!(
+            "{{name: m{limit}, typed_config: {{'@type': type.googleapis.com/envoy.extensions.resource_monitors.\
+             downstream_connections.v3.DownstreamConnectionsConfig, max_active_downstream_connections: {limit}}}}}"
+        )
+    };
+    let monitors: Vec<_> = limits.iter().map(monitor).collect();
+    format!("{{overload_manager: {{resource_monitors: [{}]}}}}", monitors.join(","))
+}
+
+#[test]
+fn the_limit_of_connections_is_read() {
+    let yaml = with_connection_limits(&[7]);
+    let start = start(read(&args(&yaml, &[])).expect("readable")).expect("taken");
+    assert_eq!(start.max_downstream_connections, Some(7));
+    assert!(start.notes.is_empty());
+}
+
+#[test]
+fn a_limit_of_connections_is_positive_and_the_only_one() {
+    for (limits, at) in [(&[0_i64][..], 0), (&[-1], 0), (&[7, 8], 1)] {
+        let yaml = with_connection_limits(limits);
+        let refused = start(read(&args(&yaml, &[])).expect("readable")).expect_err("refused");
+        let path = format!(
+            "overload_manager.resource_monitors[{at}].typed_config.max_active_downstream_connections"
+        );
+        assert_eq!(refused.iter().map(|one| &*one.path).collect::<Vec<_>>(), [path], "{limits:?}");
+    }
+}
+
 #[test]
 fn the_most_detailed_component_level_counts() {
     let args = args("{}", &["-l", "warn", "--component-log-level", "rbac:info,router:debug"]);

@@ -18,6 +18,7 @@ use super::chain::Chain;
 use super::connection;
 use super::sniff::Filters;
 use crate::access_log::Logger;
+use crate::admission::Place;
 use crate::shared::Shared;
 use crate::stats::ListenerStats;
 
@@ -102,11 +103,22 @@ impl Serving {
         self.arriving.signal.is_draining()
     }
 
-    /// Takes a connection from a socket.
+    /// A place under the limit of the process, when there is one that counts for this listener.
+    fn admit(&self) -> Result<Option<Place>, Full> {
+        let admission = self.worker.admission.as_ref().filter(|_| !self.config.ignore_global_conn_limit);
+        let Some(admission) = admission else { return Ok(None) };
+        admission.admit().map(Some).ok_or_else(|| {
+            self.stats.counts.downstream_global_cx_overflow.inc();
+            Full
+        })
+    }
+
+    /// Takes a connection from a socket; it is closed at once when the process has too many.
     pub(super) fn start(serving: Rc<Serving>, stream: TcpStream, peer: SocketAddr) {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let mut open = Open::new(serving.clone(), id);
+        let Ok(place) = serving.admit() else { return };
+        let mut open = Open::new(serving.clone(), id, place);
         let task = tokio::task::spawn_local(async move {
             connection::serve(&mut open, stream, peer).await;
         });
@@ -140,17 +152,21 @@ impl Connections {
     }
 }
 
+/// The process has as many connections as it may.
+struct Full;
+
 /// An open connection, as it is counted; until dropped.
 pub(super) struct Open {
     pub(super) serving: Rc<Serving>,
     pub(super) id: u64,
     chain: Option<Rc<Chain>>,
+    _place: Option<Place>,
 }
 
 impl Open {
-    fn new(serving: Rc<Serving>, id: u64) -> Open {
+    fn new(serving: Rc<Serving>, id: u64, place: Option<Place>) -> Open {
         serving.worker.connections.fetch_add(1, Ordering::Relaxed);
-        Open { serving, id, chain: None }
+        Open { serving, id, chain: None, _place: place }
     }
 
     /// The connection lives and ends with a chain from now on.

@@ -38,6 +38,7 @@ impl Worker {
             logs,
             node: Arc::new(NodeFacts::new(&Default::default())),
             lifecycle: Arc::default(),
+            admission: None,
         };
         let mut worker = Worker { handle: worker::spawn(context).unwrap(), addresses: BTreeMap::new() };
         worker.serve(resources);
