@@ -32,6 +32,8 @@ mod mirror;
 mod retry_policy;
 mod rewrite;
 #[cfg(test)]
+mod micro;
+#[cfg(test)]
 mod tests;
 mod upgrade;
 
