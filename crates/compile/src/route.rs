@@ -28,11 +28,11 @@ mod find;
 mod forward;
 mod index;
 mod internal_redirect;
+#[cfg(test)]
+mod micro;
 mod mirror;
 mod retry_policy;
 mod rewrite;
-#[cfg(test)]
-mod micro;
 #[cfg(test)]
 mod tests;
 mod upgrade;

@@ -274,7 +274,7 @@ fn environment(name: &str) -> Vec<u8> {
 fn write_metadata(view: &RecordView<'_>, namespace: &str, keys: &[Box<str>], out: &mut Vec<u8>) -> bool {
     let state = view.record.metadata();
     let value = match keys {
-        [] => state.namespace(namespace).map(|fields| struct_json(fields)),
+        [] => state.namespace(namespace).map(struct_json),
         _ => match state.metadata(namespace, keys) {
             Some(Value { kind: Some(Kind::StringValue(text)) }) => return write_text(Some(text), out),
             value => value.map(json),

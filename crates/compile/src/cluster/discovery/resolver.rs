@@ -80,7 +80,7 @@ fn cares(at: &At<'_>, message: &CaresDnsResolverConfig) -> Option<DnsResolver> {
     let resolver = DnsResolver {
         servers: servers(at, "resolvers", resolvers),
         servers_are_fallback: *use_resolvers_as_fallback,
-        timeout: query_timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        timeout: query_timeout_seconds.map(Duration::from_secs),
         tries: *query_tries,
         ..DnsResolver::default()
     };
