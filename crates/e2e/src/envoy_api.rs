@@ -174,6 +174,7 @@ impl Explorer {
     }
 
     /// Looks into the messages that a field holds, or could hold.
+    #[expect(clippy::too_many_arguments, reason = "where the walk is, and what it saw there")]
     fn follow(
         &mut self,
         root: &Root,

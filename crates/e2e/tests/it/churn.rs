@@ -61,7 +61,8 @@ impl Files {
 
     /// One, two or all three backends.
     fn write_endpoints(&self, step: usize) {
-        let ports = self.ports.iter().enumerate().filter(|(i, _)| (step + i) % 3 != 0 || *i == step % 2);
+        let ports =
+            self.ports.iter().enumerate().filter(|(i, _)| !(step + i).is_multiple_of(3) || *i == step % 2);
         let endpoint = |port: &u16| json!({"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}});
         let endpoints: Vec<Value> = ports.map(|(_, port)| endpoint(port)).collect();
         let assignment = json!({"cluster_name": "a", "endpoints": [{"lb_endpoints": endpoints}]});
@@ -91,14 +92,14 @@ impl Files {
             let config = json!({
                 "name": name,
                 "type": "EDS",
-                "lb_policy": if step % 2 == 0 { "ROUND_ROBIN" } else { "LEAST_REQUEST" },
+                "lb_policy": if step.is_multiple_of(2) { "ROUND_ROBIN" } else { "LEAST_REQUEST" },
                 "connect_timeout": format!("{}s", 1 + step % 4),
                 "eds_cluster_config": {"eds_config": path_source(&self.dir.join("eds.json")), "service_name": "a"},
             });
             typed("envoy.config.cluster.v3.Cluster", config)
         };
         let mut clusters = vec![cluster("a")];
-        if step % 2 == 0 {
+        if step.is_multiple_of(2) {
             clusters.push(cluster("sometimes"));
         }
         self.put("cds.json", &clusters);
@@ -106,7 +107,7 @@ impl Files {
 
     fn write_listeners(&self, step: usize) {
         let mut listeners = vec![self.listener("main", step)];
-        if step % 2 == 0 {
+        if step.is_multiple_of(2) {
             listeners.push(self.listener("sometimes", step));
         }
         self.put("lds.json", &listeners);
