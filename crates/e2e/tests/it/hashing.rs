@@ -157,7 +157,7 @@ async fn call_all(mut stream: TcpStream, name: &'static str) -> anyhow::Result<(
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         // The whole answer: its body ends with the reason.
-        while !(answer.contains("\r\n\r\n") && !answer.ends_with("\r\n\r\n")) {
+        while !answer.contains("\r\n\r\n") || answer.ends_with("\r\n\r\n") {
             let read = stream.read(&mut buffer).await?;
             anyhow::ensure!(read > 0, "closed after {answer:?}");
             answer.push_str(&String::from_utf8_lossy(&buffer[..read]));
