@@ -83,6 +83,8 @@ pub enum Op {
     UpstreamRequestAttemptCount,
     UpstreamTransportFailureReason,
     UpstreamProtocol,
+    /// Only internal listeners have one: empty for every other upstream connection.
+    UpstreamRemoteAddressEndpointId,
     DownstreamLocalAddress,
     DownstreamLocalAddressWithoutPort,
     DownstreamLocalPort,

@@ -266,3 +266,11 @@ pub fn dead_port() -> std::io::Result<u16> {
     std::mem::forget(socket);
     Ok(port)
 }
+
+/// A loopback port that was free a moment ago, for who cannot take port 0.
+///
+/// # Errors
+/// If no port can be bound.
+pub fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

@@ -87,6 +87,7 @@ impl Explorer {
 
     /// Explores a message and all that it can hold.
     pub fn explore(&mut self, root: &Root) {
+        self.contexts.clear();
         self.walk(root, &root.base, &Path::new());
     }
 
@@ -101,7 +102,7 @@ impl Explorer {
         let name = message.full_name().to_owned();
         let seen = self.contexts.entry(name.clone()).or_default();
         *seen += 1;
-        if *seen > MAX_CONTEXTS || path.len() > MAX_DEPTH || is_plain(&message) {
+        if *seen > 2 * MAX_CONTEXTS || path.len() > MAX_DEPTH || is_plain(&message) {
             return;
         }
         let before = (root.check)(&base.encode());
@@ -198,10 +199,12 @@ impl Explorer {
             let filled = edited(base, path, |node| node.set_field(field, value.clone()));
             places.extend(places_in(&filled, path, field).into_iter().map(|place| (filled.clone(), place)));
         }
+        // What stands in the base was put there to be looked at.
+        let limit = if present { 2 * MAX_CONTEXTS } else { MAX_CONTEXTS };
         for (mut base, place) in places {
             let Some(message) = at(&base, &place).map(|node| node.descriptor()) else { continue };
             let seen = self.contexts.get(message.full_name()).copied().unwrap_or_default();
-            if is_plain(&message) || seen >= MAX_CONTEXTS {
+            if is_plain(&message) || message.fields().len() == 0 || seen >= limit {
                 continue;
             }
             self.repair(root, &mut base, &place, before.rejections.len(), MAX_REPAIRS);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Request;
 use serde_json::Value;
 
-use crate::backend::dead_port;
+use crate::backend::free_port;
 use crate::process::{Process, until};
 use crate::{client, peers};
 
@@ -53,7 +53,7 @@ impl Mesh {
     pub async fn shop(options: &[&str]) -> anyhow::Result<Mesh> {
         let temp = tempfile::tempdir()?;
         let dir = temp.path().join("shop");
-        let port = dead_port()?;
+        let port = free_port()?;
         copy_shop(&dir, port)?;
         let mark = temp.path().display().to_string();
         let mut command = Command::new(peers::meltemi());

@@ -201,6 +201,7 @@ pub(super) fn plain(name: &str) -> Option<Op> {
         "DOWNSTREAM_DIRECT_REMOTE_PORT" => Op::DownstreamDirectRemotePort,
         "ACCESS_LOG_TYPE" => Op::AccessLogType,
         "LOCAL_REPLY_BODY" => Op::LocalReplyBody,
+        "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID" => Op::UpstreamRemoteAddressEndpointId,
         "UNIQUE_ID" => Op::UniqueId,
         "GRPC_STATUS_NUMBER" => Op::GrpcStatus(GrpcStatusStyle::Number),
         "BYTES_RETRANSMITTED" | "PACKETS_RETRANSMITTED" => Op::Zero,
@@ -213,7 +214,6 @@ pub(super) fn plain(name: &str) -> Option<Op> {
         | "DOWNSTREAM_HANDSHAKE_DURATION"
         | "ROUNDTRIP_DURATION"
         | "UPSTREAM_SERVER_NAME"
-        | "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID"
         | "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => Op::Missing,
         _ if is_tls(name) => Op::Missing,
         _ => return None,

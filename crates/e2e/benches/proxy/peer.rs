@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use meltemi_e2e::backend::dead_port;
+use meltemi_e2e::backend::free_port;
 use meltemi_e2e::peers;
 use meltemi_e2e::process::Process;
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ impl Peer {
         let dir = tempfile::tempdir()?;
         let mut ports = BTreeMap::new();
         for name in PORTS {
-            ports.insert(name, dead_port()?);
+            ports.insert(name, free_port()?);
         }
         let mut command = self.command(dir.path(), &ports, backend)?;
         let process = Process::spawn(&mut command, &dir.path().join("output"))?;

@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("control", &["api", "envoy", "runtime", "snapshot", "sources", "translate", "xds"]),
     ("cli", &["api", "snapshot", "sources"]),
     ("meltemi", &["cli", "control", "local", "proxy", "runtime", "traffic"]),
-    ("e2e", &["api", "compile", "envoy", "snapshot", "translate"]),
+    ("e2e", &["api", "compile", "envoy", "proxy", "snapshot", "translate"]),
 ];
 
 /// Crates that must stay pure: no runtime, no Kubernetes client, no sockets.

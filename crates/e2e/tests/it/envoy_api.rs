@@ -74,8 +74,13 @@ fn explored() -> Explorer {
     let mut explorer = Explorer::new(&pool);
     for root in [
         root::<RouteConfiguration>(&pool, "routes.yaml", routes),
+        root::<RouteConfiguration>(&pool, "weighted-routes.yaml", routes),
+        root::<RouteConfiguration>(&pool, "retry-routes.yaml", routes),
         root::<Listener>(&pool, "listener.yaml", listener),
+        root::<Listener>(&pool, "filter-state-listener.yaml", listener),
         root::<Listener>(&pool, "tcp-listener.yaml", listener),
+        root::<Listener>(&pool, "connection-limit-listener.yaml", listener),
+        root::<Listener>(&pool, "sni-listener.yaml", listener),
         root::<Cluster>(&pool, "cluster.yaml", cluster),
         root::<Cluster>(&pool, "eds-cluster.yaml", cluster),
         root::<ClusterLoadAssignment>(&pool, "endpoints.yaml", endpoints),

@@ -183,7 +183,8 @@ pub(super) fn write_op(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> boo
         | Op::UpstreamRemoteAddress
         | Op::UpstreamRequestAttemptCount
         | Op::UpstreamTransportFailureReason
-        | Op::UpstreamProtocol => write_upstream(op, record, out),
+        | Op::UpstreamProtocol
+        | Op::UpstreamRemoteAddressEndpointId => write_upstream(op, record, out),
         Op::StartTimeLocal(format) => values::write_local_time(format, record.start_time, out),
         Op::EmitTime(format) => write_time(format, SystemTime::now(), out),
         Op::EmitTimeLocal(format) => values::write_local_time(format, SystemTime::now(), out),
@@ -219,7 +220,10 @@ fn write_upstream(op: &Op, record: &RequestRecord, out: &mut Vec<u8>) -> bool {
         Op::UpstreamClusterRaw => write_text(cluster.map(|cluster| &*cluster.name), out),
         Op::UpstreamLocalAddress => record.upstream_local.is_some_and(|address| write_address(address, out)),
         Op::UpstreamRequestAttemptCount => write_number(u64::from(record.attempts), out),
-        Op::UpstreamTransportFailureReason => write_text(record.upstream_failure.as_deref(), out),
+        Op::UpstreamTransportFailureReason => write_without_blanks(record.upstream_failure.as_deref(), out),
+        // Of a host that was picked but never reached there is no connection.
+        Op::UpstreamRemoteAddress if record.upstream_local.is_none() => false,
+        Op::UpstreamRemoteAddressEndpointId => record.upstream_local.is_some(),
         Op::UpstreamProtocol => write_text(record.upstream_protocol.map(|version| version.as_str()), out),
         _ => record.host.as_deref().is_some_and(|host| write_address(host.address, out)),
     }
@@ -309,7 +313,8 @@ thread_local! {
 fn write_time(format: &str, time: SystemTime, out: &mut Vec<u8>) -> bool {
     let Ok(stamp) = jiff::Timestamp::try_from(time) else { return false };
     if !format.is_empty() {
-        put(out, format_args!("{}", stamp.strftime(format)));
+        // A bare timestamp has no zone to name.
+        put(out, format_args!("{}", stamp.to_zoned(jiff::tz::TimeZone::UTC).strftime(format)));
         return true;
     }
     LAST_SECOND.with_borrow_mut(|second| {

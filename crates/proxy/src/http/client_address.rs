@@ -34,7 +34,7 @@ pub(super) fn detect(
     connection: &ConnectionInfo,
     own_address: IpAddr,
 ) -> Result<Client, StatusCode> {
-    let peer = connection.direct_remote;
+    let peer = connection.remote;
     if forwarding.use_remote_address {
         return Ok(by_connection(headers, forwarding, peer, own_address));
     }
