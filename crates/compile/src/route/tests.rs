@@ -41,7 +41,7 @@ fn cluster_of(table: &RouteTable, request: &Request) -> Option<String> {
 
 fn rewritten(table: &RouteTable, path: &str) -> Option<String> {
     let found = table.find(&Request::get("h", path)).unwrap();
-    forward(&found).rewritten_path(&found.route, path)
+    forward(&found).rewritten_path(found.route, path)
 }
 
 fn location(table: &RouteTable, request: &Request) -> String {
@@ -339,7 +339,7 @@ fn direct_responses_of_201_and_3xx_say_where() {
     let request = Request::get("a.com:81", "/x?q");
     let route = table.find(&request).unwrap().route;
     let location =
-        |status: u16| direct_response_location(StatusCode::from_u16(status).unwrap(), &request, &route);
+        |status: u16| direct_response_location(StatusCode::from_u16(status).unwrap(), &request, route);
     assert_eq!(location(201).as_deref(), Some("http://a.com:81/x?q"));
     assert_eq!(location(304).as_deref(), Some("http://a.com:81/x?q"));
     assert_eq!(location(200), None);

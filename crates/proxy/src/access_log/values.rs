@@ -50,8 +50,8 @@ pub(super) fn write(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
         Op::ResponseTrailersBytes => write_number(view.trailers.map_or(0, header_bytes), out),
         Op::CommonDuration(from, to, precision) => duration(view, *from, *to, *precision, out),
         Op::UpstreamHostName(with_port) => host_name(view, *with_port, out),
-        Op::UpstreamHostWithoutPort => address(host(view), write_ip, out),
-        Op::UpstreamHostPort => address(host(view), write_port, out),
+        Op::UpstreamHostWithoutPort => address(reached(view), write_ip, out),
+        Op::UpstreamHostPort => address(reached(view), write_port, out),
         Op::UpstreamLocalAddressWithoutPort => address(record.upstream_local, write_ip, out),
         Op::UpstreamLocalPort => address(record.upstream_local, write_port, out),
         Op::DownstreamDirectLocalAddress => write_address(record.connection.direct_local, out),
@@ -161,6 +161,11 @@ fn moment(view: &RecordView<'_>, point: TimePoint) -> Option<Instant> {
         TimePoint::UpstreamRxBegin => view.record.response_start,
         TimePoint::DownstreamTxEnd => view.record.end,
     }
+}
+
+/// The host, once there is a connection to it.
+fn reached(view: &RecordView<'_>) -> Option<SocketAddr> {
+    host(view).filter(|_| view.record.upstream_local.is_some())
 }
 
 fn host(view: &RecordView<'_>) -> Option<SocketAddr> {
