@@ -35,7 +35,11 @@ pub(super) fn write(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
             write_bytes(if *with_query { path } else { before_query(path) }, None, out)
         }
         Op::QueryParam(name) => {
-            write_bytes(query_parameter(path(PathSource::Path, view), name).unwrap_or_default(), None, out)
+            // A parameter without a value is there, and empty.
+            query_parameter(path(PathSource::Path, view), name).is_some_and(|value| {
+                write_bytes(value, None, out);
+                true
+            })
         }
         Op::QueryParams(source) => {
             let query = path(*source, view).and_then(query).unwrap_or_default();
