@@ -24,10 +24,21 @@ pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
 
 /// CPU time of this process and of its children that have ended, in ticks of 10 ms.
 pub(crate) fn own_seconds() -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string("/proc/self/stat")?;
+    ticks("self", 4)
+}
+
+/// CPU time of a process, threads that have ended included, in ticks of 10 ms.
+pub(crate) fn process_seconds(pid: u32) -> anyhow::Result<f64> {
+    ticks(&pid.to_string(), 2)
+}
+
+/// The first `count` of utime, stime, cutime and cstime.
+fn ticks(pid: &str, count: usize) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = text.rsplit_once(')').context("stat")?.1;
     // utime, stime, cutime and cstime are the fields 14 to 17; the text after the name begins with field 3.
-    let ticks = after_name.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<f64>().ok());
+    let ticks =
+        after_name.split_whitespace().skip(11).take(count).filter_map(|field| field.parse::<f64>().ok());
     Ok(ticks.sum::<f64>() / 100.0)
 }
 

@@ -166,7 +166,11 @@ fn manager(name: &str, dir: &str) -> Value {
     let action = json!({
         "cluster": cluster,
         "timeout": "15s",
-        "retry_policy": {"retry_on": "connect-failure,refused-stream,unavailable,503", "num_retries": 2},
+        "retry_policy": {
+            "retry_on": "connect-failure,refused-stream,unavailable,retriable-status-codes",
+            "retriable_status_codes": [503],
+            "num_retries": 2,
+        },
     });
     let virtual_hosts = match name {
         "routes" => (0..VIRTUAL_HOSTS).map(|host| virtual_host(host, &action)).collect(),
