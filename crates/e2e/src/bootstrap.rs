@@ -2,6 +2,12 @@
 
 /// A bootstrap whose only route has this action, with clusters as [`cluster`] writes them. Ports are the kernel's choice.
 pub fn one_route(action: &str, clusters: &str) -> String {
+    routes(&format!("{{match: {{prefix: /}}, route: {action}}}"), "", clusters)
+}
+
+/// A bootstrap with these routes, further fields of the connection manager (a line of YAML at its depth, or nothing) and
+/// clusters.
+pub fn routes(routes: &str, manager: &str, clusters: &str) -> String {
     format!(
         r#"
 admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}
@@ -15,7 +21,8 @@ static_resources:
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: main
-          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {action}}}]}}]}}
+{manager}
+          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{routes}]}}]}}
           http_filters:
           - name: envoy.filters.http.router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}

@@ -17,7 +17,7 @@ use std::process::{Child, Stdio};
 use anyhow::Context;
 use meltemi_e2e::peers;
 
-use crate::peer::{Backend, Peer};
+use crate::peer::{Backend, Peer, VIRTUAL_HOSTS};
 use crate::report::{Memory, Results};
 use crate::workload::Workload;
 
@@ -84,7 +84,7 @@ fn measure(backend: Backend, backend_pid: u32) -> anyhow::Result<Results> {
     }
     for round in 1..=rounds {
         for peer in &peers {
-            let running = peer.start(backend)?;
+            let running = peer.start(backend, VIRTUAL_HOSTS)?;
             for workload in workloads() {
                 if !workload.is_for(*peer) {
                     continue;
@@ -113,9 +113,9 @@ fn workloads() -> Vec<Workload> {
     Workload::ALL.into_iter().filter(is_wanted).collect()
 }
 
-/// A fresh proxy, alone and then with idle connections that have served a request each.
+/// A fresh proxy with few routes, alone and then with idle connections that have served a request each.
 fn memory(peer: Peer, backend: Backend) -> anyhow::Result<Memory> {
-    let running = peer.start(backend)?;
+    let running = peer.start(backend, 1)?;
     let pid = running.pid();
     let idle_kib = machine::memory_kib(pid, "VmRSS:")?;
     let idle_private_kib = machine::memory_kib(pid, "RssAnon:")?;

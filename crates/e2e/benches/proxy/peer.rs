@@ -65,14 +65,14 @@ impl Peer {
         }
     }
 
-    /// Starts it with all listeners, and waits until they listen.
-    pub(crate) fn start(self, backend: Backend) -> anyhow::Result<Running> {
+    /// Starts it with all listeners, so many virtual hosts behind `routes`, and waits until they listen.
+    pub(crate) fn start(self, backend: Backend, virtual_hosts: usize) -> anyhow::Result<Running> {
         let dir = tempfile::tempdir()?;
         let mut ports = BTreeMap::new();
         for name in PORTS {
             ports.insert(name, free_port()?);
         }
-        let mut command = self.command(dir.path(), &ports, backend)?;
+        let mut command = self.command(dir.path(), &ports, backend, virtual_hosts)?;
         let process = Process::spawn(&mut command, &dir.path().join("output"))?;
         let mut running = Running { process, ports, _dir: dir };
         running.wait(self)?;
@@ -84,6 +84,7 @@ impl Peer {
         dir: &Path,
         ports: &BTreeMap<&'static str, u16>,
         backend: Backend,
+        virtual_hosts: usize,
     ) -> anyhow::Result<Command> {
         let template = match self {
             Peer::Envoy | Peer::Meltemi => "envoy.yaml",
@@ -102,7 +103,7 @@ impl Peer {
         let dir_text = dir.display().to_string();
         text = text.replace("${dir}", &dir_text);
         for name in ["http1", "http2", "routes"] {
-            let manager = manager(name, &dir_text).to_string();
+            let manager = manager(name, &dir_text, virtual_hosts).to_string();
             text = text.replace(&format!("${{manager {name}}}"), &manager);
         }
         let config = dir.join(template);
@@ -160,7 +161,7 @@ pub(crate) const VIRTUAL_HOSTS: usize = 1000;
 pub(crate) const ROUTES: usize = 10;
 
 /// The `HttpConnectionManager` of a listener.
-fn manager(name: &str, dir: &str) -> Value {
+fn manager(name: &str, dir: &str, virtual_hosts: usize) -> Value {
     let is_http2 = name == "http2";
     let cluster = if is_http2 { "http2" } else { "http1" };
     let action = json!({
@@ -173,7 +174,7 @@ fn manager(name: &str, dir: &str) -> Value {
         },
     });
     let virtual_hosts = match name {
-        "routes" => (0..VIRTUAL_HOSTS).map(|host| virtual_host(host, &action)).collect(),
+        "routes" => (0..virtual_hosts).map(|host| virtual_host(host, &action)).collect(),
         _ => vec![
             json!({"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": action}]}),
         ],

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use meltemi_e2e::backend::{Backend, dead_port};
-use meltemi_e2e::bootstrap::cluster;
+use meltemi_e2e::bootstrap::{self, cluster};
 use meltemi_e2e::differential::{Proxy, Running, start};
 use meltemi_e2e::peers;
 use meltemi_e2e::process::{DEADLINE, Process, until};
@@ -17,32 +17,6 @@ fn proxies() -> Vec<Proxy> {
     let mut proxies = vec![Proxy::Meltemi(peers::meltemi())];
     proxies.extend(peers::envoy().map(Proxy::Envoy));
     proxies
-}
-
-/// A bootstrap with these routes (as YAML), connection manager fields and clusters.
-fn bootstrap(routes: &str, manager: &str, clusters: &str) -> String {
-    format!(
-        r#"
-admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}
-static_resources:
-  listeners:
-  - name: main
-    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: main
-{manager}
-          route_config: {{virtual_hosts: [{{name: all, domains: ["*"], routes: [{routes}]}}]}}
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-  clusters:
-{clusters}
-"#
-    )
 }
 
 /// As [`cluster`], spoken to by HTTP/2.
@@ -96,7 +70,7 @@ async fn foreign_grpcio_calls_of_every_kind() {
     let clusters = http2_cluster("echo", port) + &http2_cluster("dead", dead_port().expect("a port"));
     let routes = "{match: {prefix: /e2e.Echo, grpc: {}}, route: {cluster: echo}}, \
          {match: {prefix: /dead.Service}, route: {cluster: dead}}";
-    let text = bootstrap(routes, "", &clusters);
+    let text = bootstrap::routes(routes, "", &clusters);
     let mut results = Vec::new();
     for proxy in proxies() {
         let running = started(&proxy, &text, dir.path()).await;
@@ -125,7 +99,7 @@ async fn foreign_websockets_talk_through() {
     let routes = "{match: {prefix: /chat}, route: {cluster: chat}}, \
          {match: {prefix: /}, route: {cluster: chat, upgrade_configs: [{upgrade_type: websocket, enabled: false}]}}";
     let manager = "          upgrade_configs: [{upgrade_type: websocket}]";
-    let text = bootstrap(routes, manager, &cluster("chat", "ROUND_ROBIN", &[port]));
+    let text = bootstrap::routes(routes, manager, &cluster("chat", "ROUND_ROBIN", &[port]));
     for proxy in proxies() {
         let running = started(&proxy, &text, dir.path()).await;
         let result = client("websocket_calls.py", "websockets", running.listeners["main"], dir.path()).await;
@@ -169,7 +143,7 @@ async fn foreign_curl_uploads_and_downloads_in_both_versions() {
     let upload = dir.path().join("upload");
     std::fs::write(&upload, vec![b'u'; 3 << 20]).expect("the folder is writable");
     let upload = format!("@{}", upload.display());
-    let text = bootstrap(
+    let text = bootstrap::routes(
         "{match: {prefix: /}, route: {cluster: a}}",
         "",
         &cluster("a", "ROUND_ROBIN", &[backend.address.port()]),
@@ -203,7 +177,7 @@ async fn foreign_curl_uploads_and_downloads_in_both_versions() {
 async fn foreign_h2load_gets_every_answer() {
     let dir = tempfile::tempdir().expect("a folder");
     let backend = Backend::start("a").await.expect("a port");
-    let text = bootstrap(
+    let text = bootstrap::routes(
         "{match: {prefix: /}, route: {cluster: a}}",
         "",
         &http2_cluster("a", backend.address.port()),
