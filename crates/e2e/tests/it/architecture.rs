@@ -10,24 +10,25 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("envoy", &[]),
     ("http", &[]),
+    ("identity", &[]),
     ("runtime", &[]),
-    ("snapshot", &["api"]),
-    ("compile", &["envoy"]),
+    ("snapshot", &["api", "identity"]),
+    ("compile", &["envoy", "identity"]),
     ("xds", &["envoy", "runtime"]),
     ("sources", &["api", "runtime"]),
-    ("translate", &["api", "snapshot", "envoy"]),
-    ("proxy", &["envoy", "xds", "compile", "http", "runtime"]),
-    ("agent", &["envoy", "runtime"]),
+    ("translate", &["api", "snapshot", "identity", "envoy"]),
+    ("proxy", &["envoy", "xds", "compile", "http", "identity", "runtime"]),
+    ("agent", &["envoy", "xds", "identity", "runtime"]),
     ("traffic", &["http", "runtime"]),
     ("local", &["api", "runtime", "agent"]),
-    ("control", &["api", "envoy", "runtime", "snapshot", "sources", "translate", "xds"]),
-    ("cli", &["api", "snapshot", "sources"]),
-    ("meltemi", &["cli", "control", "local", "proxy", "runtime", "traffic"]),
-    ("e2e", &["api", "compile", "envoy", "proxy", "snapshot", "translate"]),
+    ("control", &["api", "envoy", "identity", "runtime", "snapshot", "sources", "translate", "xds"]),
+    ("cli", &["api", "identity", "snapshot", "sources"]),
+    ("meltemi", &["agent", "cli", "control", "local", "proxy", "runtime", "traffic"]),
+    ("e2e", &["api", "compile", "envoy", "identity", "proxy", "snapshot", "translate"]),
 ];
 
 /// Crates that must stay pure: no runtime, no Kubernetes client, no sockets.
-const PURE: &[&str] = &["api", "snapshot", "translate", "compile"];
+const PURE: &[&str] = &["api", "identity", "snapshot", "translate", "compile"];
 
 fn metadata() -> serde_json::Value {
     let output = Command::new(env!("CARGO"))
