@@ -1,6 +1,6 @@
 //! The byte stream under a connection.
 //!
-//! A closed set instead of a type parameter: one instance of the codecs is compiled, and TLS joins as a variant.
+//! A closed set instead of a type parameter: one instance of the codecs is compiled.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::tls::TlsStream;
 
 /// Bytes that streams have moved, for whoever shows them. One thread writes, so an update is a load and a store.
 #[derive(Debug, Default)]
@@ -55,6 +57,8 @@ pub enum Io {
     Counted(TcpStream, Arc<ByteCounts>),
     /// A TCP connection.
     Tcp(TcpStream),
+    /// TLS over a TCP connection; what is counted is the plaintext, as in Envoy.
+    Tls(Box<TlsStream>),
     /// An in-memory pipe, for tests and dry runs.
     Memory(DuplexStream),
 }
@@ -64,15 +68,42 @@ impl Io {
     pub fn counted(self, counts: Arc<ByteCounts>) -> Io {
         match self {
             Io::Tcp(stream) | Io::Counted(stream, _) => Io::Counted(stream, counts),
+            Io::Tls(mut stream) => {
+                stream.count(counts);
+                Io::Tls(stream)
+            }
             Io::Memory(stream) => Io::Memory(stream),
         }
     }
 
+    /// The TCP connection at the bottom, if there is one.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Io::Tcp(stream) | Io::Counted(stream, _) => Some(stream),
+            Io::Tls(stream) => Some(stream.tcp()),
+            Io::Memory(_) => None,
+        }
+    }
+
+    /// The TLS session, if there is one.
+    pub fn tls(&self) -> Option<&TlsStream> {
+        match self {
+            Io::Tls(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Whether everything written has left for the kernel; what has not goes with the next flush.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.tls().is_none_or(TlsStream::is_flushed)
+    }
+
     /// Ready when a read may make progress (bytes, end or error). Takes no buffer, so an idle connection can wait with
-    /// this. A memory pipe cannot tell and is always ready.
+    /// this. A memory pipe cannot tell and is always ready; bytes of TLS may turn out to be no plaintext yet.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Io::Tcp(stream) | Io::Counted(stream, _) => stream.poll_read_ready(cx),
+            Io::Tls(stream) => stream.poll_readable(cx),
             Io::Memory(_) => Poll::Ready(Ok(())),
         }
     }
@@ -103,6 +134,7 @@ impl AsyncRead for Io {
                 ByteCounts::add(&counts.received, buf.filled().len() - before);
                 result
             }
+            Io::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
             Io::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -113,6 +145,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Counted(stream, counts) => counts.wrote(Pin::new(stream).poll_write(cx, buf)),
+            Io::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
             Io::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -125,6 +158,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Io::Counted(stream, counts) => counts.wrote(Pin::new(stream).poll_write_vectored(cx, bufs)),
+            Io::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
             Io::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
@@ -136,6 +170,7 @@ impl AsyncWrite for Io {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Io::Tcp(stream) | Io::Counted(stream, _) => Pin::new(stream).poll_flush(cx),
+            Io::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
             Io::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -143,6 +178,7 @@ impl AsyncWrite for Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Io::Tcp(stream) | Io::Counted(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Io::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
             Io::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -25,6 +25,7 @@ mod io;
 pub mod proxy_protocol;
 pub mod server;
 mod text;
+mod tls;
 
 pub use body::Frame;
 pub use drain::{Drain, DrainSignal, DrainStage, drain};
@@ -36,3 +37,4 @@ pub use head::{RequestHead, ResponseHead, Version};
 pub use headers::{Headers, is_hop_by_hop};
 pub use io::{ByteCounts, Io};
 pub use text::Text;
+pub use tls::{Session, TlsStream};

@@ -279,7 +279,7 @@ enum Refusal {
 
 /// The close that follows resets the connection.
 fn abort(stream: &Io) {
-    if let Io::Tcp(stream) = stream {
+    if let Some(stream) = stream.tcp() {
         // Without it the connection only closes in the usual way.
         let _graceful = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }

@@ -50,7 +50,7 @@ impl Outbound {
     /// means that the task will be woken for the rest.
     pub(crate) fn poll_settle(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.borrow_mut();
-        if state.pending.is_empty() {
+        if state.pending.is_empty() && state.io.is_flushed() {
             return Poll::Ready(Ok(()));
         }
         if !std::mem::replace(&mut state.yielded, true) {
@@ -84,10 +84,11 @@ impl State {
             self.pending.advance(written);
         }
         if self.pending.is_empty() {
-            self.yielded = false;
             buffers::release(&mut self.pending);
         }
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.yielded &= !self.pending.is_empty();
+        Poll::Ready(Ok(()))
     }
 
     fn queue(&mut self, bytes: &[u8]) {

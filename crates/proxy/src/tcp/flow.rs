@@ -194,7 +194,15 @@ impl Flow {
                 }
             }
         }
-        Poll::Ready(Ok(Phase::Waiting))
+        // Records of TLS may wait for the kernel.
+        match Pin::new(to).poll_flush(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(Phase::Waiting)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(broken(self.to, &error))),
+            Poll::Pending => {
+                self.phase = Phase::Copying { buffer, begin, end };
+                Poll::Pending
+            }
+        }
     }
 
     fn poll_drain(&mut self, to: &Io, mut pipe: Pipe, cx: &mut Context<'_>) -> Poll<Result<Phase, Broken>> {
