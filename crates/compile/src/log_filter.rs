@@ -55,9 +55,15 @@ pub enum Comparison {
 /// When a line is written (`envoy.data.accesslog.v3.AccessLogType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogType {
-    /// A connection without a chain.
+    /// The end of a connection, in the log of its listener.
     NotSet,
-    /// The end of a connection of a TCP proxy.
+    /// The beginning of a connection of a TCP proxy.
+    TcpConnectionStart,
+    /// Its upstream connection is there.
+    TcpUpstreamConnected,
+    /// It is still there.
+    TcpPeriodic,
+    /// Its end.
     TcpConnectionEnd,
     /// The end of a request.
     DownstreamEnd,
@@ -236,6 +242,9 @@ fn log_type(at: &At<'_>, message: &proto::LogTypeFilter) -> Option<LogFilter> {
     let proto::LogTypeFilter { types, exclude } = message;
     let types = at.each("types", types, |at, kind| match at.choice::<AccessLogType>("value", *kind)? {
         AccessLogType::NotSet => Some(LogType::NotSet),
+        AccessLogType::TcpConnectionStart => Some(LogType::TcpConnectionStart),
+        AccessLogType::TcpUpstreamConnected => Some(LogType::TcpUpstreamConnected),
+        AccessLogType::TcpPeriodic => Some(LogType::TcpPeriodic),
         AccessLogType::TcpConnectionEnd => Some(LogType::TcpConnectionEnd),
         AccessLogType::DownstreamEnd => Some(LogType::DownstreamEnd),
         _ => None,

@@ -19,9 +19,16 @@ use crate::tls::TlsStream;
 pub struct ByteCounts {
     received: AtomicU64,
     sent: AtomicU64,
+    /// What these are a part of.
+    whole: Option<Arc<ByteCounts>>,
 }
 
 impl ByteCounts {
+    /// Counts that are a part of others, which grow with them.
+    pub fn part_of(whole: &Arc<ByteCounts>) -> ByteCounts {
+        ByteCounts { whole: Some(whole.clone()), ..ByteCounts::default() }
+    }
+
     /// Bytes read so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
@@ -34,17 +41,31 @@ impl ByteCounts {
 
     /// Counts what was moved without an [`Io`].
     pub fn moved(&self, received: u64, sent: u64) {
-        ByteCounts::add(&self.received, usize::try_from(received).unwrap_or(usize::MAX));
-        ByteCounts::add(&self.sent, usize::try_from(sent).unwrap_or(usize::MAX));
+        self.read(usize::try_from(received).unwrap_or(usize::MAX));
+        self.wrote(usize::try_from(sent).unwrap_or(usize::MAX));
+    }
+
+    fn read(&self, bytes: usize) {
+        ByteCounts::add(&self.received, bytes);
+        if let Some(whole) = &self.whole {
+            ByteCounts::add(&whole.received, bytes);
+        }
+    }
+
+    fn wrote(&self, bytes: usize) {
+        ByteCounts::add(&self.sent, bytes);
+        if let Some(whole) = &self.whole {
+            ByteCounts::add(&whole.sent, bytes);
+        }
     }
 
     fn add(cell: &AtomicU64, bytes: usize) {
         cell.store(cell.load(Ordering::Relaxed).wrapping_add(bytes as u64), Ordering::Relaxed);
     }
 
-    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn tried(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = result {
-            ByteCounts::add(&self.sent, bytes);
+            self.wrote(bytes);
         }
         result
     }
@@ -131,7 +152,7 @@ impl AsyncRead for Io {
             Io::Counted(stream, counts) => {
                 let before = buf.filled().len();
                 let result = Pin::new(stream).poll_read(cx, buf);
-                ByteCounts::add(&counts.received, buf.filled().len() - before);
+                counts.read(buf.filled().len() - before);
                 result
             }
             Io::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
@@ -144,7 +165,7 @@ impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Io::Counted(stream, counts) => counts.wrote(Pin::new(stream).poll_write(cx, buf)),
+            Io::Counted(stream, counts) => counts.tried(Pin::new(stream).poll_write(cx, buf)),
             Io::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
             Io::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
         }
@@ -157,7 +178,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Io::Counted(stream, counts) => counts.wrote(Pin::new(stream).poll_write_vectored(cx, bufs)),
+            Io::Counted(stream, counts) => counts.tried(Pin::new(stream).poll_write_vectored(cx, bufs)),
             Io::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
             Io::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }

@@ -11,23 +11,34 @@ mod request_head;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, header};
 use meltemi_http::server::{End, Service};
-use meltemi_http::{DrainSignal, Exchange, Io, ProtocolError, ResponseHead, Version};
+use meltemi_http::{ByteCounts, DrainSignal, Exchange, Io, ProtocolError, ResponseHead, Version};
 
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
 use crate::stream::{LocalReply, Manager, RequestBody, Stream, response_head};
 
-/// Serves a connection to its end.
-pub(crate) async fn serve(manager: Rc<Manager>, io: Io, connection: Rc<ConnectionInfo>, drain: DrainSignal) {
+/// Serves a connection to its end; what is known of it then is for the log of its listener, if `is_logged`.
+pub(crate) async fn serve(
+    manager: Rc<Manager>,
+    io: Io,
+    connection: Rc<ConnectionInfo>,
+    drain: DrainSignal,
+    is_logged: bool,
+) -> Option<Box<RequestRecord>> {
     let _open = Open::new(&manager);
     let options = manager.options.clone();
     let service = Rc::new(Connection { manager: manager.clone(), connection, version: Cell::new(None) });
-    let io = io.counted(manager.stats.bytes.clone());
-    let end = meltemi_http::server::serve(io, options, service, drain).await;
+    let bytes = match is_logged {
+        true => Arc::new(ByteCounts::part_of(&manager.stats.bytes)),
+        false => manager.stats.bytes.clone(),
+    };
+    let io = io.counted(bytes.clone());
+    let end = meltemi_http::server::serve(io, options, service.clone(), drain).await;
     let counts = &manager.stats.counts;
     match end {
         End::ClosedByPeer | End::Io(_) => counts.downstream_cx_destroy_remote.inc(),
@@ -36,6 +47,7 @@ pub(crate) async fn serve(manager: Rc<Manager>, io: Io, connection: Rc<Connectio
         // Counted when it was answered.
         End::Protocol(_) => {}
     }
+    is_logged.then(|| Box::new(service.record(end, &bytes)))
 }
 
 /// An open connection, as it is counted; until dropped.
@@ -80,6 +92,18 @@ impl Connection {
         };
         total.inc();
         active.inc();
+    }
+
+    /// The connection at its end.
+    fn record(&self, end: End, bytes: &ByteCounts) -> RequestRecord {
+        let mut record = RequestRecord::new(self.connection.clone(), random::next(), self.version.get());
+        record.state = self.connection.state.clone();
+        record.bytes_received = bytes.received();
+        record.bytes_sent = bytes.sent();
+        if matches!(end, End::Protocol(_)) {
+            record.flags = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+        }
+        record
     }
 }
 

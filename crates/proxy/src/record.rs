@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use meltemi_compile::log_filter::LogType;
 use meltemi_compile::program::Name;
 use meltemi_compile::route::{Found, RoutePlace, RouteTable};
 use meltemi_http::proxy_protocol::Tlv;
@@ -201,7 +202,16 @@ impl RequestRecord {
         response: Option<&'a Headers>,
         trailers: Option<&'a Headers>,
     ) -> RecordView<'a> {
-        RecordView { record: self, request, response, trailers, local_body: &[] }
+        let log_type = match self.protocol {
+            Some(_) => LogType::DownstreamEnd,
+            None => LogType::TcpConnectionEnd,
+        };
+        RecordView { record: self, log_type, request, response, trailers, local_body: &[] }
+    }
+
+    /// The record of a connection at a moment of its life.
+    pub fn connection_view(&self, log_type: LogType) -> RecordView<'_> {
+        RecordView { log_type, ..self.view(None, None, None) }
     }
 }
 
@@ -210,6 +220,8 @@ impl RequestRecord {
 pub struct RecordView<'a> {
     /// The facts.
     pub record: &'a RequestRecord,
+    /// When a line is written of them.
+    pub log_type: LogType,
     /// The request as it went upstream (Envoy logs the changed headers); `None` for TCP.
     pub request: Option<&'a RequestHead>,
     /// Response headers as they went to the client.

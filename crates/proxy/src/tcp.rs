@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meltemi_compile::log_filter::LogType;
 use meltemi_compile::metadata_match::MetadataMatch;
 use meltemi_compile::program::{Reporter, TCP_PROXY_CLUSTER, TcpHashPolicy, TcpProxy};
 use meltemi_http::{DrainSignal, Io};
@@ -59,17 +60,17 @@ impl Proxy {
         }
     }
 
-    /// Serves a connection to its end.
+    /// Serves a connection to its end; what is known of it then is for the log of its listener.
     pub(crate) async fn serve(
         self: Rc<Proxy>,
         mut client: Io,
         connection: Rc<ConnectionInfo>,
         drain: DrainSignal,
-    ) {
+    ) -> RequestRecord {
         self.stats.counts.downstream_cx_total.inc();
         let mut record = RequestRecord::new(connection, random::next(), None);
         if self.settings.log_options.on_start {
-            self.log(&record);
+            self.log(&record, LogType::TcpConnectionStart);
         }
         let max_duration = self.max_duration();
         let lease = relay::until(max_duration, self.dial(&mut record)).await;
@@ -80,7 +81,7 @@ impl Proxy {
         match lease {
             Some(Some(lease)) => {
                 if self.settings.log_options.on_connected {
-                    self.log(&record);
+                    self.log(&record, LogType::TcpUpstreamConnected);
                 }
                 self.relay(&mut client, lease, max_duration, drain, &mut record).await;
             }
@@ -90,6 +91,7 @@ impl Proxy {
         // Closed before it is logged: what was counted is final.
         drop(client);
         self.record(&mut record);
+        record
     }
 
     fn record(&self, record: &mut RequestRecord) {
@@ -102,11 +104,11 @@ impl Proxy {
             series.received_bytes.add(record.bytes_received);
             series.sent_bytes.add(record.bytes_sent);
         }
-        self.log(record);
+        self.log(record, LogType::TcpConnectionEnd);
     }
 
-    fn log(&self, record: &RequestRecord) {
-        let view = record.view(None, None, None);
+    fn log(&self, record: &RequestRecord, log_type: LogType) {
+        let view = record.connection_view(log_type);
         self.loggers.iter().for_each(|logger| logger.log(&view));
     }
 
@@ -235,7 +237,7 @@ impl Proxy {
             record.bytes_received = relay.up.received;
             record.bytes_sent = relay.down.received;
             match event {
-                Event::Flush => self.log(record),
+                Event::Flush => self.log(record, LogType::TcpPeriodic),
                 Event::Ended(end) => break end,
             }
         };

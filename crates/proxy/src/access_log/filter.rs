@@ -57,7 +57,7 @@ impl<'v> LogView for Line<'v> {
     }
 
     fn log_type(&self) -> LogType {
-        values::log_type(self.view)
+        self.view.log_type
     }
 
     fn request(&self) -> Option<&Request<'v>> {

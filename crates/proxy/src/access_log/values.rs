@@ -67,7 +67,7 @@ pub(super) fn write(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> bool {
             let host = view.request.and_then(|head| head.authority.as_deref());
             write_text(if *first == ServerNameSource::SniFirst { sni.or(host) } else { host.or(sni) }, out)
         }
-        Op::AccessLogType => write_text(Some(type_text(log_type(view))), out),
+        Op::AccessLogType => write_text(Some(type_text(view.log_type)), out),
         Op::UniqueId => write_bytes(&crate::random::uuid(), None, out),
         Op::GrpcStatus(style) => write_grpc_status(view, *style, out),
         Op::Environment(name) => write_bytes(&environment(name), None, out),
@@ -199,20 +199,12 @@ fn address(
     address.is_some_and(|address| write(address, out))
 }
 
-/// When a line is written: what it is about says it.
-pub(super) fn log_type(view: &RecordView<'_>) -> LogType {
-    match (view.record.protocol, &view.record.cluster) {
-        (Some(_), _) => LogType::DownstreamEnd,
-        (None, None) if view.record.flags.contains(crate::record::ResponseFlags::NO_ROUTE_FOUND) => {
-            LogType::NotSet
-        }
-        (None, _) => LogType::TcpConnectionEnd,
-    }
-}
-
 fn type_text(kind: LogType) -> &'static str {
     match kind {
         LogType::NotSet => "NotSet",
+        LogType::TcpConnectionStart => "TcpConnectionStart",
+        LogType::TcpUpstreamConnected => "TcpUpstreamConnected",
+        LogType::TcpPeriodic => "TcpPeriodic",
         LogType::TcpConnectionEnd => "TcpConnectionEnd",
         LogType::DownstreamEnd => "DownstreamEnd",
     }

@@ -13,7 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::serving::Connections;
 use crate::http;
-use crate::record::{ConnectionInfo, FilterObject, Sharing};
+use crate::random;
+use crate::record::{ConnectionInfo, FilterObject, RequestRecord, Sharing};
 use crate::shared::Shared;
 use crate::stats::ConnectionLimitCounts;
 use crate::stream::Manager;
@@ -86,8 +87,13 @@ impl Chain {
         }
     }
 
-    /// Serves a connection to its end.
-    pub(super) async fn serve(&self, mut io: Io, mut connection: ConnectionInfo) {
+    /// Serves a connection to its end, and tells what is known of it then if `is_logged`.
+    pub(super) async fn serve(
+        &self,
+        mut io: Io,
+        mut connection: ConnectionInfo,
+        is_logged: bool,
+    ) -> Option<Box<RequestRecord>> {
         let mut counted = Vec::new();
         for filter in &self.before {
             match filter {
@@ -100,7 +106,8 @@ impl Chain {
                     counted.push(Counted { counts: counts.clone(), _slot: slot });
                     if is_refused {
                         counts.limited_connections.inc();
-                        return hold(&mut io, limit).await;
+                        hold(&mut io, limit).await;
+                        return is_logged.then(|| record(Rc::new(connection)));
                     }
                 }
             }
@@ -108,11 +115,27 @@ impl Chain {
         let connection = Rc::new(connection);
         let signal = self.connections.signal();
         match &self.last {
-            Last::Http(manager) => http::serve(manager.clone(), io, connection, signal).await,
-            Last::Tcp(proxy) => proxy.clone().serve(io, connection, signal).await,
-            Last::DirectResponse(bytes) => respond(&mut io, bytes).await,
+            Last::Http(manager) => http::serve(manager.clone(), io, connection, signal, is_logged).await,
+            Last::Tcp(proxy) => {
+                let record = proxy.clone().serve(io, connection, signal).await;
+                is_logged.then(|| Box::new(record))
+            }
+            Last::DirectResponse(bytes) => {
+                respond(&mut io, bytes).await;
+                is_logged.then(|| {
+                    let mut record = record(connection);
+                    record.bytes_sent = bytes.len() as u64;
+                    record.details = Some("direct_response".into());
+                    record
+                })
+            }
         }
     }
+}
+
+/// A connection that nothing happened to.
+fn record(connection: Rc<ConnectionInfo>) -> Box<RequestRecord> {
+    Box::new(RequestRecord::new(connection, random::next(), None))
 }
 
 /// The TCP proxy takes the cluster that the client named by SNI.

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use meltemi_compile::log_filter::LogType;
 use meltemi_compile::program::ConnectionFacts;
 use meltemi_http::Io;
 use tokio::net::TcpStream;
@@ -19,21 +20,36 @@ pub(super) async fn serve(open: &mut Open, stream: TcpStream, peer: SocketAddr) 
     // Without it small writes wait for acknowledgements; a failure only costs speed.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
+    let arrived = (Instant::now(), SystemTime::now());
     let mut sniffed = Sniffed::default();
-    let Some(mut stream) = sniff(open, stream, local, &mut sniffed).await else { return };
-    if let Some(other) = next_listener(open, &sniffed) {
-        open.hand_on(other);
-        let Some(back) = sniff(open, stream, local, &mut sniffed).await else { return };
-        stream = back;
-    }
-    let connection = connection_info(open, local, peer, sniffed);
-    match connection {
-        (connection, Some(chain)) => {
+    let stream = look(open, stream, local, &mut sniffed).await;
+    let (connection, chain) = connection_info(open, local, peer, sniffed);
+    let is_logged = !open.serving.loggers.is_empty();
+    let record = match (stream, chain) {
+        (Some(stream), Some(chain)) => {
             open.join(&chain);
-            chain.serve(handshake(stream), connection).await;
+            chain.serve(handshake(stream), connection, is_logged).await
         }
-        (connection, None) => refuse(&open.serving, connection),
+        (Some(_), None) => Some(refuse(&open.serving, connection)),
+        (None, _) => is_logged.then(|| unserved(connection)),
+    };
+    if let Some(record) = record.filter(|_| is_logged) {
+        log(&open.serving, *record, arrived);
     }
+}
+
+/// Lets the listener filters look, those of another listener too when the connection is handed on. `None`: it is to be
+/// closed.
+async fn look(
+    open: &mut Open,
+    stream: TcpStream,
+    local: SocketAddr,
+    sniffed: &mut Sniffed,
+) -> Option<TcpStream> {
+    let stream = sniff(open, stream, local, sniffed).await?;
+    let Some(other) = next_listener(open, sniffed) else { return Some(stream) };
+    open.hand_on(other);
+    sniff(open, stream, local, sniffed).await
 }
 
 /// The listener of the address that the connection wanted to reach, for listeners that hand on.
@@ -123,12 +139,23 @@ fn handshake(stream: TcpStream) -> Io {
 }
 
 /// No chain wants the connection: it is closed.
-fn refuse(serving: &Serving, connection: ConnectionInfo) {
+fn refuse(serving: &Serving, connection: ConnectionInfo) -> Box<RequestRecord> {
     serving.stats.counts.no_filter_chain_match.inc();
-    let mut record = RequestRecord::new(Rc::new(connection), random::next(), None);
+    let mut record = unserved(connection);
     record.flags = ResponseFlags::NO_ROUTE_FOUND;
     record.details = Some("filter_chain_not_found".into());
+    record
+}
+
+fn unserved(connection: ConnectionInfo) -> Box<RequestRecord> {
+    Box::new(RequestRecord::new(Rc::new(connection), random::next(), None))
+}
+
+/// The line of a connection in the listener's own log, at its end.
+fn log(serving: &Serving, mut record: RequestRecord, (start, start_time): (Instant, SystemTime)) {
+    record.start = start;
+    record.start_time = start_time;
     record.end = Some(Instant::now());
-    let view = record.view(None, None, None);
+    let view = record.connection_view(LogType::NotSet);
     serving.loggers.iter().for_each(|logger| logger.log(&view));
 }
