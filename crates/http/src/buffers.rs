@@ -10,8 +10,9 @@ use bytes::BytesMut;
 /// Size of a pooled buffer: a usual head with a small body fits into one read.
 pub(crate) const BUFFER_BYTES: usize = 16 << 10;
 
-/// Largest buffer that is kept: what a busy HTTP/2 connection gathers for one write.
-const KEPT_MAX_BYTES: usize = 128 << 10;
+/// Largest buffer that is kept: the largest read of an HTTP/1 body, and more than a busy HTTP/2 connection gathers for
+/// one write.
+const KEPT_MAX_BYTES: usize = 256 << 10;
 
 /// Memory kept per thread. More in flight is allocated and freed.
 const POOL_MAX_BYTES: usize = 1 << 20;

@@ -106,7 +106,8 @@ impl Chain {
                     counted.push(Counted { counts: counts.clone(), _slot: slot });
                     if is_refused {
                         counts.limited_connections.inc();
-                        hold(&mut io, limit).await;
+                        // On the heap: its buffer would make the task of every connection larger.
+                        Box::pin(hold(&mut io, limit)).await;
                         return is_logged.then(|| record(Rc::new(connection)));
                     }
                 }
