@@ -59,6 +59,12 @@ pub(crate) fn uuid() -> [u8; 36] {
     text
 }
 
+/// How often a test that counts instructions repeats what it counts; set by `scripts/bench-micro`.
+#[cfg(test)]
+pub(crate) fn micro_iterations() -> usize {
+    std::env::var("MICRO_ITERATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,7 @@
 //! Series and labels, as Prometheus reads them.
 
+mod micro;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;

@@ -122,3 +122,6 @@ fn apply(headers: &mut Headers, changes: SmallVec<[(&HeaderAdd, HeaderValue); 4]
         headers.append(add.name.clone(), value);
     }
 }
+
+#[cfg(test)]
+mod micro;

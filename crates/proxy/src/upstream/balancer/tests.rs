@@ -1,5 +1,7 @@
 //! What the balancers promise: exact turns, exact weights, priorities and panic as Envoy has them.
 
+mod micro;
+
 use std::collections::BTreeMap;
 
 use meltemi_compile::load_balancing::{LbPolicy, LeastRequest, LocalityLb, ZoneAware};
