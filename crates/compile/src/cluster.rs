@@ -12,10 +12,10 @@ use meltemi_envoy::config::core::v3::Metadata;
 use prost_types::value::Kind;
 
 use crate::ledger::{At, harmless, refuse};
-use crate::listener::raw_transport_socket;
 use crate::program::{Cluster, ClusterService, Endpoints, Http1Codec, Underscores, UpstreamHttp};
 use crate::protocol_options::{self, Common};
 use crate::scalar::digest;
+use crate::transport_socket;
 
 mod circuit_breakers;
 mod connection;
@@ -31,7 +31,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster, Option<Endpoints>)> {
     refuse_unsupported(at, message);
     at.required("name", &message.name);
-    raw_transport_socket(at, message.transport_socket.as_ref());
+    let transport_sockets = transport_socket::build::sockets(at, message);
     let protocol = Protocol::compile(at, message);
     let lb = load_balancing::compile(at, message);
     let outlier =
@@ -57,6 +57,7 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
         max_requests_per_connection: protocol.common.max_requests_per_connection,
         max_connection_duration: protocol.common.max_connection_duration,
         connection: connection::compile(at, message),
+        transport_sockets,
         circuit_breakers: breakers.thresholds,
         max_host_connections: breakers.max_host_connections,
         outlier,
@@ -88,6 +89,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         alt_stat_name: _,
         connect_timeout: _,
         transport_socket: _,
+        transport_socket_matches: _,
         metadata: _,
         circuit_breakers: _,
         outlier_detection: _,
@@ -122,7 +124,6 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         upstream_http_protocol_options: _,
         max_requests_per_connection: _,
         protocol_selection: _,
-        transport_socket_matches,
         transport_socket_matcher,
         stats_matcher,
         per_connection_buffer_limit_bytes,
@@ -142,7 +143,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         connection_pool_per_downstream_connection,
         queuing_policies,
     } = message;
-    refuse!(at; transport_socket_matches, transport_socket_matcher, stats_matcher);
+    refuse!(at; transport_socket_matcher, stats_matcher);
     refuse!(at; per_connection_buffer_high_watermark_timeout);
     refuse!(at; filters, lrs_server, lrs_report_endpoint_metrics, upstream_config, preconnect_policy);
     refuse!(at; connection_pool_per_downstream_connection, queuing_policies);

@@ -61,6 +61,12 @@ fn name_of<'n>(host: &Host, names: &'n [Box<str>]) -> &'n str {
 /// Finds the address of an endpoint.
 type AddressOf<'a> = dyn FnMut(&At<'_>, &proto::Endpoint) -> Option<SocketAddr> + 'a;
 
+/// What the hosts of a locality share.
+struct Place {
+    locality: Arc<Locality>,
+    metadata: Option<Arc<Metadata>>,
+}
+
 fn hosts_at(
     at: &At<'_>,
     message: &proto::ClusterLoadAssignment,
@@ -80,8 +86,9 @@ fn hosts_at(
             at.bounded("load_balancing_weight", Some(weight), 1, (1, u32::MAX));
             endpoints.locality_weights[priority].insert(Arc::clone(&locality), weight);
         }
-        let hosts = at
-            .each("lb_endpoints", &group.lb_endpoints, |at, member| host(at, member, &locality, address_of));
+        let place = Place { locality, metadata: group.metadata.clone().map(Arc::new) };
+        let hosts =
+            at.each("lb_endpoints", &group.lb_endpoints, |at, member| host(at, member, &place, address_of));
         // Of an address that is there twice, the first counts.
         endpoints.priorities[priority].extend(hosts.into_iter().filter(|host| seen.insert(host.address)));
     }
@@ -158,7 +165,8 @@ fn drop_overload(at: &At<'_>, messages: &[DropOverload]) -> u32 {
 fn locality_priority(at: &At<'_>, message: &proto::LocalityLbEndpoints) -> u32 {
     let proto::LocalityLbEndpoints {
         locality: _,
-        metadata,
+        // Of each host, for transport sockets.
+        metadata: _,
         lb_endpoints: _,
         load_balancing_weight: _,
         priority,
@@ -167,7 +175,6 @@ fn locality_priority(at: &At<'_>, message: &proto::LocalityLbEndpoints) -> u32 {
     } = message;
     refuse!(at; lb_config);
     harmless!(Unimplemented; proximity);
-    harmless!(Metadata; metadata);
     let priority = at.bounded("priority", Some(*priority), 0, (0, MAX_PRIORITY));
     priority.min(MAX_PRIORITY)
 }
@@ -204,7 +211,7 @@ fn lb_endpoint<'m>(at: &At<'_>, message: &'m proto::LbEndpoint) -> Option<(&'m p
 fn host(
     at: &At<'_>,
     message: &proto::LbEndpoint,
-    locality: &Arc<Locality>,
+    place: &Place,
     address_of: &mut AddressOf<'_>,
 ) -> Option<Host> {
     let health = at.choice("health_status", message.health_status)?;
@@ -222,7 +229,8 @@ fn host(
         hostname: endpoint.hostname.as_str().into(),
         metadata: message.metadata.clone().map(Arc::new),
         workload: message.metadata.as_ref().and_then(workload),
-        locality: Arc::clone(locality),
+        locality_metadata: place.metadata.clone(),
+        locality: Arc::clone(&place.locality),
         check: host_check(&at, endpoint),
     })
 }

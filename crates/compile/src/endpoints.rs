@@ -63,6 +63,8 @@ pub struct Host {
     pub hostname: Box<str>,
     /// `metadata`.
     pub metadata: Option<Arc<Metadata>>,
+    /// `metadata` of its locality.
+    pub locality_metadata: Option<Arc<Metadata>>,
     /// `metadata.filter_metadata.istio.workload`, Istio's `workload;namespace;canonical;revision;cluster`.
     pub workload: Option<Box<str>>,
     /// Where it runs.
@@ -81,6 +83,7 @@ impl Default for Host {
             health: HealthStatus::Unknown,
             hostname: Box::default(),
             metadata: None,
+            locality_metadata: None,
             workload: None,
             locality: Arc::default(),
             check: None,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
+use prost_types::Struct;
 
 use crate::header_edit::AppendAction;
 use crate::matcher::StringMatcher;
@@ -32,6 +33,8 @@ pub struct HealthCheck {
     pub always_log_failures: bool,
     /// `always_log_health_check_success`.
     pub always_log_success: bool,
+    /// `transport_socket_match_criteria`, in place of what the endpoint's metadata says.
+    pub transport_socket_match_criteria: Option<Struct>,
     /// `health_checker`.
     pub kind: HealthCheckKind,
 }
@@ -90,6 +93,8 @@ pub struct CheckHeader {
 /// `envoy.config.core.v3.HealthCheck.TcpHealthCheck`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TcpHealthCheck {
+    /// `proxy_protocol_config`: a header of the PROXY protocol comes first; whether it is of version 2.
+    pub proxy_v2: Option<bool>,
     /// `send`.
     pub send: Bytes,
     /// `receive`: what the answer must hold, in this order. Without any, connecting is enough.

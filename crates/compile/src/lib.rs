@@ -42,6 +42,7 @@ pub mod retry;
 pub mod route;
 mod scalar;
 mod tcp_proxy;
+mod transport_socket;
 mod uri_template;
 
 use meltemi_envoy::config;

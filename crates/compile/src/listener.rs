@@ -20,10 +20,10 @@ mod chains;
 mod filter;
 mod socket;
 
-pub(crate) use chains::raw_transport_socket;
 pub use filter::{
     ListenerFilter, ListenerFilterKind, ListenerPredicate, PassThrough, ProxyProtocol, TlsInspector, TlvRule,
 };
+pub(crate) use filter::{pass_through, tlv_kind};
 pub use socket::{Keepalive, ListenAddress, SocketSettings};
 
 /// `listener_filters_timeout` when it is not set.

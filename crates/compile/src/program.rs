@@ -33,6 +33,9 @@ pub use crate::listener::{
 };
 pub use crate::network_filter::{ConnectionFilter, ConnectionLimit, NetworkFilter, Slot, TCP_PROXY_CLUSTER};
 pub use crate::tcp_proxy::{Backoff, TcpCluster, TcpHashPolicy, TcpLogOptions, TcpProxy};
+pub use crate::transport_socket::{
+    AddedTlv, ProxyProtocolSocket, TransportSocket, TransportSocketMatch, TransportSockets,
+};
 
 /// The name of a listener, cluster, route configuration or virtual host.
 pub type Name = Arc<str>;
@@ -458,6 +461,8 @@ pub struct Cluster {
     pub max_connection_duration: Option<Duration>,
     /// `upstream_connection_options`, `upstream_bind_config`.
     pub connection: ConnectionOptions,
+    /// `transport_socket` and `transport_socket_matches`.
+    pub transport_sockets: TransportSockets,
     /// `circuit_breakers.thresholds` for default and high priority.
     pub circuit_breakers: [CircuitBreaker; 2],
     /// `circuit_breakers.per_host_thresholds[].max_connections` by priority, default unlimited.

@@ -1,6 +1,7 @@
 //! An upstream for tests: HTTP/1.1 and HTTP/2 by prior knowledge (hyper), told by request headers what to do,
 //! remembering what it received.
 
+mod proxied;
 mod scripted;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
 pub use scripted::Script;
@@ -47,8 +49,21 @@ pub struct Received {
 pub enum BackendSpec {
     /// One that does what request headers say.
     Told(String),
+    /// The same behind something.
+    Behind(Behind),
     /// One that answers by a script.
     Scripted(Script),
+}
+
+/// What a backend that does what request headers say stands behind. Each request tells the number of its connection as
+/// `:connection`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Behind {
+    /// Its name.
+    pub name: String,
+    /// Connections begin with a header of the PROXY protocol; each request tells it as `:proxy-protocol`.
+    pub proxy_protocol: bool,
 }
 
 impl BackendSpec {
@@ -56,6 +71,7 @@ impl BackendSpec {
     pub fn name(&self) -> &str {
         match self {
             BackendSpec::Told(name) => name,
+            BackendSpec::Behind(behind) => &behind.name,
             BackendSpec::Scripted(script) => &script.name,
         }
     }
@@ -88,6 +104,7 @@ impl Backend {
     pub async fn start_as(spec: &BackendSpec) -> anyhow::Result<Backend> {
         let script = match spec {
             BackendSpec::Told(name) => return Backend::listen(name, true).await,
+            BackendSpec::Behind(behind) => return Backend::listen_behind(behind).await,
             BackendSpec::Scripted(script) => script.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -110,14 +127,18 @@ impl Backend {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let received = Arc::new(Mutex::new(Vec::new()));
-        let state = Arc::new(State {
-            name: name.to_owned(),
-            remembers,
-            received: Arc::clone(&received),
-            failures: Mutex::new(HashMap::new()),
-        });
+        let state = State::new(name, remembers, &received);
         let task = tokio::spawn(accept(listener, state));
         Ok(Backend { name: name.to_owned(), address, received, task })
+    }
+
+    async fn listen_behind(behind: &Behind) -> anyhow::Result<Backend> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let state = State::new(&behind.name, true, &received);
+        let task = tokio::spawn(accept_behind(listener, state, behind.clone()));
+        Ok(Backend { name: behind.name.clone(), address, received, task })
     }
 
     /// Takes what has been received since the last call.
@@ -145,13 +166,35 @@ struct State {
 async fn accept(listener: TcpListener, state: Arc<State>) {
     while let Ok((stream, _)) = listener.accept().await {
         let _nodelay = stream.set_nodelay(true);
-        let state = Arc::clone(&state);
+        tokio::spawn(serve(stream, Arc::clone(&state), Vec::new()));
+    }
+}
+
+async fn accept_behind(listener: TcpListener, state: Arc<State>, behind: Behind) {
+    for number in 1_u32.. {
+        let Ok((mut stream, _)) = listener.accept().await else { return };
+        let _nodelay = stream.set_nodelay(true);
+        let (state, behind) = (Arc::clone(&state), behind.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&state), request));
-            let server = auto::Builder::new(TokioExecutor::new());
-            let _ended = server.serve_connection(TokioIo::new(stream), service).await;
+            let mut about = vec![(":connection".to_owned(), number.to_string())];
+            if behind.proxy_protocol {
+                let Ok(told) = proxied::take(&mut stream).await else { return };
+                about.push((proxied::PSEUDO_HEADER.to_owned(), told));
+            }
+            serve(stream, state, about).await;
         });
     }
+}
+
+/// Serves a connection; every request of it tells what is known about it.
+async fn serve<S>(stream: S, state: Arc<State>, about: Vec<(String, String)>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let about = Arc::new(about);
+    let service = service_fn(move |request| answer(Arc::clone(&state), Arc::clone(&about), request));
+    let server = auto::Builder::new(TokioExecutor::new());
+    let _ended = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
 type Content = BoxBody<Bytes, std::convert::Infallible>;
@@ -160,7 +203,11 @@ type Content = BoxBody<Bytes, std::convert::Infallible>;
 /// `x-status`, `x-delay-ms`, `x-response-header: name=value` and `x-response-trailer: name=value` (also several),
 /// `x-size` (bytes of body), `x-abort` (close before the response), and `x-fail-first: KEY:N:STATUS` (the first N requests with this key get STATUS, or are
 /// aborted when it is 0).
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Content>, std::io::Error> {
+async fn answer(
+    state: Arc<State>,
+    about: Arc<Vec<(String, String)>>,
+    request: Request<Incoming>,
+) -> Result<Response<Content>, std::io::Error> {
     if !state.remembers {
         return Ok(Response::new(Full::new(Bytes::from_static(&[b'x'; 1024])).boxed()));
     }
@@ -173,7 +220,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         Err(_cut_off) => (Bytes::new(), HeaderMap::new()),
     };
     let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    state.received.lock().expect("no handler panicked").push(received(&state.name, &head, &body, &trailers));
+    let mut received = received(&state.name, &head, &body, &trailers);
+    received.headers.splice(0..0, about.iter().cloned());
+    state.received.lock().expect("no handler panicked").push(received);
     if let Some(delay) = text("x-delay-ms").and_then(|v| v.parse().ok()) {
         tokio::time::sleep(Duration::from_millis(delay)).await;
     }
@@ -213,6 +262,15 @@ fn named<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = (Header
 }
 
 impl State {
+    fn new(name: &str, remembers: bool, received: &Arc<Mutex<Vec<Received>>>) -> Arc<State> {
+        Arc::new(State {
+            name: name.to_owned(),
+            remembers,
+            received: Arc::clone(received),
+            failures: Mutex::new(HashMap::new()),
+        })
+    }
+
     fn forced_failure(&self, spec: &str) -> Option<u16> {
         let mut parts = spec.split(':');
         let (key, count, status) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);

@@ -55,7 +55,7 @@ pub struct Header {
 }
 
 /// A type, a length and a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tlv {
     /// The type, such as `0x02` for the host name that the client asked for.
     pub kind: u8,

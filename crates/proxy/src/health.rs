@@ -14,12 +14,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use meltemi_compile::program::{Cluster, Discovery, Endpoints, Host, Name, OutlierDetection};
+use meltemi_compile::program::{
+    Cluster, Discovery, Endpoints, HealthCheck, Host, Name, OutlierDetection, TransportSocket,
+};
 use meltemi_runtime::task::{self, Task};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use self::events::Events;
+use self::probe::Target;
 use self::session::Session;
 use crate::stats::Registry;
 use crate::upstream::outlier::sweep;
@@ -136,7 +139,10 @@ impl Watched {
         if self.cluster.ignore_new_hosts_until_first_hc {
             self.state.put_flag(&member.state, HealthFlag::PendingActiveHc, true);
         }
-        let target = special.and_then(|special| special.address).unwrap_or(host.address);
+        let target = Target {
+            address: special.and_then(|special| special.address).unwrap_or(host.address),
+            transport: self.transport_of_check(check, host),
+        };
         let hostname = special.map_or("", |special| &special.hostname);
         let events =
             Events::new(&self.event_logs, &check.kind, &self.cluster.name, host.address, &host.locality);
@@ -154,6 +160,17 @@ impl Watched {
             hosts: Arc::clone(hosts),
         };
         self.sessions.insert(host.address, task::spawn_local("health-check", session.run()));
+    }
+}
+
+impl Watched {
+    /// The transport socket of checks: the host's own, or what the check names in its place.
+    fn transport_of_check(&self, check: &HealthCheck, host: &Host) -> Arc<TransportSocket> {
+        let sockets = &self.cluster.transport_sockets;
+        let Some(criteria) = &check.transport_socket_match_criteria else { return sockets.of(host).1 };
+        let (name, socket) = sockets.of_check(criteria, host);
+        self.state.count_transport_socket(name);
+        socket
     }
 }
 

@@ -25,7 +25,7 @@ pub use flags::ResponseFlags;
 pub use state::{FilterObject, ReadOnly, Sharing, State};
 
 /// A header of the PROXY protocol, as far as it is passed on (`envoy.network.proxy_protocol_options`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProxyOptions {
     /// The client.
     pub source: SocketAddr,

@@ -23,6 +23,7 @@ use crate::shared::Shared;
 use crate::stats::{ClusterStats, TcpStats};
 use crate::upstream::outlier::{self, Outcome};
 use crate::upstream::pool::{LeaseError, TcpLease};
+use crate::upstream::transport::TransportOptions;
 use crate::upstream::{Cluster, PickContext};
 
 mod flow;
@@ -193,7 +194,8 @@ impl Proxy {
             record.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
             return Err(Refusal::Final);
         };
-        let leased = host.pool.lease_tcp().await;
+        let options = TransportOptions { connection: Some(&record.connection) };
+        let leased = host.pool.lease_tcp(options).await;
         if matches!(leased, Err(LeaseError::Overflow)) {
             record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
             return Err(Refusal::Final);
@@ -224,8 +226,7 @@ impl Proxy {
         mut drain: DrainSignal,
         record: &mut RequestRecord,
     ) {
-        let TcpLease { stream, counted, .. } = lease;
-        let mut upstream = Io::Tcp(stream);
+        let TcpLease { io: mut upstream, counted, .. } = lease;
         let mut relay = Relay::new(Limits {
             idle: self.settings.idle_timeout,
             max_duration,

@@ -14,6 +14,7 @@ mod pick;
 pub(crate) mod pool;
 pub mod shared;
 mod totals;
+pub(crate) mod transport;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -274,7 +275,7 @@ fn hosts(
     let each = endpoints.priorities.iter().enumerate();
     let each = each.flat_map(|(priority, hosts)| hosts.iter().map(move |host| (priority, host)));
     each.map(|(priority, host)| {
-        let pool = pools.get(&host.address).filter(|pool| pool.serves(host)).cloned();
+        let pool = pools.get(&host.address);
         new_host(config, priority as u32, host, stats, shared, pool)
     })
     .collect()
@@ -287,13 +288,16 @@ fn new_host(
     host: &program::Host,
     stats: &Arc<ClusterStats>,
     shared: &Arc<ClusterState>,
-    pool: Option<Rc<Pool>>,
+    pool: Option<&Rc<Pool>>,
 ) -> Rc<Host> {
     let host_stats = stats.host(host);
-    let pool = pool.unwrap_or_else(|| {
-        Rc::new(Pool::new(host, config.clone(), stats.clone(), host_stats.clone(), shared.clone()))
-    });
     let state = shared.host(host.address);
+    let (name, transport) = config.transport_sockets.of(host);
+    shared.note_transport_socket(&state, name);
+    let pool = pool.filter(|pool| pool.serves(host, &transport)).cloned().unwrap_or_else(|| {
+        let (cluster, stats, shared) = (config.clone(), stats.clone(), shared.clone());
+        Rc::new(Pool::new(host, cluster, transport, stats, host_stats.clone(), shared))
+    });
     Rc::new(Host::new(host, priority, pool, state, host_stats))
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use meltemi_envoy::config::core::v3 as proto;
+use meltemi_envoy::config::core::v3::ProxyProtocolConfig;
 use meltemi_envoy::config::core::v3::health_check::{self, HealthChecker, payload};
+use meltemi_envoy::config::core::v3::proxy_protocol_config::Version;
 use meltemi_envoy::extensions::health_check::event_sinks::file::v3::HealthCheckEventFileSink;
 use meltemi_envoy::r#type::v3::{CodecClientType, Int64Range};
 
@@ -67,7 +69,7 @@ fn health_check(at: &At<'_>, message: &proto::HealthCheck, http: UpstreamHttp) -
         transport_socket_match_criteria,
         health_checker,
     } = message;
-    refuse!(at; event_service, transport_socket_match_criteria);
+    refuse!(at; event_service);
     harmless!(NoEffectInEnvoy; alt_port);
     harmless!(PlaintextOnly; tls_options);
     let mut event_logs: Vec<Box<str>> = at.each("event_logger", event_logger, event_sink);
@@ -95,6 +97,10 @@ fn health_check(at: &At<'_>, message: &proto::HealthCheck, http: UpstreamHttp) -
         event_logs,
         always_log_failures: *always_log_health_check_failures,
         always_log_success: *always_log_health_check_success,
+        transport_socket_match_criteria: transport_socket_match_criteria
+            .as_ref()
+            .filter(|criteria| !criteria.fields.is_empty())
+            .cloned(),
         kind: kind?,
     })
 }
@@ -271,12 +277,17 @@ fn literal(at: &At<'_>, fields: Fields, adds: Vec<crate::header_edit::HeaderAdd>
 
 fn tcp_check(at: &At<'_>, message: &health_check::TcpHealthCheck) -> Option<TcpHealthCheck> {
     let health_check::TcpHealthCheck { send, receive, proxy_protocol_config } = message;
-    refuse!(at; proxy_protocol_config);
+    let proxy_header = proxy_protocol_config.as_ref().map(|message| {
+        let at = at.field("proxy_protocol_config");
+        let ProxyProtocolConfig { version, pass_through_tlvs, added_tlvs } = message;
+        harmless!(NoEffectInEnvoy; pass_through_tlvs, added_tlvs);
+        at.choice("version", *version).unwrap_or(Version::V1) == Version::V2
+    });
     let send = match send {
         Some(send) => bytes_of(&at.field("send"), send)?,
         None => Bytes::new(),
     };
-    Some(TcpHealthCheck { send, receive: at.each("receive", receive, bytes_of) })
+    Some(TcpHealthCheck { proxy_v2: proxy_header, send, receive: at.each("receive", receive, bytes_of) })
 }
 
 fn grpc_check(at: &At<'_>, message: &health_check::GrpcHealthCheck) -> GrpcHealthCheck {

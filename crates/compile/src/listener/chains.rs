@@ -82,7 +82,7 @@ fn filter_chain(at: &At<'_>, message: &proto::FilterChain, direction: Direction)
 }
 
 /// Rejects every transport socket but plaintext.
-pub(crate) fn raw_transport_socket(at: &At<'_>, socket: Option<&TransportSocket>) {
+fn raw_transport_socket(at: &At<'_>, socket: Option<&TransportSocket>) {
     let Some(TransportSocket { name, config_type }) = socket else { return };
     let at = &at.field("transport_socket");
     match config_type {

@@ -259,7 +259,7 @@ fn tlv_rule(at: &At<'_>, message: &proxy::proxy_protocol::Rule) -> Option<TlvRul
     })
 }
 
-fn pass_through(at: &At<'_>, message: Option<&ProxyProtocolPassThroughTlVs>) -> PassThrough {
+pub(crate) fn pass_through(at: &At<'_>, message: Option<&ProxyProtocolPassThroughTlVs>) -> PassThrough {
     let Some(ProxyProtocolPassThroughTlVs { match_type, tlv_type }) = message else {
         return PassThrough::Include(Vec::new());
     };
@@ -271,7 +271,7 @@ fn pass_through(at: &At<'_>, message: Option<&ProxyProtocolPassThroughTlVs>) -> 
     }
 }
 
-fn tlv_kind(at: &At<'_>, kind: u32) -> Option<u8> {
+pub(crate) fn tlv_kind(at: &At<'_>, kind: u32) -> Option<u8> {
     match u8::try_from(kind) {
         Ok(kind) => Some(kind),
         Err(_) => at.none(format_args!("{kind} is not below 256")),

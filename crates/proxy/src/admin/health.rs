@@ -7,7 +7,7 @@ use crate::config::Store;
 use crate::stats::{Sample, Value};
 use crate::upstream::shared::{ClusterState, Health, HealthFlag, HostState, HostStates, TotalKind};
 
-/// `cluster.<name>.membership_*` and `cluster.<name>.outlier_detection.*` of every cluster in force.
+/// `cluster.<name>.membership_*`, `.outlier_detection.*` and the like of every cluster in force.
 pub(super) fn samples(store: &Store, hosts: &HostStates, samples: &mut Vec<Sample>) {
     let program = store.program();
     for cluster in program.clusters.values() {
@@ -16,6 +16,10 @@ pub(super) fn samples(store: &Store, hosts: &HostStates, samples: &mut Vec<Sampl
         membership(cluster, endpoints.map(|endpoints| &**endpoints), &state, samples);
         for (field, n) in state.layouts.table_sizes() {
             samples.push(sample(cluster, field, TotalKind::Gauge, n));
+        }
+        for name in cluster.transport_sockets.names() {
+            let field = format!("{name}.total_match_count");
+            samples.push(sample(cluster, &field, TotalKind::Counter, state.transport_socket_count(name)));
         }
         if cluster.health_check.is_some() {
             state.checks.visit(&mut |field, kind, n| {

@@ -6,15 +6,34 @@ mod tcp;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use meltemi_compile::program::{HealthCheck, HealthCheckKind};
+use meltemi_compile::program::{HealthCheck, HealthCheckKind, TransportSocket};
 use meltemi_http::client::{Driver, H1, H1Options, H2};
-use meltemi_http::{ClientError, H2Options, Io};
+use meltemi_http::{ClientError, H2Options};
 use meltemi_runtime::task::{self, Task};
 use tokio::net::TcpStream;
 
 use super::judge::Outcome;
 use crate::upstream::shared::CheckTotals;
+use crate::upstream::transport::{Established, Purpose, establish};
+
+/// Where to check.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    /// The host, unless its endpoint says otherwise.
+    pub(super) address: SocketAddr,
+    /// What comes before the protocol.
+    pub(super) transport: Arc<TransportSocket>,
+}
+
+impl Target {
+    async fn connect(&self) -> io::Result<Established> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        establish(stream, &self.transport, &Purpose::default()).await
+    }
+}
 
 /// A way of checking one host.
 pub(super) enum Probe<'c> {
@@ -24,7 +43,7 @@ pub(super) enum Probe<'c> {
 }
 
 impl<'c> Probe<'c> {
-    pub(super) fn new(check: &'c HealthCheck, target: SocketAddr, authority: &'c str) -> Probe<'c> {
+    pub(super) fn new(check: &'c HealthCheck, target: Target, authority: &'c str) -> Probe<'c> {
         let reuse = check.reuse_connection;
         match &check.kind {
             HealthCheckKind::Http(check) => {
@@ -72,9 +91,9 @@ struct Multiplexed {
 }
 
 impl Multiplexed {
-    async fn connect(target: SocketAddr) -> Result<Multiplexed, ClientError> {
-        let stream = connect(target).await.map_err(ClientError::Io)?;
-        let (h2, driver) = H2::handshake(Io::Tcp(stream), &H2Options::default()).await?;
+    async fn connect(target: &Target) -> Result<Multiplexed, ClientError> {
+        let io = target.connect().await.map_err(ClientError::Io)?.io;
+        let (h2, driver) = H2::handshake(io, &H2Options::default()).await?;
         Ok(Multiplexed { h2, _driver: task::spawn_local("health-check-http2", drive(driver)) })
     }
 }
@@ -85,13 +104,7 @@ async fn drive(driver: Driver) {
     }
 }
 
-async fn connect_h1(target: SocketAddr) -> Result<H1, ClientError> {
-    let stream = connect(target).await.map_err(ClientError::Io)?;
-    Ok(H1::new(Io::Tcp(stream), H1Options::default()))
-}
-
-async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(target).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+async fn connect_h1(target: &Target) -> Result<H1, ClientError> {
+    let io = target.connect().await.map_err(ClientError::Io)?.io;
+    Ok(H1::new(io, H1Options::default()))
 }

@@ -1,6 +1,5 @@
 //! The checks of one host: a probe, a verdict, a pause, and so on for as long as the host is there.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meltemi_compile::program::{HealthCheck, Transition};
@@ -8,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::events::Events;
 use super::judge::{Failure, Judge, Outcome};
-use super::probe::Probe;
+use super::probe::{Probe, Target};
 use crate::random;
 use crate::stats::Registry;
 use crate::upstream::shared::{ClusterState, HostStates, Member};
@@ -18,8 +17,7 @@ pub(super) struct Session {
     pub(super) check: Arc<HealthCheck>,
     pub(super) cluster: Arc<ClusterState>,
     pub(super) member: Member,
-    /// Where to check: the host, unless its endpoint says otherwise.
-    pub(super) target: SocketAddr,
+    pub(super) target: Target,
     /// The authority of checks over HTTP.
     pub(super) authority: Box<str>,
     pub(super) events: Events,
@@ -43,7 +41,7 @@ impl Session {
     /// Checks until it is dropped.
     pub(super) async fn run(self) {
         let pace = &self.check.pace;
-        let mut probe = Probe::new(&self.check, self.target, &self.authority);
+        let mut probe = Probe::new(&self.check, self.target.clone(), &self.authority);
         let mut judge = Judge::new(&self);
         sleep(pace.first_pause(random::next())).await;
         loop {

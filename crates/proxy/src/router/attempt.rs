@@ -23,6 +23,7 @@ use crate::stream::{Stream, names};
 use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::{Lease, LeaseError};
 use crate::upstream::shared::{Permit, Resource};
+use crate::upstream::transport::TransportOptions;
 use crate::upstream::{ActiveRequest, Host, PickContext, outlier};
 
 /// How an attempt ended, if not with a fault.
@@ -71,7 +72,8 @@ impl Plan<'_> {
 
     async fn exchange(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) -> Result<Ended, Stop> {
         let host = self.pick(stream)?;
-        let leased = self.lease(&host, stream.request.version);
+        let options = TransportOptions { connection: Some(&stream.record.connection) };
+        let leased = self.lease(&host, stream.request.version, options);
         let leased = guard(leased, &mut stream.respond, timers).await?;
         let mut lease = leased.map_err(|error| self.lease_fault(stream, error.into()))?;
         let _active = self.admit(&host)?;
@@ -143,10 +145,15 @@ impl Plan<'_> {
         Ok(Ended::Answered)
     }
 
-    async fn lease(&self, host: &Rc<Host>, version: Version) -> Result<Lease, LeaseError> {
+    async fn lease(
+        &self,
+        host: &Rc<Host>,
+        version: Version,
+        options: TransportOptions<'_>,
+    ) -> Result<Lease, LeaseError> {
         match self.terminates {
-            true => host.pool.lease_raw(self.priority).await,
-            false => host.pool.lease(version, self.priority).await,
+            true => host.pool.lease_raw(self.priority, options).await,
+            false => host.pool.lease(version, self.priority, options).await,
         }
     }
 

@@ -15,6 +15,7 @@ use meltemi_http::{Frame, RequestHead, Text};
 use crate::random;
 use crate::stream::{Stream, names, split_port};
 use crate::upstream::shared::{Permit, Resource};
+use crate::upstream::transport::TransportOptions;
 use crate::upstream::{ActiveRequest, Cluster, PickContext};
 
 /// How long a copy may take where the route has no timeout.
@@ -102,7 +103,7 @@ async fn copy(cluster: &Rc<Cluster>, head: RequestHead, body: Vec<Frame>) {
     let limit = cluster.config.circuit_breakers[0].max_requests;
     let Some(permit) = Permit::take(&cluster.shared, 0, Resource::Requests, limit) else { return };
     let _active = ActiveRequest::new(host.clone(), permit);
-    let Ok(mut lease) = host.pool.lease(head.version, 0).await else { return };
+    let Ok(mut lease) = host.pool.lease(head.version, 0, TransportOptions::default()).await else { return };
     let exchange = lease.exchange();
     let _ = send(exchange, head, body, cluster).await;
 }

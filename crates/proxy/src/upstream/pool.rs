@@ -7,6 +7,7 @@
 mod dial;
 mod http1;
 mod http2;
+mod variants;
 
 use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
@@ -14,16 +15,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use meltemi_compile::program::{self, UpstreamHttp};
-use meltemi_http::Version;
+use meltemi_compile::program::{self, TransportSocket, UpstreamHttp};
 use meltemi_http::client::ClientExchange;
-use tokio::net::TcpStream;
+use meltemi_http::{Io, Version};
 use tokio::time::Instant;
 
 use self::http1::{Http1Lease, Http1Pool};
 use self::http2::{Http2Lease, Http2Pool};
+use self::variants::Variants;
 use crate::stats::{ClusterStats, HostStats};
 use crate::upstream::shared::{ClusterState, HostState, Permit, Resource};
+use crate::upstream::transport::{Established, Purpose, TransportOptions, establish};
 
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +47,10 @@ pub(crate) struct Pool {
     /// All addresses of the host, in the order in which they are tried.
     addresses: Rc<[SocketAddr]>,
     pub(crate) cluster: Arc<program::Cluster>,
+    /// What comes before the protocol on each connection.
+    transport: Arc<TransportSocket>,
+    /// What the connections were made for.
+    purpose: Purpose,
     pub(crate) stats: Arc<ClusterStats>,
     pub(crate) host_stats: Arc<HostStats>,
     pub(crate) shared: Arc<ClusterState>,
@@ -55,6 +61,8 @@ pub(crate) struct Pool {
     http2: Http2Pool,
     /// The pool of requests of high priority, once there are any.
     high: OnceCell<Rc<Pool>>,
+    /// The pools of connections that only serve whom they were made for.
+    variants: Variants,
     /// The host is gone: nothing is kept for later.
     closed: Cell<bool>,
 }
@@ -96,6 +104,7 @@ impl Pool {
     pub(crate) fn new(
         host: &program::Host,
         cluster: Arc<program::Cluster>,
+        transport: Arc<TransportSocket>,
         stats: Arc<ClusterStats>,
         host_stats: Arc<HostStats>,
         shared: Arc<ClusterState>,
@@ -105,6 +114,8 @@ impl Pool {
             address: host.address,
             addresses: dial::in_order(host).into(),
             cluster,
+            transport,
+            purpose: Purpose::default(),
             stats,
             host_stats,
             shared,
@@ -113,13 +124,35 @@ impl Pool {
             http1: Http1Pool::default(),
             http2: Http2Pool::default(),
             high: OnceCell::new(),
+            variants: Variants::default(),
             closed: Cell::new(false),
         }
     }
 
-    /// Whether the connections go to the addresses that this host has.
-    pub(crate) fn serves(&self, host: &program::Host) -> bool {
-        *self.addresses == *dial::in_order(host)
+    /// Whether the connections go to the addresses that this host has, in the way that it asks for.
+    pub(crate) fn serves(&self, host: &program::Host, transport: &TransportSocket) -> bool {
+        *self.addresses == *dial::in_order(host) && *self.transport == *transport
+    }
+
+    /// An empty pool to the same host.
+    fn sibling(&self, priority: usize, purpose: Purpose) -> Rc<Pool> {
+        Rc::new(Pool {
+            address: self.address,
+            addresses: self.addresses.clone(),
+            cluster: self.cluster.clone(),
+            transport: self.transport.clone(),
+            purpose,
+            stats: self.stats.clone(),
+            host_stats: self.host_stats.clone(),
+            shared: self.shared.clone(),
+            state: self.state.clone(),
+            priority,
+            http1: Http1Pool::default(),
+            http2: Http2Pool::default(),
+            high: OnceCell::new(),
+            variants: Variants::default(),
+            closed: self.closed.clone(),
+        })
     }
 
     /// The pool for requests of this priority.
@@ -127,22 +160,7 @@ impl Pool {
         if priority == self.priority {
             return self;
         }
-        self.high.get_or_init(|| {
-            Rc::new(Pool {
-                address: self.address,
-                addresses: self.addresses.clone(),
-                cluster: self.cluster.clone(),
-                stats: self.stats.clone(),
-                host_stats: self.host_stats.clone(),
-                shared: self.shared.clone(),
-                state: self.state.clone(),
-                priority,
-                http1: Http1Pool::default(),
-                http2: Http2Pool::default(),
-                high: OnceCell::new(),
-                closed: self.closed.clone(),
-            })
-        })
+        self.high.get_or_init(|| self.sibling(priority, self.purpose.clone()))
     }
 
     /// A connection for a request that came with `version`. Cancel safe.
@@ -150,8 +168,16 @@ impl Pool {
         self: &Rc<Pool>,
         version: Version,
         priority: usize,
+        options: TransportOptions<'_>,
     ) -> Result<Lease, LeaseError> {
-        let pool = self.of(priority);
+        let variant;
+        let pool = match self.transport.names_client() {
+            false => self.of(priority),
+            true => {
+                variant = self.variant(options);
+                variant.of(priority)
+            }
+        };
         match (pool.cluster.http, version) {
             (UpstreamHttp::Http1, _)
             | (UpstreamHttp::UseDownstream(_), Version::Http10 | Version::Http11) => {
@@ -164,26 +190,35 @@ impl Pool {
     }
 
     /// A connection for the bytes of a CONNECT that ends here; never reused.
-    pub(crate) async fn lease_raw(self: &Rc<Pool>, priority: usize) -> Result<Lease, LeaseError> {
+    pub(crate) async fn lease_raw(
+        self: &Rc<Pool>,
+        priority: usize,
+        options: TransportOptions<'_>,
+    ) -> Result<Lease, LeaseError> {
         let pool = self.of(priority);
         let _pending = pool.pend()?;
         let Some(permit) = pool.connection_permit() else {
             pool.stats.counts.upstream_cx_overflow.inc();
             return Err(LeaseError::Overflow);
         };
-        pool.dial_raw(permit).await.map(Lease::Http1)
+        let purpose = Purpose::new(&self.transport, options);
+        pool.dial_raw(permit, &purpose).await.map(Lease::Http1)
     }
 
     /// A connection for raw bytes (`tcp_proxy`); never reused.
-    pub(crate) async fn lease_tcp(self: &Rc<Pool>) -> Result<TcpLease, LeaseError> {
+    pub(crate) async fn lease_tcp(
+        self: &Rc<Pool>,
+        options: TransportOptions<'_>,
+    ) -> Result<TcpLease, LeaseError> {
         let _pending = self.pend()?;
         let Some(permit) = self.connection_permit() else {
             self.stats.counts.upstream_cx_overflow.inc();
             return Err(LeaseError::Overflow);
         };
         let counted = Counted::new(self, permit);
-        let (stream, local) = self.connect().await?;
-        Ok(TcpLease { stream, local, counted })
+        let Established { io, local, sent } = self.connect(&Purpose::new(&self.transport, options)).await?;
+        self.stats.bytes.moved(0, sent);
+        Ok(TcpLease { io, local, counted })
     }
 
     /// Closes what is idle; connections in use are closed when their requests are done.
@@ -194,13 +229,14 @@ impl Pool {
         if let Some(high) = self.high.get() {
             high.close();
         }
+        self.variants.close();
     }
 
     /// Closes connections that the peer closed, that were idle for too long or that are too old. Says how many idle
     /// ones remain.
     pub(crate) fn reap(&self, now: Instant) -> usize {
         let high = self.high.get().map_or(0, |high| high.reap(now));
-        high + self.reap_http1(now) + self.reap_http2(now)
+        high + self.variants.reap(now) + self.reap_http1(now) + self.reap_http2(now)
     }
 
     fn pend(&self) -> Result<Pending, LeaseError> {
@@ -235,16 +271,17 @@ impl Pool {
         (open == 0).then(|| Permit::exceed(&self.shared, self.priority, Resource::Connections))
     }
 
-    /// Dials the host.
-    async fn connect(&self) -> Result<(TcpStream, Option<SocketAddr>), LeaseError> {
+    /// Dials the host, and makes the connection ready.
+    async fn connect(&self, purpose: &Purpose) -> Result<Established, LeaseError> {
         let start = Instant::now();
-        let dialled =
-            tokio::time::timeout(self.cluster.connect_timeout, dial::dial(&self.addresses, &self.cluster));
-        match dialled.await {
-            Ok(Ok(stream)) => {
+        let connecting = async {
+            let stream = dial::dial(&self.addresses, &self.cluster).await?;
+            establish(stream, &self.transport, purpose).await
+        };
+        match tokio::time::timeout(self.cluster.connect_timeout, connecting).await {
+            Ok(Ok(established)) => {
                 self.stats.counts.upstream_cx_connect_ms.record_millis(start.elapsed());
-                let local = stream.local_addr().ok();
-                Ok((stream, local))
+                Ok(established)
             }
             Ok(Err(error)) => {
                 self.count_connect_failure();
@@ -256,6 +293,13 @@ impl Pool {
                 Err(LeaseError::ConnectTimeout)
             }
         }
+    }
+
+    /// The same for a protocol of requests, its bytes counted.
+    async fn connect_counted(&self, purpose: &Purpose) -> Result<(Io, Option<SocketAddr>), LeaseError> {
+        let Established { io, local, sent } = self.connect(purpose).await?;
+        self.stats.bytes.moved(0, sent);
+        Ok((io.counted(self.stats.bytes.clone()), local))
     }
 
     fn count_connect_failure(&self) {
@@ -289,7 +333,7 @@ impl Drop for Pending {
 /// A connection for raw bytes.
 #[derive(Debug)]
 pub(crate) struct TcpLease {
-    pub(crate) stream: TcpStream,
+    pub(crate) io: Io,
     pub(crate) local: Option<SocketAddr>,
     /// Counts the connection as open until dropped.
     pub(crate) counted: Counted,

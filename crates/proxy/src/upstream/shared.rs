@@ -3,7 +3,7 @@
 //! Lives outside the `Program`, so that it survives configuration swaps. The maps are touched when a cluster is
 //! built, never by a request; a request holds the `Arc`s.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -121,6 +121,8 @@ pub struct ClusterState {
     pub(crate) layouts: Layouts,
     /// Where ejections are logged.
     pub(super) events: Option<EventLog>,
+    /// How often a host got the transport socket of a name.
+    transport_sockets: Mutex<BTreeMap<Box<str>, u64>>,
     hosts: Mutex<HashMap<SocketAddr, Arc<HostState>>>,
 }
 
@@ -135,6 +137,7 @@ impl ClusterState {
             health_epoch: AtomicU64::new(0),
             layouts: Layouts::default(),
             events,
+            transport_sockets: Mutex::default(),
             hosts: Mutex::default(),
         }
     }
@@ -142,6 +145,26 @@ impl ClusterState {
     /// The state of a host, made when it is new.
     pub fn host(&self, address: SocketAddr) -> Arc<HostState> {
         self.hosts().entry(address).or_default().clone()
+    }
+
+    /// A host has the transport socket of this name from now on, which counts once for all workers.
+    pub(crate) fn note_transport_socket(&self, host: &HostState, name: &str) {
+        let digest = xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1);
+        if host.transport_socket.swap(digest, Ordering::Relaxed) != digest {
+            self.count_transport_socket(name);
+        }
+    }
+
+    /// A transport socket was chosen by what `transport_socket_matches` say.
+    pub(crate) fn count_transport_socket(&self, name: &str) {
+        let mut counts = self.transport_sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(name.into()).or_default() += 1;
+    }
+
+    /// How often a transport socket was chosen.
+    pub(crate) fn transport_socket_count(&self, name: &str) -> u64 {
+        let counts = self.transport_sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(name).copied().unwrap_or_default()
     }
 
     /// All hosts that are known.
@@ -243,6 +266,8 @@ pub struct HostState {
     pub connections: AtomicU32,
     /// What checks say of it.
     pub flags: HealthFlags,
+    /// Digest of the name of its transport socket; 0 before it has one.
+    transport_socket: AtomicU64,
     /// What outlier detection knows.
     pub outlier: Monitor,
     /// When it began to be healthy, in milliseconds since [`EPOCH`]; 0 while it never was.

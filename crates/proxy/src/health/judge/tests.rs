@@ -5,6 +5,7 @@ use meltemi_compile::program::{HealthCheck, HealthCheckKind, Locality, Pace, Tcp
 
 use super::*;
 use crate::health::events::Events;
+use crate::health::probe::Target;
 use crate::stats::Registry;
 use crate::upstream::shared::{ClusterState, HostStates, Member};
 
@@ -29,6 +30,7 @@ fn check() -> HealthCheck {
         event_logs: Vec::new(),
         always_log_failures: false,
         always_log_success: false,
+        transport_socket_match_criteria: None,
         kind: HealthCheckKind::Tcp(TcpHealthCheck::default()),
     }
 }
@@ -46,7 +48,7 @@ fn session() -> Session {
         check,
         cluster,
         member,
-        target: address,
+        target: Target { address, transport: Arc::default() },
         authority: "c".into(),
         ends_ejection: true,
         registry: Registry::new(),

@@ -2,7 +2,6 @@
 //!
 //! Source: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -13,8 +12,8 @@ use meltemi_http::client::ClientExchange;
 use meltemi_http::{ClientError, Frame, Headers, Reason, RequestHead, ResponseHead, Text};
 use prost::Message;
 
-use super::Multiplexed;
 use super::http::{USER_AGENT_VALUE, add};
+use super::{Multiplexed, Target};
 use crate::health::judge::{Failure, Outcome};
 use crate::stream::names;
 
@@ -37,7 +36,7 @@ struct HealthCheckResponse {
 
 /// See the module.
 pub(in crate::health) struct GrpcProbe {
-    target: SocketAddr,
+    target: Target,
     reuse: bool,
     head: RequestHead,
     body: Bytes,
@@ -48,7 +47,7 @@ impl GrpcProbe {
     pub(super) fn new(
         check: &GrpcHealthCheck,
         timeout: Duration,
-        target: SocketAddr,
+        target: Target,
         authority: &str,
         reuse: bool,
     ) -> GrpcProbe {
@@ -62,7 +61,7 @@ impl GrpcProbe {
             Ok(true) => Outcome::Passed { degraded: false },
             Ok(false) => Outcome::Failed(Failure::ACTIVE),
             Err(error) => {
-                tracing::debug!(host = %self.target, %error, "health check failed");
+                tracing::debug!(host = %self.target.address, %error, "health check failed");
                 self.close();
                 Outcome::Failed(Failure::NETWORK)
             }
@@ -73,7 +72,7 @@ impl GrpcProbe {
     async fn exchange(&mut self) -> Result<bool, ClientError> {
         let connection = match self.kept.take().filter(|kept| !kept.h2.is_closed()) {
             Some(connection) => connection,
-            None => Multiplexed::connect(self.target).await?,
+            None => Multiplexed::connect(&self.target).await?,
         };
         let ClientExchange { mut send, mut recv } = connection.h2.open().await?;
         send.head(&self.head, false).await?;

@@ -1,7 +1,5 @@
 //! Checks over HTTP: a request, and whether its answer is good.
 
-use std::net::SocketAddr;
-
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http::{HeaderName, HeaderValue};
@@ -11,7 +9,7 @@ use meltemi_compile::program::{CheckHeader, HttpHealthCheck};
 use meltemi_http::client::{ClientExchange, H1};
 use meltemi_http::{ClientError, Frame, Headers, RequestHead, ResponseHead, Text};
 
-use super::{Multiplexed, connect_h1};
+use super::{Multiplexed, Target, connect_h1};
 use crate::health::judge::{Failure, Outcome};
 use crate::stream::names;
 use crate::upstream::shared::CheckTotals;
@@ -21,7 +19,7 @@ pub(super) const USER_AGENT_VALUE: HeaderValue = HeaderValue::from_static("Envoy
 /// See the module.
 pub(in crate::health) struct HttpProbe<'c> {
     check: &'c HttpHealthCheck,
-    target: SocketAddr,
+    target: Target,
     reuse: bool,
     head: RequestHead,
     kept: Option<Connection>,
@@ -35,7 +33,7 @@ enum Connection {
 impl<'c> HttpProbe<'c> {
     pub(super) fn new(
         check: &'c HttpHealthCheck,
-        target: SocketAddr,
+        target: Target,
         authority: &str,
         reuse: bool,
     ) -> HttpProbe<'c> {
@@ -47,7 +45,7 @@ impl<'c> HttpProbe<'c> {
         match answer {
             Ok((head, body)) => verdict(self.check, &head, &body, totals),
             Err(error) => {
-                tracing::debug!(host = %self.target, %error, "health check failed");
+                tracing::debug!(host = %self.target.address, %error, "health check failed");
                 self.close();
                 Outcome::Failed(Failure::NETWORK)
             }
@@ -57,7 +55,7 @@ impl<'c> HttpProbe<'c> {
     async fn exchange(&mut self) -> Result<(ResponseHead, Bytes), ClientError> {
         let mut connection = match self.kept.take().and_then(Connection::still_open) {
             Some(connection) => connection,
-            None => Connection::open(self.check.http2, self.target).await?,
+            None => Connection::open(self.check.http2, &self.target).await?,
         };
         let (answer, reusable) = match &mut connection {
             Connection::H1(h1) => {
@@ -103,7 +101,7 @@ impl<'c> HttpProbe<'c> {
 }
 
 impl Connection {
-    async fn open(http2: bool, target: SocketAddr) -> Result<Connection, ClientError> {
+    async fn open(http2: bool, target: &Target) -> Result<Connection, ClientError> {
         match http2 {
             true => Multiplexed::connect(target).await.map(Connection::H2),
             false => Ok(Connection::H1(Box::new(connect_h1(target).await?))),

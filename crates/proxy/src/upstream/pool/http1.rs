@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use meltemi_compile::program::Cluster;
-use meltemi_http::Io;
 use meltemi_http::client::{ClientExchange, H1, H1Options};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -19,6 +18,7 @@ use tokio::time::Instant;
 use super::{Counted, LeaseError, Pool};
 use crate::codec::h1_options;
 use crate::upstream::shared::Permit;
+use crate::upstream::transport::Purpose;
 
 /// The HTTP/1 part of a pool.
 #[derive(Debug, Default)]
@@ -130,11 +130,14 @@ impl Pool {
     }
 
     /// A connection whose one exchange is bytes in both directions.
-    pub(super) async fn dial_raw(self: &Rc<Pool>, permit: Permit) -> Result<Http1Lease, LeaseError> {
+    pub(super) async fn dial_raw(
+        self: &Rc<Pool>,
+        permit: Permit,
+        purpose: &Purpose,
+    ) -> Result<Http1Lease, LeaseError> {
         let counted = Open::new(self, permit);
-        let (stream, local) = self.connect().await?;
-        let connection =
-            Http1Connection::new(H1::raw(Io::Counted(stream, self.stats.bytes.clone())), local, counted);
+        let (io, local) = self.connect_counted(purpose).await?;
+        let connection = Http1Connection::new(H1::raw(io), local, counted);
         Ok(Http1Lease { connection: Some(Box::new(connection)) })
     }
 
@@ -238,12 +241,12 @@ fn options(cluster: &Cluster) -> H1Options {
 
 async fn dial(counted: Open) {
     let pool = counted.pool().clone();
-    let connected = pool.connect().await;
+    let connected = pool.connect_counted(&pool.purpose).await;
     pool.http1.dialling.set(pool.http1.dialling.get() - 1);
     match connected {
-        Ok((stream, local)) => {
+        Ok((io, local)) => {
             pool.stats.counts.upstream_cx_http1_total.inc();
-            let h1 = H1::new(Io::Counted(stream, pool.stats.bytes.clone()), options(&pool.cluster));
+            let h1 = H1::new(io, options(&pool.cluster));
             pool.hand_over(Box::new(Http1Connection::new(h1, local, counted)));
         }
         Err(error) => {

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use meltemi_compile::program::Http2Options;
-use meltemi_http::Io;
 use meltemi_http::client::{ClientExchange, H2};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -188,11 +187,10 @@ async fn dial(counted: Open, number: u64, options: Http2Options) {
 
 async fn connect(counted: Open, options: &Http2Options) -> Result<(), LeaseError> {
     let pool = counted.0.pool.clone();
-    let (stream, local) = pool.connect().await?;
+    let (io, local) = pool.connect_counted(&pool.purpose).await?;
     let refused = |_| LeaseError::ConnectFailed("http2 handshake failed".into());
     let options = h2_options(options, pool.cluster.max_response_headers_bytes);
-    let (h2, driver) =
-        H2::handshake(Io::Counted(stream, pool.stats.bytes.clone()), &options).await.map_err(refused)?;
+    let (h2, driver) = H2::handshake(io, &options).await.map_err(refused)?;
     pool.stats.counts.upstream_cx_http2_total.inc();
     tokio::task::spawn_local(async move {
         if let Err(error) = driver.run().await {
