@@ -38,9 +38,14 @@ pub(crate) fn unpack<M: Name + Default>(at: &At<'_>, any: &Any) -> Option<M> {
 
 /// Rejects an extension of a type that is not known.
 pub(crate) fn unknown<T>(at: &At<'_>, name: &str, any: &Any) -> Option<T> {
-    let type_name = match typed_struct(at, any) {
-        Some(inner) => inner.type_name,
-        None => any.message_name().to_owned(),
-    };
+    let type_name = type_name(at, any);
     at.none(format_args!("extension {name:?} of type {type_name:?} is not supported"))
+}
+
+/// Full name of the message, or of the one that a `TypedStruct` stands for.
+pub(crate) fn type_name(at: &At<'_>, any: &Any) -> Box<str> {
+    match typed_struct(at, any) {
+        Some(inner) => inner.type_name.into(),
+        None => any.message_name().into(),
+    }
 }

@@ -6,7 +6,6 @@
 //! Source: `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`.
 
 use meltemi_envoy::Any;
-use meltemi_envoy::config::core::v3::TypedExtensionConfig;
 use meltemi_envoy::extensions::filters::http::buffer::v3 as buffer_proto;
 use meltemi_envoy::extensions::filters::http::cors::v3 as cors_proto;
 use meltemi_envoy::extensions::filters::http::fault::v3::HttpFault;
@@ -20,12 +19,12 @@ use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::ht
 
 use crate::extension::{typed_struct, unknown, unpack};
 use crate::istio_stats;
-use crate::ledger::{At, Ledger};
+use crate::ledger::At;
 use crate::program::Name;
-use crate::rejection::Rejection;
 
 pub mod buffer;
 pub mod cors;
+mod discovery;
 pub mod fault;
 pub mod grpc_stats;
 pub mod header_mutation;
@@ -37,6 +36,7 @@ pub mod set_filter_state;
 mod tests;
 mod verdict;
 
+pub use discovery::{DiscoveredFilter, FilterDiscovery, discovered};
 pub(crate) use per_route::per_filter_configs;
 pub use per_route::{Levels, PerFilter, PerFilterConfigs};
 pub use router::{CheckedHeader, RouterOptions};
@@ -63,6 +63,8 @@ pub enum FilterConfig {
     Buffer(u32),
     /// `envoy.filters.http.cors`, acts only by the policies of routes.
     Cors,
+    /// `config_discovery`: whatever stands in its place runs, see [`FilterDiscovery::choose`].
+    Discovered(Box<FilterDiscovery>),
     /// `envoy.filters.http.fault`.
     Fault(Box<fault::Fault>),
     /// `envoy.filters.http.grpc_stats`.
@@ -112,6 +114,7 @@ impl HttpFilter {
         match &self.config {
             FilterConfig::Buffer(limit) => buffer::decode(*limit, &self.name, view, levels),
             FilterConfig::Cors => cors::decode(&self.name, view, levels, state),
+            FilterConfig::Discovered(_) => Verdict::Continue,
             FilterConfig::Fault(own) => fault::decode(own, &self.name, view, levels, state),
             FilterConfig::GrpcStats(own) => {
                 grpc_stats::decode(own, view, state);
@@ -130,6 +133,7 @@ impl HttpFilter {
             FilterConfig::HealthCheck(own) => health_check::resume(own, &self.name, view),
             FilterConfig::Buffer(_)
             | FilterConfig::Cors
+            | FilterConfig::Discovered(_)
             | FilterConfig::GrpcStats(_)
             | FilterConfig::HeaderMutation(_)
             | FilterConfig::SetFilterState(_) => Verdict::Continue,
@@ -144,28 +148,11 @@ impl HttpFilter {
             FilterConfig::GrpcStats(_) => grpc_stats::encode(state),
             FilterConfig::HeaderMutation(own) => own.encode(&self.name, levels),
             FilterConfig::HealthCheck(_) => health_check::encode(view, state),
-            FilterConfig::Buffer(_) | FilterConfig::SetFilterState(_) => HeadEdit::Nothing,
+            FilterConfig::Buffer(_) | FilterConfig::Discovered(_) | FilterConfig::SetFilterState(_) => {
+                HeadEdit::Nothing
+            }
         }
     }
-}
-
-/// Compiles the configuration of a filter by itself, as extension discovery (ECDS) delivers it.
-///
-/// # Errors
-/// All fields that are invalid or not supported, or the type when it is not known.
-pub fn discovered(message: &TypedExtensionConfig) -> Result<FilterConfig, Vec<Rejection>> {
-    let TypedExtensionConfig { name, typed_config } = message;
-    Ledger::run(name, |at| {
-        let at = at.field("typed_config");
-        let Some(any) = typed_config else { return at.none("must be set") };
-        match known_filter(&at, any)? {
-            Some(Known::Filter(config)) => Some(config),
-            Some(Known::IstioStats | Known::Router(_)) => {
-                at.none("not supported yet: only filters before the router")
-            }
-            None => unknown(&at, name, any),
-        }
-    })
 }
 
 /// The compiled `http_filters`.
@@ -225,8 +212,13 @@ fn http_filter(at: &At<'_>, message: &proto::HttpFilter) -> Option<Compiled> {
     at.required("name", name);
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            return at.field("config_discovery").none("not supported yet");
+        Some(ConfigType::ConfigDiscovery(source)) => {
+            let config = discovery::config_discovery(&at.field("config_discovery"), name, source)?;
+            return Some(Compiled::Filter(HttpFilter {
+                name: name.as_str().into(),
+                disabled: *disabled,
+                config,
+            }));
         }
         None => return at.field("typed_config").none("must be set"),
     };

@@ -14,7 +14,7 @@ pub use crate::outlier::{Ejection, OutlierDetection, RateDetection, SuccessRate}
 /// A range of addresses.
 pub use ipnet::IpNet;
 
-use crate::filter::{HttpFilter, RouterOptions};
+use crate::filter::{DiscoveredFilter, HttpFilter, RouterOptions};
 use crate::format::{Format, JsonFormat};
 pub use crate::health_check::{
     CheckHeader, GrpcHealthCheck, HealthCheck, HealthCheckKind, HostCheck, HttpHealthCheck, Pace,
@@ -52,6 +52,8 @@ pub struct Program {
     pub endpoints: BTreeMap<Name, Arc<Endpoints>>,
     /// Route configurations of RDS by name; inline ones live in their connection manager.
     pub routes: BTreeMap<Name, Arc<RouteTable>>,
+    /// HTTP filters of extension discovery (ECDS) by name.
+    pub filters: BTreeMap<Name, Arc<DiscoveredFilter>>,
 }
 
 /// Where traffic of a listener comes from, relative to the workload.

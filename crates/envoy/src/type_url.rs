@@ -11,7 +11,10 @@ pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 pub const ENDPOINT: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
 pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+/// `envoy.config.core.v3.TypedExtensionConfig` (ECDS).
+pub const EXTENSION_CONFIG: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
 /// The types that ADS carries, in the order in which a server pushes them so that nothing refers to what
-/// is not there yet: clusters, endpoints, listeners, routes, secrets.
-pub const PUSH_ORDER: [&str; 5] = [CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET];
+/// is not there yet: clusters, endpoints, listeners, routes, secrets,
+/// configurations of filters.
+pub const PUSH_ORDER: [&str; 6] = [CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, EXTENSION_CONFIG];

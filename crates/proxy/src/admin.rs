@@ -35,6 +35,7 @@ mod health;
 mod info;
 mod listeners;
 mod stats;
+mod subscriptions;
 
 /// What the process is made of, as the admin interface reads it.
 #[derive(Debug)]

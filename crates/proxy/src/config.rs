@@ -15,9 +15,11 @@ mod references;
 mod sockets;
 mod store;
 mod streams;
+mod subscription;
 mod table;
 
 pub use configurator::{Configurator, Setup};
 pub use dynamic::{Dynamic, Subscription};
-pub use store::{Store, TypeCounts};
+pub use store::Store;
+pub use subscription::TypeCounts;
 pub use table::{Entry, Loaded, Refused};

@@ -25,6 +25,7 @@ use crate::record::{FilterObject, RecordView, ResponseFlags, State, TakenRoute};
 use crate::stream::{LocalReply, Manager, Stream};
 
 mod body;
+mod discovery;
 mod effect;
 mod grpc;
 mod health_check;
@@ -115,6 +116,17 @@ impl Stream<'_, '_> {
             if !self.filters.is_enabled(index) {
                 continue;
             }
+            let found;
+            let filter = match discovery::place(filter) {
+                None => filter,
+                Some(discovery) => match self.discovered(filter, discovery) {
+                    Some(in_place) => {
+                        found = in_place;
+                        &*found
+                    }
+                    None => return Err(discovery::missing()),
+                },
+            };
             if let Err(stop) = self.decode_filter(index, filter).await {
                 self.note_cluster();
                 return Err(stop);
@@ -303,6 +315,15 @@ impl Stream<'_, '_> {
         let mut tap = BodyTap::default();
         for (index, filter) in manager.settings.filters.iter().enumerate().rev() {
             if self.filters.is_enabled(index) {
+                let found;
+                let filter = match discovery::place(filter) {
+                    None => filter,
+                    Some(discovery) => {
+                        let Some(in_place) = self.discovered(filter, discovery) else { continue };
+                        found = in_place;
+                        &*found
+                    }
+                };
                 let edit = filter.encode(&*self, &self.levels(), self.filters.state(index));
                 self.edit_head(filter, edit, head, &mut tap);
             }

@@ -114,6 +114,8 @@ pub struct Update {
     pub full: bool,
     /// `version_info` or `system_version_info`.
     pub version: String,
+    /// The variant of the protocol that brought it: incremental updates have a version per resource, the others one.
+    pub mode: Mode,
     /// The generation, from `control_plane.identifier`; empty if the server names none.
     pub control_plane: String,
     /// To be given back with the answer.

@@ -1,10 +1,13 @@
 //! Per-route configurations from YAML, and the verdicts of filters on requests.
 
+use std::sync::Arc;
+
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use http::HeaderName;
+use meltemi_envoy::config::core::v3::TypedExtensionConfig;
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_envoy::json::Codec;
 
@@ -194,7 +197,9 @@ fn discovered_configurations_are_filters_before_the_router() {
     let message = |yaml: &str| Codec::new().parse::<TypedExtensionConfig>(yaml).unwrap();
     let cors =
         "{name: n, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}";
-    assert!(matches!(discovered(&message(cors)), Ok(FilterConfig::Cors)));
+    let found = discovered(&message(cors)).unwrap();
+    assert!(matches!(found.filter.config, FilterConfig::Cors));
+    assert_eq!((&*found.filter.name, &*found.type_name), ("n", "envoy.extensions.filters.http.cors.v3.Cors"));
     let router = cors.replace("cors.v3.Cors", "router.v3.Router");
     assert_eq!(discovered(&message(&router)).unwrap_err()[0].path, "typed_config");
     assert!(discovered(&message("{name: n}")).is_err());
@@ -204,7 +209,8 @@ fn manager_filter(config: &str) -> Result<FilterConfig, Vec<Rejection>> {
     let text = format!(
         "{{name: n, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.{config}}}}}"
     );
-    discovered(&Codec::new().parse::<TypedExtensionConfig>(&text).unwrap())
+    let found = discovered(&Codec::new().parse::<TypedExtensionConfig>(&text).unwrap())?;
+    Ok(Arc::into_inner(found.filter).unwrap().config)
 }
 
 fn named(config: &str) -> HttpFilter {

@@ -149,7 +149,10 @@ pub(super) fn write_op(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> boo
         Op::Trailer(op) => write_header(op, view.trailers, out),
         Op::Protocol => write_text(record.protocol.map(|version| version.as_str()), out),
         Op::ResponseCode => write_number(u64::from(record.response_code), out),
-        Op::ResponseCodeDetails => write_without_blanks(record.details.as_deref(), out),
+        // Details may be empty, and are there then.
+        Op::ResponseCodeDetails => {
+            write_without_blanks(record.details.as_deref(), out) || record.details.is_some()
+        }
         Op::ResponseCodeDetailsAsTheyAre => write_text(record.details.as_deref(), out),
         Op::ConnectionTerminationDetails => write_text(record.termination_details.as_deref(), out),
         Op::ResponseFlags => write_flags(record, false, out),

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 
 use axum::http::StatusCode;
 use meltemi_compile::program::{Discovery, Name, NetworkFilter, RouteSource};
-use meltemi_envoy::Any;
 use meltemi_envoy::admin::v3 as dump;
 use meltemi_envoy::config::listener::v3::{Filter, Listener as ListenerMessage, filter::ConfigType};
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use meltemi_envoy::json::Codec;
+use meltemi_envoy::{Any, type_url};
 use serde_json::{Value, json};
 
 use super::{Admin, Params, Reply, has, param, regex_param};
@@ -120,6 +120,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("dynamic_route_configs", "RoutesConfigDump.DynamicRouteConfig"),
     ("static_endpoint_configs", "EndpointsConfigDump.StaticEndpointConfig"),
     ("dynamic_endpoint_configs", "EndpointsConfigDump.DynamicEndpointConfig"),
+    ("ecds_filters", "EcdsConfigDump.EcdsFilterConfig"),
     ("static_secrets", "SecretsConfigDump.StaticSecret"),
     ("dynamic_active_secrets", "SecretsConfigDump.DynamicSecret"),
     ("dynamic_warming_secrets", "SecretsConfigDump.DynamicSecret"),
@@ -133,6 +134,9 @@ fn configs(admin: &Admin, include_eds: bool, names: Option<&regex::Regex>) -> Ve
     };
     let store = admin.store();
     let mut configs = vec![Any::pack(&bootstrap), Any::pack(&clusters(&store, &wanted))];
+    if store.subscriptions(type_url::EXTENSION_CONFIG).next().is_some() {
+        configs.push(Any::pack(&filters(&store, &wanted)));
+    }
     if include_eds {
         configs.push(Any::pack(&endpoints(&store, &wanted)));
     }
@@ -179,7 +183,7 @@ fn clusters(store: &Store, wanted: &dyn Fn(&str) -> bool) -> dump::ClustersConfi
     let warming = chosen(store.clusters(), false, wanted)
         .filter_map(|(_, entry)| Some(dynamic(entry.warming.as_ref()?, entry.refused.as_ref())));
     dump::ClustersConfigDump {
-        version_info: store.counts(meltemi_envoy::type_url::CLUSTER).version,
+        version_info: store.counts(type_url::CLUSTER).version,
         static_clusters: fixed.collect(),
         dynamic_active_clusters: active.collect(),
         dynamic_warming_clusters: warming.collect(),
@@ -209,7 +213,7 @@ fn listeners(store: &Store, wanted: &dyn Fn(&str) -> bool) -> dump::ListenersCon
         client_status: status(entry.refused.as_ref()),
     });
     dump::ListenersConfigDump {
-        version_info: store.counts(meltemi_envoy::type_url::LISTENER).version,
+        version_info: store.counts(type_url::LISTENER).version,
         static_listeners: fixed.collect(),
         dynamic_listeners: dynamic.collect(),
     }
@@ -277,6 +281,19 @@ fn endpoints(store: &Store, wanted: &dyn Fn(&str) -> bool) -> dump::EndpointsCon
         static_endpoint_configs: fixed.collect(),
         dynamic_endpoint_configs: dynamic.collect(),
     }
+}
+
+fn filters(store: &Store, wanted: &dyn Fn(&str) -> bool) -> dump::EcdsConfigDump {
+    let filters = chosen(store.filters(), false, wanted).filter_map(|(_, entry)| {
+        let loaded = entry.active.as_ref()?;
+        Some(dump::ecds_config_dump::EcdsFilterConfig {
+            version_info: loaded.version.clone(),
+            ecds_filter: Some(loaded.message.clone()),
+            last_updated: timestamp(loaded.updated),
+            ..Default::default()
+        })
+    });
+    dump::EcdsConfigDump { ecds_filters: filters.collect() }
 }
 
 fn failure(refused: &Refused) -> dump::UpdateFailureState {

@@ -1,14 +1,12 @@
 //! `/stats` and `/stats/prometheus`: what workers counted and what the main thread knows.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::PoisonError;
-use std::time::UNIX_EPOCH;
 
 use axum::http::StatusCode;
 use meltemi_envoy::type_url;
 
-use super::{Admin, Params, Reply, has, health, info, param, regex_param};
-use crate::config::{Store, TypeCounts};
+use super::{Admin, Params, Reply, has, health, info, param, regex_param, subscriptions};
+use crate::config::Store;
 use crate::lifecycle::State;
 use crate::stats::{Sample, Value, prometheus as page, text};
 
@@ -137,6 +135,7 @@ fn process(admin: &Admin) -> Vec<Sample> {
     ];
     let store = admin.store();
     managers(&store, admin.concurrency as u64, &mut samples);
+    subscriptions::samples(&store, &mut samples);
     health::samples(&store, &admin.hosts, &mut samples);
     samples
 }
@@ -168,30 +167,6 @@ fn managers(store: &Store, workers: u64, samples: &mut Vec<Sample>) {
         let used = n > 0 || name != "listener_manager.total_listeners_warming";
         samples.push(Sample { used, ..Sample::plain(name, Value::Gauge(n)) });
     }
-    subscription("cluster_manager.cds", &clusters, samples);
-    subscription("listener_manager.lds", &listeners, samples);
-    subscription("cluster_manager.eds", &store.counts(type_url::ENDPOINT), samples);
-    subscription("http.rds", &store.counts(type_url::ROUTE), samples);
-}
-
-fn subscription(prefix: &str, counts: &TypeCounts, samples: &mut Vec<Sample>) {
-    // A gauge of a subscription that was never answered was never set.
-    let used = counts.attempts > 0;
-    let mut add = |field: &str, value| {
-        let sample = Sample::plain(&format!("{prefix}.{field}"), value);
-        let used = sample.used && used;
-        samples.push(Sample { used, ..sample });
-    };
-    add("update_attempt", Value::Counter(counts.attempts));
-    add("update_success", Value::Counter(counts.successes));
-    add("update_rejected", Value::Counter(counts.rejections));
-    add("update_failure", Value::Counter(counts.failures));
-    let millis =
-        counts.updated.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |at| at.as_millis());
-    add("update_time", Value::Gauge(u64::try_from(millis).unwrap_or(u64::MAX)));
-    let mut version = DefaultHasher::new();
-    counts.version.hash(&mut version);
-    let version = if counts.version.is_empty() { 0 } else { version.finish() };
-    add("version", Value::Gauge(version));
-    add("version_text", Value::Text(counts.version.clone()));
+    subscriptions::subscription("cluster_manager.cds", &clusters, samples);
+    subscriptions::subscription("listener_manager.lds", &listeners, samples);
 }

@@ -151,10 +151,10 @@ impl Configurator {
                     tracing::debug!(file = ?key, "configuration read");
                     self.on_update(None, &update).await;
                 }
-                Wake::File(((kind, name), Err(reason))) => {
-                    tracing::warn!(kind, name, %reason, "configuration file refused");
-                    locked(&self.store).failed(kind);
-                    self.received(kind);
+                Wake::File((key, Err(problem))) => {
+                    tracing::warn!(kind = key.0, name = key.1, reason = %problem, "configuration file refused");
+                    locked(&self.store).failed(&key, &problem);
+                    self.received(key.0);
                 }
                 Wake::Dns((key, endpoints)) => locked(&self.store).resolve(key, endpoints),
                 Wake::Health | Wake::Deadline => {}
@@ -169,8 +169,9 @@ impl Configurator {
             Phase::Live => None,
         };
         // A deadline that has passed no longer wakes: what start-up still waits for then is warming.
-        let phase = phase.filter(|at| *at > Instant::now());
-        let next = locked(&self.store).next_deadline().into_iter().chain(phase).min();
+        let now = Instant::now();
+        let phase = phase.filter(|at| *at > now);
+        let next = locked(&self.store).next_deadline(now).into_iter().chain(phase).min();
         let timer = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -286,7 +287,7 @@ impl Configurator {
             _ => &self.dynamic.listeners,
         };
         wanted.is_none()
-            || locked(&self.store).counts(type_url).attempts > 0
+            || locked(&self.store).counts(type_url).is_answered()
             || until.is_some_and(|until| until <= Instant::now())
     }
 
@@ -297,51 +298,45 @@ impl Configurator {
             Some(Origin::Ads) => StreamKey::Ads,
             Some(Origin::Grpc(grpc)) => self.stream(StreamKey::Only(kind, grpc)),
         };
+        locked(&self.store).asked_all(kind);
         let command = Xds::Subscribe { type_url: kind.to_owned(), interest: Interest::Wildcard };
         self.streams.send(&key, command).await;
     }
 
-    /// Asks for the endpoints and routes that clusters and listeners name.
+    /// Asks for what clusters and listeners refer to.
     async fn subscribe_names(&mut self) {
-        let (services, routes, others) = {
-            let store = locked(&self.store);
-            let others = [type_url::ENDPOINT, type_url::ROUTE].map(|kind| store.others(kind));
-            (store.service_names(), store.route_names(), others)
-        };
-        let [of_endpoints, of_routes] = others;
-        self.subscribe(type_url::ENDPOINT, services, of_endpoints).await;
-        self.subscribe(type_url::ROUTE, routes, of_routes).await;
+        for kind in [type_url::ENDPOINT, type_url::ROUTE, type_url::EXTENSION_CONFIG] {
+            let wanted = locked(&self.store).wanted(kind);
+            self.subscribe(kind, wanted).await;
+        }
     }
 
-    async fn subscribe(
-        &mut self,
-        kind: &'static str,
-        mut names: BTreeSet<String>,
-        others: BTreeMap<String, Origin>,
-    ) {
+    async fn subscribe(&mut self, kind: &'static str, wanted: BTreeMap<Name, Origin>) {
         let mut files = BTreeMap::new();
         // What was asked of a stream and is not wanted any more is given up by asking for less.
         let asked = self.subscribed.keys().filter(|(_, of)| *of == kind);
         let mut by_stream: BTreeMap<StreamKey, BTreeSet<String>> =
             asked.map(|(key, _)| (key.clone(), BTreeSet::new())).collect();
-        for (name, origin) in others {
-            names.remove(&name);
-            match origin {
-                Origin::Ads => drop(names.insert(name)),
-                Origin::File(file) => drop(files.insert((kind, Some(name)), file)),
-                Origin::Grpc(grpc) => {
-                    let key = self.stream(StreamKey::Only(kind, grpc));
-                    by_stream.entry(key).or_default().insert(name);
+        for (name, origin) in wanted {
+            let name = name.to_string();
+            let key = match origin {
+                Origin::File(file) => {
+                    files.insert((kind, Some(name)), file);
+                    continue;
                 }
-            }
+                Origin::Ads => StreamKey::Ads,
+                Origin::Grpc(grpc) => self.stream(StreamKey::Only(kind, grpc)),
+            };
+            by_stream.entry(key).or_default().insert(name);
         }
         self.files.follow(kind, files);
-        by_stream.insert(StreamKey::Ads, names);
         for (key, names) in by_stream {
             let before = self.subscribed.get(&(key.clone(), kind));
             if before.map_or(names.is_empty(), |before| *before == names) {
                 continue;
             }
+            let is_new = |name: &&String| before.is_none_or(|before| !before.contains(*name));
+            locked(&self.store).asked(kind, names.iter().filter(is_new).map(String::as_str));
             self.subscribed.insert((key.clone(), kind), names.clone());
             let interest = Interest::Names(names);
             self.streams.send(&key, Xds::Subscribe { type_url: kind.to_owned(), interest }).await;

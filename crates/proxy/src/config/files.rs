@@ -16,13 +16,15 @@ use meltemi_envoy::json::Codec;
 use meltemi_envoy::service::discovery::v3::DiscoveryResponse;
 use meltemi_envoy::{Any, config, type_url};
 use meltemi_runtime::task::{self, Task};
-use meltemi_xds::Resource;
 use meltemi_xds::client::Update;
+use meltemi_xds::{Mode, Resource};
 use prost::Message as _;
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+
+use super::subscription::FileProblem;
 
 /// Files that were read and wait to be taken. A file that changes again meanwhile is read again later.
 const UPDATE_QUEUE: usize = 16;
@@ -37,7 +39,7 @@ const EVENT_BUFFER: usize = 4096;
 pub(super) type FileKey = (&'static str, Option<String>);
 
 /// What a file said, or why it could not be read.
-pub(super) type FileUpdate = (FileKey, Result<Update, String>);
+pub(super) type FileUpdate = (FileKey, Result<Update, FileProblem>);
 
 /// The files that are followed.
 #[derive(Debug)]
@@ -104,13 +106,14 @@ async fn follow(key: FileKey, origin: FileOrigin, updates: mpsc::Sender<FileUpda
 }
 
 /// Reading and parsing may take long, so it is kept off the main thread.
-async fn read_apart(key: FileKey, path: Box<str>, known: BTreeSet<String>) -> Result<Update, String> {
+async fn read_apart(key: FileKey, path: Box<str>, known: BTreeSet<String>) -> Result<Update, FileProblem> {
     let read = tokio::task::spawn_blocking(move || read(&key, &path, &known));
-    read.await.map_err(|error| error.to_string())?
+    read.await.map_err(|error| FileProblem::Unreadable(error.to_string()))?
 }
 
-fn read(key: &FileKey, path: &str, known: &BTreeSet<String>) -> Result<Update, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{path}: {error}");
+fn read(key: &FileKey, path: &str, known: &BTreeSet<String>) -> Result<Update, FileProblem> {
+    let failed = |error: &dyn std::fmt::Display| FileProblem::Unreadable(format!("{path}: {error}"));
+    let unexpected = |what: &dyn std::fmt::Display| FileProblem::Unexpected(format!("{path}: {what}"));
     let size = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
     if size > MAX_FILE_BYTES {
         return Err(failed(&"too large"));
@@ -119,18 +122,20 @@ fn read(key: &FileKey, path: &str, known: &BTreeSet<String>) -> Result<Update, S
     let response = parse(path, &bytes).map_err(|error| failed(&error))?;
     let (kind, name) = key;
     if name.is_some() && response.resources.len() != 1 {
-        return Err(failed(&format_args!("Unexpected resource length: {}", response.resources.len())));
+        return Err(unexpected(&format_args!("Unexpected resource length: {}", response.resources.len())));
     }
     let version = response.version_info;
     let changed = response.resources.into_iter().map(|any| resource(kind, any, &version));
     let changed: Vec<Resource> = changed.collect::<Result<_, _>>().map_err(|error| failed(&error))?;
     let is_there = |name: &String| changed.iter().any(|resource| resource.name == *name);
     if let Some(name) = name.as_ref().filter(|name| !is_there(name)) {
-        return Err(failed(&format_args!("Unexpected resource (expecting {name}): {}", changed[0].name)));
+        return Err(unexpected(&format_args!("Unexpected resource (expecting {name}): {}", changed[0].name)));
     }
     let removed = known.iter().filter(|name| !is_there(name)).cloned().collect();
     let (control_plane, nonce) = (String::new(), String::new());
-    Ok(Update { type_url: (*kind).to_owned(), changed, removed, full: true, version, control_plane, nonce })
+    let mode = Mode::Sotw;
+    let type_url = (*kind).to_owned();
+    Ok(Update { type_url, changed, removed, full: true, version, mode, control_plane, nonce })
 }
 
 fn parse(path: &str, bytes: &[u8]) -> Result<DiscoveryResponse, String> {
@@ -150,6 +155,7 @@ fn resource(kind: &str, body: Any, version: &str) -> Result<Resource, String> {
         type_url::LISTENER => body.unpack::<config::listener::v3::Listener>().map(|m| m.name),
         type_url::CLUSTER => body.unpack::<config::cluster::v3::Cluster>().map(|m| m.name),
         type_url::ROUTE => body.unpack::<config::route::v3::RouteConfiguration>().map(|m| m.name),
+        type_url::EXTENSION_CONFIG => body.unpack::<config::core::v3::TypedExtensionConfig>().map(|m| m.name),
         _ => body.unpack::<config::endpoint::v3::ClusterLoadAssignment>().map(|m| m.cluster_name),
     };
     let name = name.map_err(|error| error.to_string())?;

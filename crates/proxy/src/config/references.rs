@@ -5,13 +5,17 @@
 
 use std::time::Duration;
 
-use meltemi_compile::program::{Listener, Name, NetworkFilter, RouteSource};
+use hcm::http_connection_manager::RouteSpecifier;
+use hcm::http_filter::ConfigType as FilterConfigType;
+use meltemi_compile::filter::{FilterConfig, FilterDiscovery};
+use meltemi_compile::program::{Listener, Name, NetworkFilter};
 use meltemi_compile::{Origin, Rejection};
 use meltemi_envoy::config::cluster::v3::Cluster as ClusterMessage;
 use meltemi_envoy::config::core::v3::ConfigSource;
 use meltemi_envoy::config::listener::v3::{Filter, Listener as ListenerMessage, filter::ConfigType};
 use meltemi_envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use meltemi_envoy::type_url;
+use tokio::time::Instant;
 
 use super::files;
 
@@ -31,67 +35,71 @@ pub(super) fn cluster_timeout(message: &ClusterMessage) -> Option<Duration> {
     initial_fetch_timeout(eds)
 }
 
-/// How long a listener waits for its routes: the longest of its connection managers.
-pub(super) fn listener_timeout(message: &ListenerMessage) -> Option<Duration> {
-    let chains = message.filter_chains.iter().chain(&message.default_filter_chain);
-    let timeouts = chains.flat_map(|chain| &chain.filters).filter_map(rds);
-    let mut longest = Duration::ZERO;
-    for rds in timeouts {
-        longest = longest.max(initial_fetch_timeout(rds.config_source.as_ref())?);
-    }
-    Some(longest)
+/// Something that a resource refers to by name.
+#[derive(Debug, Clone)]
+pub struct Need {
+    /// Its type.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: Name,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Until when the resource waits for it; `None` waits for ever.
+    pub until: Option<Instant>,
 }
 
-/// What is not to be had from ADS of what a resource refers to.
-pub(super) type Others = Vec<(&'static str, String, Origin)>;
-
-/// Where a cluster's endpoints come from, unless from ADS.
+/// The endpoints of a cluster.
 ///
 /// # Errors
-/// If it is a file that does not exist.
-pub(super) fn cluster_others(message: &ClusterMessage) -> Result<Others, Vec<Rejection>> {
+/// If they come from a file that does not exist.
+pub(super) fn cluster_needs(message: &ClusterMessage, now: Instant) -> Result<Vec<Need>, Vec<Rejection>> {
     let Some(eds) = &message.eds_cluster_config else { return Ok(Vec::new()) };
     let service = if eds.service_name.is_empty() { &message.name } else { &eds.service_name };
-    let other = other(&message.name, type_url::ENDPOINT, service, eds.eds_config.as_ref())?;
-    Ok(other.into_iter().collect())
+    let need = need(&message.name, type_url::ENDPOINT, service, eds.eds_config.as_ref(), now)?;
+    Ok(need.into_iter().collect())
 }
 
-/// Where a listener's routes come from, unless from ADS.
+/// The routes and filters of a listener.
 ///
 /// # Errors
-/// If it is a file that does not exist.
-pub(super) fn listener_others(message: &ListenerMessage) -> Result<Others, Vec<Rejection>> {
+/// If something comes from a file that does not exist.
+pub(super) fn listener_needs(message: &ListenerMessage, now: Instant) -> Result<Vec<Need>, Vec<Rejection>> {
     let chains = message.filter_chains.iter().chain(&message.default_filter_chain);
-    let mut others = Others::new();
-    for rds in chains.flat_map(|chain| &chain.filters).filter_map(rds) {
-        let source = rds.config_source.as_ref();
-        others.extend(other(&message.name, type_url::ROUTE, &rds.route_config_name, source)?);
+    let mut needs = Vec::new();
+    for manager in chains.flat_map(|chain| &chain.filters).filter_map(connection_manager) {
+        if let Some(RouteSpecifier::Rds(rds)) = &manager.route_specifier {
+            let source = rds.config_source.as_ref();
+            needs.extend(need(&message.name, type_url::ROUTE, &rds.route_config_name, source, now)?);
+        }
+        for filter in &manager.http_filters {
+            let Some(FilterConfigType::ConfigDiscovery(discovery)) = &filter.config_type else { continue };
+            let source = discovery.config_source.as_ref();
+            let need = need(&message.name, type_url::EXTENSION_CONFIG, &filter.name, source, now)?;
+            let warms = !discovery.apply_default_config_without_warming;
+            needs.extend(need.map(|need| Need { until: if warms { need.until } else { Some(now) }, ..need }));
+        }
     }
-    Ok(others)
+    Ok(needs)
 }
 
-fn other(
+fn need(
     resource: &str,
     kind: &'static str,
     name: &str,
     source: Option<&ConfigSource>,
-) -> Result<Option<(&'static str, String, Origin)>, Vec<Rejection>> {
+    now: Instant,
+) -> Result<Option<Need>, Vec<Rejection>> {
     let Some(source) = source else { return Ok(None) };
-    let (origin, _) = meltemi_compile::config_source(source)?;
+    let (origin, wait) = meltemi_compile::config_source(source)?;
     if let Origin::File(file) = &origin {
         files::check(file).map_err(|reason| vec![Rejection::new(resource, "config_source", reason)])?;
     }
-    Ok((origin != Origin::Ads).then(|| (kind, name.to_owned(), origin)))
+    Ok(Some(Need { kind, name: name.into(), origin, until: wait.map(|wait| now + wait) }))
 }
 
-/// The RDS of a filter.
-fn rds(filter: &Filter) -> Option<hcm::Rds> {
+fn connection_manager(filter: &Filter) -> Option<hcm::HttpConnectionManager> {
     let Some(ConfigType::TypedConfig(any)) = &filter.config_type else { return None };
-    let manager: hcm::HttpConnectionManager = any.unpack().ok()?;
-    match manager.route_specifier {
-        Some(hcm::http_connection_manager::RouteSpecifier::Rds(rds)) => Some(rds),
-        _ => None,
-    }
+    any.unpack().ok()
 }
 
 /// The files that a listener logs to.
@@ -104,13 +112,17 @@ pub(super) fn log_paths(listener: &Listener) -> impl Iterator<Item = &str> {
     listener.access_log.iter().chain(of_chains).map(|log| &*log.path)
 }
 
-/// The names of route configurations that a listener gets by RDS.
-pub(super) fn route_names(listener: &Listener) -> impl Iterator<Item = &Name> {
-    listener.chains.iter().filter_map(|chain| match &chain.filter {
-        NetworkFilter::Http(manager) => match &manager.routes {
-            RouteSource::Rds(name) => Some(name),
-            RouteSource::Inline(_) => None,
-        },
+/// The places in a listener for a discovered filter of that name.
+pub(super) fn discoveries<'l>(
+    listener: &'l Listener,
+    name: &str,
+) -> impl Iterator<Item = &'l FilterDiscovery> {
+    let managers = listener.chains.iter().filter_map(|chain| match &chain.filter {
+        NetworkFilter::Http(manager) => Some(manager),
         NetworkFilter::Tcp(_) | NetworkFilter::DirectResponse(_) => None,
+    });
+    managers.flat_map(|manager| &manager.filters).filter_map(move |filter| match &filter.config {
+        FilterConfig::Discovered(discovery) if *filter.name == *name => Some(&**discovery),
+        _ => None,
     })
 }

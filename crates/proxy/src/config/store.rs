@@ -4,22 +4,24 @@
 //! Envoy does. [`Store::settle`] then puts in force what has all that it refers to, in the order endpoints,
 //! clusters, routes, listeners; [`Store::program`] is the result.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use meltemi_compile::Rejection;
+use meltemi_compile::filter::DiscoveredFilter;
 use meltemi_compile::program::{Cluster, Discovery, DnsTargets, Endpoints, Listener, Name, Program};
 use meltemi_compile::route::RouteTable;
-use meltemi_compile::{Origin, Rejection};
 use meltemi_envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use meltemi_envoy::config::core::v3::{self as core, address};
 use meltemi_envoy::{Any, config, type_url};
-use meltemi_xds::Resource;
 use meltemi_xds::client::Update;
+use meltemi_xds::{Mode, Resource};
 use tokio::time::Instant;
 
 use super::health;
-use super::references;
+use super::references::{self, Need};
+use super::subscription::{ByName, TypeCounts};
 use super::table::{Entry, Loaded, Refused, Table};
 use crate::upstream::shared::HostStates;
 
@@ -34,46 +36,25 @@ pub struct ClusterEntry {
     pub pipe: Option<Box<str>>,
 }
 
-/// What happened to a type since the start, for statistics.
-#[derive(Debug, Clone, Default)]
-pub struct TypeCounts {
-    /// Updates that came.
-    pub attempts: u64,
-    /// Updates taken whole.
-    pub successes: u64,
-    /// Updates refused in whole or in part.
-    pub rejections: u64,
-    /// Files that could not be read, streams that were lost.
-    pub failures: u64,
-    /// `version_info` of the last update taken whole.
-    pub version: String,
-    /// When that was.
-    pub updated: Option<SystemTime>,
-    /// Resources that were new.
-    pub added: u64,
-    /// Resources that replaced one.
-    pub modified: u64,
-    /// Resources that went.
-    pub removed: u64,
-}
-
 /// The key of a DNS cluster's hosts: its name and the digest of the message that names the targets.
 pub(super) type DnsKey = (Name, u64);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Store {
-    listeners: Table<Listener>,
+    pub(super) listeners: Table<Listener>,
     pub(super) clusters: Table<ClusterEntry>,
     pub(super) endpoints: Table<Endpoints>,
     routes: Table<RouteTable>,
+    filters: Table<DiscoveredFilter>,
     /// Hosts of DNS clusters; empty after a first failure.
     pub(super) resolved: BTreeMap<DnsKey, Arc<Endpoints>>,
     /// Hosts in force of clusters with health checks: those that discovery names, and those that it dropped although
     /// they pass their checks.
     pub(super) checked: BTreeMap<Name, Arc<Endpoints>>,
     pub(super) hosts: Arc<HostStates>,
-    counts: BTreeMap<&'static str, TypeCounts>,
+    pub(super) counts: BTreeMap<&'static str, TypeCounts>,
+    pub(super) by_name: ByName,
     pub(super) dirty: bool,
 }
 
@@ -87,18 +68,20 @@ impl Store {
     /// All that is refused; nothing should be served then.
     pub fn load_static(&mut self, resources: &StaticResources) -> Result<(), Vec<Rejection>> {
         let mut rejections = Vec::new();
+        let now = Instant::now();
         let StaticResources { listeners, clusters, secrets } = resources;
         if let Some(secret) = secrets.first() {
             rejections.push(Rejection::new(&*secret.name, "static_resources.secrets", "not supported yet"));
         }
         for message in clusters {
             let taken = compile_static_cluster(message)
-                .and_then(|entry| Ok((entry, references::cluster_others(message)?)));
+                .and_then(|entry| Ok((entry, references::cluster_needs(message, now)?)));
             match taken {
-                Ok((entry, others)) => {
+                Ok((entry, needs)) => {
                     let name = entry.cluster.name.clone();
                     let wait = references::cluster_timeout(message);
-                    let loaded = Loaded { others, ..loaded_static(Any::pack(message), entry, wait) };
+                    let loaded =
+                        Loaded { needs, ..loaded_static(Any::pack(message), entry, deadline(now, wait)) };
                     rejections.extend(insert_static(&mut self.clusters, name, loaded));
                 }
                 Err(refused) => rejections.extend(refused),
@@ -106,15 +89,14 @@ impl Store {
         }
         for message in listeners {
             let taken = meltemi_compile::listener(message)
-                .and_then(|listener| Ok((listener, references::listener_others(message)?)));
+                .and_then(|listener| Ok((listener, references::listener_needs(message, now)?)));
             match taken {
-                Ok((listener, others)) => {
+                Ok((listener, needs)) => {
                     let name = listener.name.clone();
-                    let wait = references::listener_timeout(message);
                     if let Some(reason) = self.address_conflict(&listener) {
                         rejections.push(Rejection::new(&*name, "address", reason));
                     }
-                    let loaded = Loaded { others, ..loaded_static(Any::pack(message), listener, wait) };
+                    let loaded = Loaded { needs, ..loaded_static(Any::pack(message), listener, None) };
                     rejections.extend(insert_static(&mut self.listeners, name, loaded));
                 }
                 Err(refused) => rejections.extend(refused),
@@ -143,13 +125,16 @@ impl Store {
         self.remove(kind, &update.removed, &mut tally);
         let mut rejections = Vec::new();
         for resource in &update.changed {
+            let resource = &versioned(resource, update);
             let taken = match kind {
                 type_url::CLUSTER => self.take_cluster(resource, now),
                 type_url::ENDPOINT => self.take_endpoints(resource),
                 type_url::LISTENER => self.take_listener(resource, now, prepare),
                 type_url::ROUTE => self.take_routes(resource),
+                type_url::EXTENSION_CONFIG => self.take_filter(resource),
                 _ => Err(vec![Rejection::new(&*resource.name, "", "secrets are not supported yet")]),
             };
+            self.count_name(kind, resource, taken.as_ref().ok());
             match taken {
                 Ok(Taken::New) => tally.added += 1,
                 Ok(Taken::Changed) => tally.modified += 1,
@@ -167,17 +152,28 @@ impl Store {
 
     fn count(&mut self, kind: &'static str, update: &Update, tally: &TypeCounts, accepted: bool) {
         let counts = self.counts.entry(kind).or_default();
-        counts.attempts += 1;
         counts.added += tally.added;
         counts.modified += tally.modified;
         counts.removed += tally.removed;
         if accepted {
-            counts.successes += 1;
-            counts.version.clone_from(&update.version);
-            counts.updated = Some(SystemTime::now());
+            counts.taken(&update.version);
         } else {
-            counts.rejections += 1;
+            counts.refused();
         }
+    }
+
+    fn count_name(&mut self, kind: &'static str, resource: &Resource, taken: Option<&Taken>) {
+        if matches!(kind, type_url::CLUSTER | type_url::LISTENER) {
+            return;
+        }
+        let counts = self.by_name.of(kind, &resource.name);
+        match taken {
+            Some(Taken::New) => counts.added += 1,
+            Some(Taken::Changed) => counts.modified += 1,
+            Some(Taken::Same) => {}
+            None => return counts.refused(),
+        }
+        counts.taken(&resource.version);
     }
 
     /// Envoy keeps the endpoints and routes that a server takes away as long as something refers to them.
@@ -186,6 +182,8 @@ impl Store {
             let removed = match kind {
                 type_url::CLUSTER => self.clusters.remove(name),
                 type_url::LISTENER => self.listeners.remove(name),
+                // What is in its place then is the default.
+                type_url::EXTENSION_CONFIG => self.filters.remove(name),
                 _ => false,
             };
             tally.removed += u64::from(removed);
@@ -207,8 +205,8 @@ impl Store {
             )]);
         }
         let wait = references::cluster_timeout(&message);
-        let others = references::cluster_others(&message)?;
-        let loaded = Loaded { others, ..loaded(resource, entry, deadline(now, wait)) };
+        let needs = references::cluster_needs(&message, now)?;
+        let loaded = Loaded { needs, ..loaded(resource, entry, deadline(now, wait)) };
         Ok(Taken::of(self.clusters.insert(name, loaded)))
     }
 
@@ -227,6 +225,22 @@ impl Store {
         }
         let table = meltemi_compile::route_table(&unpack(resource)?)?;
         Ok(Taken::of(self.routes.insert(table.name.clone(), loaded(resource, table, None))))
+    }
+
+    /// A type that a listener does not want is refused for all of them, as in Envoy.
+    fn take_filter(&mut self, resource: &Resource) -> Result<Taken, Vec<Rejection>> {
+        if self.filters.touch(&resource.name, &resource.body, &resource.version) {
+            return Ok(Taken::Same);
+        }
+        let filter = meltemi_compile::filter::discovered(&unpack(resource)?)?;
+        let listeners = self.listeners.entries.values().flat_map(Entry::both);
+        let mut places = listeners.flat_map(|loaded| references::discoveries(&loaded.value, &resource.name));
+        if let Some(place) = places.find(|place| !place.allows(&filter.type_name)) {
+            let reason = format!("has type {} but expect {}", filter.type_name, place.types.join(", "));
+            return Err(vec![Rejection::new(&*resource.name, "typed_config", reason)]);
+        }
+        let name = Name::from(resource.name.as_str());
+        Ok(Taken::of(self.filters.insert(name, loaded(resource, filter, None))))
     }
 
     fn take_listener(
@@ -248,11 +262,21 @@ impl Store {
         if let Some(reason) = self.address_conflict(&listener) {
             return Err(refuse("address", reason));
         }
-        let others = references::listener_others(&message)?;
+        let needs = references::listener_needs(&message, now)?;
         prepare(&listener).map_err(|rejection| vec![rejection])?;
-        let wait = references::listener_timeout(&message);
-        let loaded = Loaded { others, ..loaded(resource, listener, deadline(now, wait)) };
+        self.count_conflicts(&listener);
+        let loaded = Loaded { needs, ..loaded(resource, listener, None) };
         Ok(Taken::of(self.listeners.insert(name, loaded)))
+    }
+
+    /// What was discovered does not suit the new listener, which uses its default then.
+    fn count_conflicts(&mut self, listener: &Listener) {
+        for (name, found) in active(&self.filters) {
+            let mut places = references::discoveries(listener, name);
+            if places.any(|place| !place.allows(&found.value.type_name)) {
+                self.by_name.of(type_url::EXTENSION_CONFIG, name).conflicts += 1;
+            }
+        }
     }
 
     /// Two listeners on one address would take each other's connections by chance.
@@ -281,73 +305,60 @@ impl Store {
             type_url::ENDPOINT => self.endpoints.refuse(name, refused),
             type_url::LISTENER => self.listeners.refuse(name, refused),
             type_url::ROUTE => self.routes.refuse(name, refused),
+            type_url::EXTENSION_CONFIG => self.filters.refuse(name, refused),
             _ => {}
         }
     }
 
     /// Puts in force what is ready, forgets what nothing refers to any more.
     pub(crate) fn settle(&mut self, now: Instant) {
-        let Store { listeners, clusters, endpoints, routes, resolved, hosts, dirty, .. } = self;
-        *dirty |= endpoints.settle(now, |_| true);
-        *dirty |= clusters.settle(now, |loaded| {
-            let found = discovered(loaded, endpoints, resolved);
-            let is_complete = matches!(loaded.value.cluster.discovery, Discovery::OriginalDst)
-                || found.is_some_and(|found| health::is_checked(&loaded.value.cluster, found, hosts));
-            is_complete || matches!(loaded.value.cluster.discovery, Discovery::Static) && found.is_none()
-        });
-        *dirty |= routes.settle(now, |_| true);
-        *dirty |= listeners.settle(now, |loaded| {
-            references::route_names(&loaded.value).all(|name| routes.active(name).is_some())
-        });
+        self.count_late(now);
+        self.dirty |= self.endpoints.settle(now, |_| true);
+        self.settle_clusters(now);
+        self.dirty |= self.routes.settle(now, |_| true);
+        self.dirty |= self.filters.settle(now, |_| true);
+        self.settle_listeners(now);
         self.forget_unused();
         self.settle_checked();
     }
 
+    fn settle_clusters(&mut self, now: Instant) {
+        let mut clusters = std::mem::take(&mut self.clusters);
+        self.dirty |= clusters.settle(now, |loaded| {
+            let cluster = &loaded.value.cluster;
+            let found = discovered(loaded, &self.endpoints, &self.resolved);
+            let is_complete = matches!(cluster.discovery, Discovery::OriginalDst)
+                || found.is_some_and(|found| health::is_checked(cluster, found, &self.hosts));
+            let gets_none = loaded.needs.iter().any(|need| self.is_over(need.kind, &need.name));
+            is_complete || found.is_none() && (gets_none || matches!(cluster.discovery, Discovery::Static))
+        });
+        self.clusters = clusters;
+    }
+
+    fn settle_listeners(&mut self, now: Instant) {
+        let mut listeners = std::mem::take(&mut self.listeners);
+        self.dirty |= listeners.settle(now, |loaded| {
+            let is_over = |need: &Need| {
+                need.until.is_some_and(|until| until <= now) || self.is_over(need.kind, &need.name)
+            };
+            loaded.needs.iter().all(is_over)
+        });
+        self.listeners = listeners;
+    }
+
     fn forget_unused(&mut self) {
-        let services = self.service_names();
-        self.endpoints.entries.retain(|name, _| services.contains(&**name));
-        let names = self.route_names();
-        self.routes.entries.retain(|name, _| names.contains(&**name));
+        let services = self.wanted(type_url::ENDPOINT);
+        self.endpoints.entries.retain(|name, _| services.contains_key(name));
+        let routes = self.wanted(type_url::ROUTE);
+        self.routes.entries.retain(|name, _| routes.contains_key(name));
+        let filters = self.wanted(type_url::EXTENSION_CONFIG);
+        self.filters.entries.retain(|name, _| filters.contains_key(name));
+        let kinds = [type_url::ENDPOINT, type_url::ROUTE, type_url::EXTENSION_CONFIG];
+        for (kind, wanted) in kinds.into_iter().zip([services, routes, filters]) {
+            self.by_name.retain(kind, &wanted);
+        }
         let targets = self.dns_targets();
         self.resolved.retain(|key, _| targets.contains_key(key));
-    }
-
-    /// Names to ask EDS for.
-    pub(super) fn service_names(&self) -> BTreeSet<String> {
-        let clusters =
-            self.clusters.entries.values().flat_map(Entry::both).map(|loaded| &loaded.value.cluster);
-        clusters
-            .filter_map(|cluster| match &cluster.discovery {
-                Discovery::Eds(service) => Some(service.to_string()),
-                _ => None,
-            })
-            .collect()
-    }
-
-    /// Names to ask RDS for.
-    pub(super) fn route_names(&self) -> BTreeSet<String> {
-        let listeners = self.listeners.entries.values().flat_map(Entry::both);
-        listeners
-            .flat_map(|loaded| references::route_names(&loaded.value))
-            .map(|name| name.to_string())
-            .collect()
-    }
-
-    /// What of a type does not come from ADS, and where it comes from instead.
-    pub(super) fn others(&self, kind: &str) -> BTreeMap<String, Origin> {
-        let of_clusters =
-            self.clusters.entries.values().flat_map(Entry::both).flat_map(|loaded| &loaded.others);
-        let of_listeners =
-            self.listeners.entries.values().flat_map(Entry::both).flat_map(|loaded| &loaded.others);
-        let others = of_clusters.chain(of_listeners).filter(|(of, _, _)| *of == kind);
-        others.map(|(_, name, origin)| (name.clone(), origin.clone())).collect()
-    }
-
-    /// A file could not be read, or not as it must be.
-    pub(super) fn failed(&mut self, kind: &'static str) {
-        let counts = self.counts.entry(kind).or_default();
-        counts.attempts += 1;
-        counts.failures += 1;
     }
 
     /// Names to resolve; true for the clusters that use only the first address.
@@ -392,6 +403,8 @@ impl Store {
             program.clusters.insert(name.clone(), Arc::clone(cluster));
             program.endpoints.extend(endpoints.map(|endpoints| (name.clone(), Arc::clone(endpoints))));
         }
+        let filters = active(&self.filters).map(|(name, filter)| (name.clone(), Arc::clone(&filter.value)));
+        program.filters.extend(filters);
         program
             .routes
             .extend(active(&self.routes).map(|(name, table)| (name.clone(), Arc::clone(&table.value))));
@@ -403,8 +416,8 @@ impl Store {
     }
 
     /// When [`Store::settle`] has something to do even if nothing comes.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [self.clusters.next_deadline(), self.listeners.next_deadline()].into_iter().flatten().min()
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        [self.clusters.next_deadline(now), self.listeners.next_deadline(now)].into_iter().flatten().min()
     }
 
     /// Clusters in force and warming.
@@ -440,6 +453,11 @@ impl Store {
     /// RDS route configurations by name.
     pub fn routes(&self) -> &BTreeMap<Name, Entry<RouteTable>> {
         &self.routes.entries
+    }
+
+    /// Filters of extension discovery by name.
+    pub fn filters(&self) -> &BTreeMap<Name, Entry<DiscoveredFilter>> {
+        &self.filters.entries
     }
 }
 
@@ -519,6 +537,15 @@ fn unpack<M: prost::Name + Default>(resource: &Resource) -> Result<M, Vec<Reject
     resource.body.unpack().map_err(|error| vec![Rejection::new(&*resource.name, "", error.to_string())])
 }
 
+/// A resource with the version under which the server sent it, which is the update's unless each has its own.
+fn versioned(resource: &Resource, update: &Update) -> Resource {
+    let version = match update.mode {
+        Mode::Sotw => &update.version,
+        Mode::Delta => &resource.version,
+    };
+    Resource { version: version.clone(), ..resource.clone() }
+}
+
 fn deadline(now: Instant, wait: Option<Duration>) -> Option<Instant> {
     wait.map(|wait| now + wait)
 }
@@ -529,19 +556,19 @@ fn loaded<T>(resource: &Resource, value: T, deadline: Option<Instant>) -> Loaded
         version: resource.version.clone(),
         updated: SystemTime::now(),
         value: Arc::new(value),
-        others: Vec::new(),
+        needs: Vec::new(),
         deadline,
     }
 }
 
-fn loaded_static<T>(message: Any, value: T, wait: Option<Duration>) -> Loaded<T> {
+fn loaded_static<T>(message: Any, value: T, deadline: Option<Instant>) -> Loaded<T> {
     Loaded {
         message,
         version: String::new(),
         updated: SystemTime::now(),
         value: Arc::new(value),
-        others: Vec::new(),
-        deadline: deadline(Instant::now(), wait),
+        needs: Vec::new(),
+        deadline,
     }
 }
 

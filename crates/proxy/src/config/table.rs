@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use meltemi_compile::Origin;
 use meltemi_compile::program::Name;
 use meltemi_envoy::Any;
 use tokio::time::Instant;
+
+use super::references::Need;
 
 /// A compiled resource and the message it was made of.
 #[derive(Debug, Clone)]
@@ -20,9 +21,9 @@ pub struct Loaded<T> {
     pub updated: SystemTime,
     /// What workers use.
     pub value: Arc<T>,
-    /// Where what it refers to comes from, when that is not ADS: type, name, source.
-    pub others: Vec<(&'static str, String, Origin)>,
-    /// Until when it waits for what it refers to; `None` waits for ever.
+    /// What it refers to.
+    pub needs: Vec<Need>,
+    /// Until when it waits for the hosts of a cluster; `None` waits for ever.
     pub deadline: Option<Instant>,
 }
 
@@ -139,9 +140,14 @@ impl<T> Table<T> {
         changed
     }
 
-    /// The earliest deadline of what warms.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.entries.values().filter_map(|entry| entry.warming.as_ref()?.deadline).min()
+    /// The earliest moment at which something that warms waits no longer.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let warming = self.entries.values().filter_map(|entry| entry.warming.as_ref());
+        let ends = |loaded: &Loaded<T>| {
+            let needs = loaded.needs.iter().filter_map(|need| need.until).filter(|until| *until > now);
+            needs.chain(loaded.deadline).min()
+        };
+        warming.filter_map(ends).min()
     }
 
     /// How many are in force, and how many warm.

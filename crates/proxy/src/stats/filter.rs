@@ -45,7 +45,9 @@ impl FilterStats {
             match &filter.config {
                 FilterConfig::Cors => drop(self.cors()),
                 FilterConfig::Fault(_) => drop(self.fault()),
-                FilterConfig::Buffer(_)
+                // Its numbers show from the first request on.
+                FilterConfig::Discovered(_)
+                | FilterConfig::Buffer(_)
                 | FilterConfig::GrpcStats(_)
                 | FilterConfig::HeaderMutation(_)
                 | FilterConfig::HealthCheck(_)

@@ -216,6 +216,10 @@ fn method(only: Option<&str>, mode: Mode) -> Option<PathAndQuery> {
         Some(type_url::CLUSTER) => ("cluster.v3.ClusterDiscoveryService", "Clusters"),
         Some(type_url::ROUTE) => ("route.v3.RouteDiscoveryService", "Routes"),
         Some(type_url::ENDPOINT) => ("endpoint.v3.EndpointDiscoveryService", "Endpoints"),
+        Some(type_url::SECRET) => ("secret.v3.SecretDiscoveryService", "Secrets"),
+        Some(type_url::EXTENSION_CONFIG) => {
+            ("extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs")
+        }
         Some(_) => return None,
     };
     let verb = match mode {

@@ -70,6 +70,7 @@ impl World {
             removed: removed.iter().map(|name| (*name).to_owned()).collect(),
             full: false,
             version: "1".to_owned(),
+            mode: meltemi_xds::Mode::Sotw,
             control_plane: String::new(),
             nonce: "n".to_owned(),
         };
@@ -93,12 +94,16 @@ impl World {
     }
 }
 
+fn wanted(world: &World, kind: &'static str) -> Vec<String> {
+    world.store.wanted(kind).into_keys().map(|name| name.to_string()).collect()
+}
+
 #[test]
 fn a_cluster_is_used_once_its_endpoints_came() {
     let mut world = World::new();
     assert_eq!(world.update(type_url::CLUSTER, vec![cluster(EDS_CLUSTER)], &[]), Vec::<String>::new());
     assert!(world.program().clusters.is_empty());
-    assert_eq!(world.store.service_names().into_iter().collect::<Vec<_>>(), ["s"]);
+    assert_eq!(wanted(&world, type_url::ENDPOINT), ["s"]);
     world.update(type_url::ENDPOINT, vec![endpoints(ENDPOINTS)], &[]);
     let program = world.program();
     assert_eq!(program.endpoints["c"].priorities[0][0].address.to_string(), "127.0.0.1:80");
@@ -109,7 +114,7 @@ fn a_cluster_is_used_once_its_endpoints_came() {
 fn a_cluster_is_used_without_endpoints_after_the_timeout() {
     let mut world = World::new();
     world.update(type_url::CLUSTER, vec![cluster(EDS_CLUSTER)], &[]);
-    assert_eq!(world.store.next_deadline(), Some(world.now + Duration::from_secs(15)));
+    assert_eq!(world.store.next_deadline(world.now), Some(world.now + Duration::from_secs(15)));
     world.pass(15);
     assert!(world.program().clusters.contains_key("c"));
     assert!(world.program().endpoints.is_empty());
@@ -124,7 +129,7 @@ fn a_timeout_of_zero_waits_for_ever() {
     world.pass(1_000_000);
     assert!(world.program().clusters.is_empty());
     assert!(world.program().listeners.is_empty());
-    assert_eq!(world.store.next_deadline(), None);
+    assert_eq!(world.store.next_deadline(world.now), None);
 }
 
 #[test]
@@ -132,7 +137,7 @@ fn a_listener_is_used_once_its_routes_came() {
     let mut world = World::new();
     world.update(type_url::LISTENER, vec![lds("l", &listener("l", 8080, ""))], &[]);
     assert!(world.program().listeners.is_empty());
-    assert_eq!(world.store.route_names().into_iter().collect::<Vec<_>>(), ["r"]);
+    assert_eq!(wanted(&world, type_url::ROUTE), ["r"]);
     world.update(type_url::ROUTE, vec![routes(ROUTES)], &[]);
     assert!(world.program().listeners.contains_key("l"));
     assert!(world.program().routes.contains_key("r"));
