@@ -10,8 +10,12 @@ use std::process::Command;
 use std::{env, fs};
 
 use prost::Message;
-use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet};
+use prost_types::FileDescriptorSet;
+
+use described::{istio_ca, spiffe_workload, typed_struct};
+
+#[path = "build/described.rs"]
+mod described;
 
 /// The files that the mesh uses; what they import comes along.
 const ROOTS: &[&str] = &[
@@ -79,13 +83,17 @@ const ROOTS: &[&str] = &[
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
     "envoy/service/discovery/v3/ads.proto",
     "envoy/service/discovery/v3/discovery.proto",
+    "envoy/service/secret/v3/sds.proto",
     "envoy/service/status/v3/csds.proto",
     "google/rpc/status.proto",
     "xds/type/matcher/v3/matcher.proto",
 ];
 
 /// The services that the mesh serves or calls; stubs of the others would only cost compile time.
-const SERVICES: &[&str] = &["envoy.service.discovery.v3.AggregatedDiscoveryService"];
+const SERVICES: &[&str] = &[
+    "envoy.service.discovery.v3.AggregatedDiscoveryService",
+    "envoy.service.secret.v3.SecretDiscoveryService",
+];
 
 /// Packages that carry only options for other compilers; the messages do not depend on them.
 const ANNOTATIONS: &[&str] =
@@ -93,11 +101,13 @@ const ANNOTATIONS: &[&str] =
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build/described.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let bytes = fs::read(types_bin()).expect("read types.bin of envoy-types");
     let all = FileDescriptorSet::decode(bytes.as_slice()).expect("types.bin is a FileDescriptorSet");
     let mut pruned = prune(all);
     pruned.file.extend(["udpa.type.v1", "xds.type.v3"].map(typed_struct));
+    pruned.file.extend([istio_ca(), spiffe_workload()]);
     fs::write(out.join("descriptors.bin"), pruned.encode_to_vec()).expect("write descriptors.bin");
     generate(&out, pruned);
 }
@@ -139,40 +149,11 @@ fn prune(all: FileDescriptorSet) -> FileDescriptorSet {
     FileDescriptorSet { file: files.map(without_annotations).collect() }
 }
 
-/// `TypedStruct` of cncf/xds, which Istio wraps its filter configs in and which `types.bin` lacks: a type
-/// URL (field 1) and a `google.protobuf.Struct` (field 2).
-fn typed_struct(package: &str) -> FileDescriptorProto {
-    let field = |name: &str, number, kind: Type, type_name: Option<&str>| FieldDescriptorProto {
-        name: Some(name.to_owned()),
-        number: Some(number),
-        label: Some(Label::Optional.into()),
-        r#type: Some(kind.into()),
-        type_name: type_name.map(str::to_owned),
-        ..Default::default()
-    };
-    let message = DescriptorProto {
-        name: Some("TypedStruct".to_owned()),
-        field: vec![
-            field("type_url", 1, Type::String, None),
-            field("value", 2, Type::Message, Some(".google.protobuf.Struct")),
-        ],
-        ..Default::default()
-    };
-    FileDescriptorProto {
-        name: Some(format!("{}/typed_struct.proto", package.replace('.', "/"))),
-        package: Some(package.to_owned()),
-        dependency: vec!["google/protobuf/struct.proto".to_owned()],
-        message_type: vec![message],
-        syntax: Some("proto3".to_owned()),
-        ..Default::default()
-    }
-}
-
 fn is_annotation(name: &str) -> bool {
     ANNOTATIONS.iter().any(|prefix| name.starts_with(prefix)) || name == "google/protobuf/descriptor.proto"
 }
 
-fn without_annotations(mut file: FileDescriptorProto) -> FileDescriptorProto {
+fn without_annotations(mut file: prost_types::FileDescriptorProto) -> prost_types::FileDescriptorProto {
     file.source_code_info = None;
     file.options = None;
     file.dependency.retain(|name| !is_annotation(name));

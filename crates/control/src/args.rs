@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use ipnet::IpNet;
+use meltemi_identity::{KeyKind, TrustDomain};
 
 /// Serve the mesh of a directory to its proxies, as Envoy xDS.
 ///
@@ -22,9 +25,18 @@ pub struct ControlPlaneArgs {
     #[arg(long, value_name = "FILE")]
     pub state: Vec<PathBuf>,
 
-    /// Where proxies connect: ADS, plaintext gRPC, state of the world and delta.
+    /// Where proxies connect in plaintext: ADS over gRPC, state of the world and delta. Anybody who reaches it is served,
+    /// so an address that is not loopback also needs --allow-plaintext.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15010")]
     pub xds_address: SocketAddr,
+
+    /// Serve plaintext xDS on an address that other machines reach.
+    #[arg(long)]
+    pub allow_plaintext: bool,
+
+    /// Identity: the certificate authority and the TLS port.
+    #[command(flatten)]
+    pub identity: CaArgs,
 
     /// Where /ready, /metrics and /debug are served.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15014")]
@@ -45,4 +57,81 @@ pub struct ControlPlaneArgs {
     /// Colour what is printed even when standard output is not a terminal.
     #[arg(long, env = "FORCE_COLOR", hide = true, default_value = "", hide_default_value = true)]
     pub force_color: String,
+}
+
+/// The certificate authority, and the port on which it and xDS are served over TLS.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Identity")]
+pub struct CaArgs {
+    /// Sign certificates for workloads with the authority in this directory: ca-cert.pem, ca-key.pem, root-cert.pem and
+    /// cert-chain.pem, as Istio's `cacerts` holds them. An empty or missing directory gets a self-signed root. The files
+    /// are read again when they change. Without this there is no authority and no TLS port.
+    #[arg(long, value_name = "DIR")]
+    pub ca_directory: Option<PathBuf>,
+
+    /// Where certificates and xDS are served over TLS. A proxy gets its configuration only with the certificate of its
+    /// own namespace and service account.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15012")]
+    pub secure_address: SocketAddr,
+
+    /// The first part of every identity: spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT.
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    pub trust_domain: TrustDomain,
+
+    /// A former trust domain, whose certificates are accepted as well. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub trust_domain_alias: Vec<TrustDomain>,
+
+    /// The kind of key of a root that is made: ecdsa-p256, ecdsa-p384, rsa-2048 or rsa-4096.
+    #[arg(long, value_name = "KIND", default_value = "ecdsa-p256")]
+    pub ca_key_kind: KeyKind,
+
+    /// How long certificates of workloads are good when they ask for no time: 30s, 10m, 24h, 90d.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub workload_cert_ttl: Duration,
+
+    /// How long certificates of workloads are good at most.
+    #[arg(long, value_name = "TIME", default_value = "90d", value_parser = duration)]
+    pub max_workload_cert_ttl: Duration,
+
+    /// File of 32 random bytes, shared with who starts workloads: they make one-time credentials with it.
+    #[arg(long, value_name = "FILE")]
+    pub credential_key: Option<PathBuf>,
+
+    /// Addresses whose x-forwarded-client-cert names the caller of the authority: a proxy of yours that ends TLS in front
+    /// of it. May be given several times.
+    #[arg(long, value_name = "CIDR")]
+    pub trusted_xfcc_addresses: Vec<IpNet>,
+}
+
+/// `30s`, `10m`, `24h` or `90d`; at least a second.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time: a number and s, m, h or d");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    match Duration::from_secs(u64::from(number) * seconds) {
+        Duration::ZERO => Err("it must be at least a second".to_owned()),
+        time => Ok(time),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("90d"), Ok(Duration::from_secs(90 * 24 * 3600)));
+        for text in ["", "s", "10", "1.5h", "-1s", "0s", "10x", "é"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 }

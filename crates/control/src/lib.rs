@@ -2,19 +2,23 @@
 //!
 //! Owns: the wiring, generations and their pacing, which proxy gets which translation, what is told to the
 //! operator. Must not know: how a proxy works, what a field of a resource means. It keeps no state of its
-//! own: started again it says the same.
+//! own but the certificate authority's: started again it says the same.
 //!
 //! Entry points: [`ControlPlane`], and [`run`] for a whole process. Read next: `mesh.rs` (a change becomes a
-//! generation), `proxies.rs` (a generation becomes pushes), `reports.rs` (what is printed).
+//! generation), `proxies.rs` (a generation becomes pushes), `reports.rs` (what is printed),
+//! `ca.rs` (who gets a certificate), `secure.rs` (the TLS port).
 
 mod admin;
+mod admission;
 mod args;
+mod ca;
 mod limits;
 mod mesh;
 mod metrics;
 mod proxies;
 mod reports;
 mod run;
+mod secure;
 
-pub use args::ControlPlaneArgs;
+pub use args::{CaArgs, ControlPlaneArgs};
 pub use run::{ControlPlane, run};

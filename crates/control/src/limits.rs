@@ -28,3 +28,27 @@ pub(crate) const MAX_BLAMED: usize = 5;
 /// Findings of one moment that are shown on the terminal, and resolved ones: more than a few screens nobody reads,
 /// and one wrong name can be thousands.
 pub(crate) const MAX_SHOWN: usize = 50;
+
+/// How often the files of the certificate authority are looked at. A change of roots takes hours; a second is at once.
+pub(crate) const AUTHORITY_POLL: Duration = Duration::from_secs(1);
+
+/// Largest request for a certificate: one for RSA 4096 has 2 KiB.
+pub(crate) const MAX_CSR_MESSAGE: usize = 64 << 10;
+
+/// One-time credentials whose use is remembered. They live for minutes; so many starts in that time are no workloads.
+pub(crate) const MAX_USED_CREDENTIALS: usize = 100_000;
+
+/// How long a client may take for its TLS handshake.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// TLS handshakes at one time; more wait in the kernel's queue. A handshake holds some 20 KiB.
+pub(crate) const MAX_HANDSHAKES: usize = 512;
+
+/// Connections that wait to be served after their handshake.
+pub(crate) const ACCEPTED_QUEUE: usize = 16;
+
+/// The pause after a connection could not be accepted.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the control plane's own certificate is good; it is renewed at half of it.
+pub(crate) const SERVING_CERTIFICATE_TTL: Duration = Duration::from_secs(24 * 3600);

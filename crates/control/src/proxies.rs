@@ -12,6 +12,7 @@ use meltemi_xds::server::{Answer, Client, Provider, Refusal, Rejection, Sent};
 use meltemi_xds::{Config, Mode, Resource, ResourceSet};
 use tokio::sync::watch;
 
+use crate::admission;
 use crate::limits::{MAX_BLAMED, REMEMBERED_GENERATIONS};
 use crate::mesh::{Findings, Generation};
 use crate::metrics::Metrics;
@@ -183,7 +184,8 @@ impl Proxies {
             let generation = {
                 let mut state = self.lock();
                 let current = state.generation.clone();
-                let generation = current.ok_or_else(|| Refusal("the mesh is not loaded yet".into()))?;
+                let generation =
+                    current.ok_or_else(|| Refusal::Invalid("the mesh is not loaded yet".into()))?;
                 if let Some(class) = state.classes.get_mut(shape) {
                     class.clients += 1;
                     return Ok(class.configs.subscribe());
@@ -249,8 +251,14 @@ fn wire(resource: &meltemi_translate::Resource) -> Resource {
 }
 
 impl Provider for Proxies {
+    fn ready(&self) -> impl Future<Output = ()> + Send {
+        self.loaded()
+    }
+
     fn connect(&self, client: &Client) -> Result<watch::Receiver<Arc<Config>>, Refusal> {
-        let shape = Arc::new(ProxyShape::from_node(&client.node).map_err(|e| Refusal(format!("node.{e}")))?);
+        admission::check(&client.proof, &client.node).map_err(Refusal::Denied)?;
+        let shape =
+            Arc::new(ProxyShape::from_node(&client.node).map_err(|e| Refusal::Invalid(format!("node.{e}")))?);
         let configs = self.join(&shape)?;
         let status =
             ProxyStatus { client: client.clone(), shape, since: Instant::now(), types: BTreeMap::new() };

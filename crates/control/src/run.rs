@@ -3,23 +3,28 @@
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use meltemi_runtime::{drain, logging, signal, task};
 use meltemi_sources::files;
 use meltemi_translate::Options;
+use meltemi_xds::server::Service;
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 
-use crate::ControlPlaneArgs;
 use crate::admin::{self, Subject};
+use crate::ca::{self, Ca};
 use crate::limits::SHUTDOWN;
 use crate::mesh::{self, Mesh, Outlets};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::reports::{self, Printer};
+use crate::secure::{Acceptor, Settings};
+use crate::{CaArgs, ControlPlaneArgs};
 
 /// A control plane whose addresses are bound, and which does not serve yet.
 pub struct ControlPlane {
@@ -27,10 +32,18 @@ pub struct ControlPlane {
     is_strict: bool,
     xds: TcpListener,
     admin: TcpListener,
+    secure: Option<Secure>,
     proxies: Arc<Proxies>,
     metrics: Arc<Metrics>,
     reports: reports::Reports,
     printer: Printer,
+}
+
+/// The certificate authority and its TLS port, bound.
+struct Secure {
+    listener: TcpListener,
+    ca: Arc<Ca>,
+    args: CaArgs,
 }
 
 /// Runs a control plane as a process: logs, signals, and [`ControlPlane`] until `SIGTERM` or `SIGINT`, on which
@@ -63,19 +76,47 @@ impl ControlPlane {
             // An empty mesh would take away everything that the proxies have; without a control plane they keep it.
             path.metadata().with_context(|| format!("read the configuration {}", path.display()))?;
         }
+        if !args.xds_address.ip().is_loopback() && !args.allow_plaintext {
+            let address = args.xds_address;
+            bail!(
+                "{address} is not loopback: plaintext xDS there needs --allow-plaintext (TLS is on --secure-address)"
+            );
+        }
         let xds = TcpListener::bind(args.xds_address)
             .await
             .with_context(|| format!("bind the xDS address {}", args.xds_address))?;
         let admin = TcpListener::bind(args.admin_address)
             .await
             .with_context(|| format!("bind the admin address {}", args.admin_address))?;
+        let secure = match &args.identity.ca_directory {
+            Some(directory) => Some(Secure::bind(&args.identity, directory).await?),
+            None => None,
+        };
         let metrics = Arc::new(Metrics::new());
         let (reports, printer) = reports::start(wants_color(args), Arc::clone(&metrics), out)
             .context("start the printing thread")?;
         let options = Options { access_log_file: args.access_log_file.clone() };
         let proxies = Arc::new(Proxies::new(options, reports.clone(), Arc::clone(&metrics)));
         let paths = args.config.iter().chain(&args.state).cloned().collect();
-        Ok(ControlPlane { paths, is_strict: args.strict, xds, admin, proxies, metrics, reports, printer })
+        Ok(ControlPlane {
+            paths,
+            is_strict: args.strict,
+            xds,
+            admin,
+            secure,
+            proxies,
+            metrics,
+            reports,
+            printer,
+        })
+    }
+
+    /// Where certificates and xDS are served over TLS, with the real port; `None` without a certificate authority.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn secure_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.secure.as_ref().map(|secure| secure.listener.local_addr()).transpose()
     }
 
     /// Where proxies connect, with the real port.
@@ -111,10 +152,22 @@ impl ControlPlane {
             metrics: Arc::clone(&self.metrics),
         };
         let mesh = task::spawn("mesh", mesh::run(batches, Mesh::new(self.is_strict), outlets));
-        let xds = task::spawn("xds server", serve_xds(self.xds, Arc::clone(&self.proxies), signal.clone()));
+        let service = Service::new(Arc::clone(&self.proxies), signal.clone());
+        let secure = self.secure.map(|secure| secure.serve(service.clone())).transpose()?;
+        let secure = task::spawn("secure server", async move {
+            match secure {
+                Some(serving) => serving.await,
+                None => std::future::pending().await,
+            }
+        });
+        let xds = task::spawn(
+            "xds server",
+            serve_xds(self.xds, service, Arc::clone(&self.proxies), signal.clone()),
+        );
         let subject = Subject { proxies: self.proxies, metrics: self.metrics };
         let admin = task::spawn("admin server", serve_admin(self.admin, subject, signal));
-        let mut servers = Box::pin(async { tokio::try_join!(flat(xds), flat(admin)).map(drop) });
+        let mut servers =
+            Box::pin(async { tokio::try_join!(flat(xds), flat(admin), flat(secure)).map(drop) });
         let outcome = tokio::select! {
             () = stop => {
                 trigger.fire();
@@ -135,15 +188,42 @@ async fn flat(server: task::Task<anyhow::Result<()>>) -> anyhow::Result<()> {
 
 async fn serve_xds(
     listener: TcpListener,
+    service: Service<Proxies>,
     proxies: Arc<Proxies>,
     mut drain: drain::Signal,
 ) -> anyhow::Result<()> {
-    let loaded = proxies.loaded();
     tokio::select! {
-        () = loaded => {}
+        () = proxies.loaded() => {}
         () = drain.started() => return Ok(()),
     }
-    meltemi_xds::server::serve(listener, proxies, drain).await.context("serve xDS")
+    meltemi_xds::server::serve(listener, service).await.context("serve xDS")
+}
+
+impl Secure {
+    async fn bind(args: &CaArgs, directory: &Path) -> anyhow::Result<Secure> {
+        let ca = Arc::new(Ca::open(args, directory, SystemTime::now())?);
+        let address = args.secure_address;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("bind the secure address {address}"))?;
+        Ok(Secure { listener, ca, args: args.clone() })
+    }
+
+    /// Certificates at once; a proxy that comes before the mesh is loaded waits for its configuration.
+    fn serve(
+        self,
+        xds: Service<Proxies>,
+    ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
+        let address = self.listener.local_addr().context("the secure address")?;
+        let settings = Settings::new(self.ca.authority(), address)?;
+        let routes = Routes::new(ca::service(Arc::clone(&self.ca), &self.args)?);
+        let acceptor = Acceptor::new(self.listener, settings.subscribe(), self.ca.trust_domains());
+        tracing::info!(secure = %address, trust_domain = %self.args.trust_domain, "certificate authority starts");
+        Ok(async move {
+            let _kept = task::spawn("serving certificate", settings.keep());
+            let _watched = task::spawn("certificate authority", self.ca.watch());
+            meltemi_xds::server::serve_on(acceptor.connections(), xds, routes).await.context("serve TLS")
+        })
+    }
 }
 
 async fn serve_admin(

@@ -1,6 +1,7 @@
 //! The messages of the Envoy API, and what every user of them needs.
 //!
-//! Owns: generated types (prost; ordered maps, [`bytes::Bytes`]), the ADS gRPC stubs, [`Any`], the
+//! Owns: generated types (prost; ordered maps, [`bytes::Bytes`]), the gRPC stubs of ADS, SDS, Istio's certificate
+//! service and the SPIFFE Workload API, [`Any`], the
 //! [`type_url`]s and protobuf [`json`] with `@type`. Knows nothing of what a message means.
 //! The definitions come from a dependency, see `build.rs`; adding a file of them is one line there.
 
@@ -17,4 +18,12 @@ mod messages {
 }
 
 pub use messages::envoy::{admin, config, data, extensions, service, r#type};
-pub use messages::{google, udpa, xds};
+pub use messages::{google, istio, udpa, xds};
+
+/// The SPIFFE Workload API, which has no protobuf package.
+pub mod spiffe {
+    pub use super::messages::{
+        X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
+        spiffe_workload_api_client, spiffe_workload_api_server,
+    };
+}

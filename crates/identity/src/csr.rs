@@ -1,6 +1,7 @@
 //! Certificate signing requests (PKCS#10): made by an agent, read by an authority, which takes nothing from one but the
 //! public key, once the request has proved that its sender holds the private one. Source: RFC 2986.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{CertificateParams, DistinguishedName, SanType, SubjectPublicKeyInfo};
 use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject;
@@ -65,6 +66,13 @@ impl Csr {
     /// The public key as `SubjectPublicKeyInfo`.
     pub fn public_key(&self) -> &[u8] {
         &self.der
+    }
+
+    /// SHA-256 of the public key: tells a request that is repeated from one of somebody else.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, &self.der).as_ref());
+        bytes
     }
 }
 

@@ -74,6 +74,14 @@ impl Request {
         }
     }
 
+    /// The names that it subscribes to; with delta, those that join.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Request::Sotw(request) => &request.resource_names,
+            Request::Delta(request) => &request.resource_names_subscribe,
+        }
+    }
+
     pub(crate) fn mode(&self) -> Mode {
         match self {
             Request::Sotw(_) => Mode::Sotw,

@@ -1,6 +1,8 @@
 //! The control plane over its sockets: files in, xDS and admin pages out. The proxy is an xDS client that takes
 //! everything, or refuses when told to.
 
+mod identity;
+
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -67,6 +69,7 @@ impl Write for Output {
 struct Running {
     xds: SocketAddr,
     admin: SocketAddr,
+    secure: Option<SocketAddr>,
     printed: mpsc::UnboundedReceiver<String>,
     stop: oneshot::Sender<()>,
     task: Task<anyhow::Result<()>>,
@@ -85,9 +88,10 @@ impl Running {
         let control_plane = ControlPlane::bind(&args, Output(sender)).await.expect("bind");
         let xds = control_plane.xds_address().expect("address");
         let admin = control_plane.admin_address().expect("address");
+        let secure = control_plane.secure_address().expect("address");
         let (stop, stopped) = oneshot::channel::<()>();
         let task = task::spawn("control plane", control_plane.serve(async move { drop(stopped.await) }));
-        Running { xds, admin, printed, stop, task }
+        Running { xds, admin, secure, printed, stop, task }
     }
 
     /// The next printed text that contains `needle`.
@@ -129,6 +133,10 @@ struct Proxy {
 impl Proxy {
     /// A sidecar that asks for everything.
     async fn start(xds: SocketAddr, id: &str, mode: Mode) -> Proxy {
+        Proxy::connect(format!("http://{xds}"), id, mode).await
+    }
+
+    async fn connect(uri: String, id: &str, mode: Mode) -> Proxy {
         let text = |text: &str| prost_types::Value {
             kind: Some(prost_types::value::Kind::StringValue(text.to_owned())),
         };
@@ -136,7 +144,7 @@ impl Proxy {
         let fields = facts.into_iter().map(|(key, value)| (key.to_owned(), text(value))).collect();
         let node =
             Node { id: id.to_owned(), metadata: Some(prost_types::Struct { fields }), ..Default::default() };
-        let (commands, events) = client::run(Options::new(format!("http://{xds}"), node, mode));
+        let (commands, events) = client::run(Options::new(uri, node, mode));
         let proxy = Proxy { commands, events };
         proxy.subscribe(type_url::CLUSTER, Interest::Wildcard).await;
         proxy.subscribe(type_url::LISTENER, Interest::Wildcard).await;

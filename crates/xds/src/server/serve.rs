@@ -1,6 +1,7 @@
 //! The gRPC shell of the server: one task per client between its request stream and its response stream.
 
 use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,17 +14,21 @@ use meltemi_envoy::service::discovery::v3::aggregated_discovery_service_server::
 use meltemi_envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
+use meltemi_envoy::service::secret::v3::secret_discovery_service_server::SecretDiscoveryServiceServer;
 use meltemi_runtime::drain::Signal;
 use meltemi_runtime::task;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 use tonic::{Status, Streaming};
 
 use super::stream::{Action, Event, Stream};
-use super::{Client, Provider};
+use super::{Client, Peer, Proof, Provider, Refusal};
 use crate::message::{Request, Response};
 use crate::{Config, Mode, limits};
 
@@ -32,42 +37,69 @@ use crate::{Config, Mode, limits};
 #[error("serve xDS")]
 pub struct Error(#[from] tonic::transport::Error);
 
-/// Serves ADS, both variants, on the listener until the drain starts; then ends all streams with
+/// Serves ADS and SDS, both variants, in plaintext on the listener until the drain starts; then ends all streams with
 /// `UNAVAILABLE`, on which clients reconnect (to a successor, perhaps).
 ///
 /// # Errors
 /// If the transport fails as a whole. A failing client never does that.
-pub async fn serve<P: Provider>(listener: TcpListener, provider: Arc<P>, drain: Signal) -> Result<(), Error> {
-    let places = Arc::new(Semaphore::new(limits::MAX_CLIENTS));
-    let service = Service { provider, clients: AtomicU64::new(0), places, drain: drain.clone() };
-    let service = AggregatedDiscoveryServiceServer::new(service)
-        .max_decoding_message_size(limits::MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(limits::MAX_MESSAGE_BYTES);
+pub async fn serve<P: Provider>(listener: TcpListener, service: Service<P>) -> Result<(), Error> {
     let connections = TcpListenerStream::new(listener).map(|connection| {
         connection.inspect(|connection| {
             // Refused only on a connection that is already lost.
             let _ = connection.set_nodelay(true);
         })
     });
-    let mut drain = drain;
+    serve_on(connections, service, Routes::default()).await
+}
+
+/// As [`serve`], on connections that the caller accepts, and with other gRPC services beside. A connection whose
+/// information is a [`Peer`] is taken as that; any other as plaintext.
+///
+/// # Errors
+/// If the transport fails as a whole. A failing client never does that.
+pub async fn serve_on<P, I, IO>(connections: I, service: Service<P>, others: Routes) -> Result<(), Error>
+where
+    P: Provider,
+    I: Responses<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let mut drain = service.drain.clone();
+    let ads = AggregatedDiscoveryServiceServer::new(service.clone())
+        .max_decoding_message_size(limits::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(limits::MAX_MESSAGE_BYTES);
+    let sds = SecretDiscoveryServiceServer::new(service)
+        .max_decoding_message_size(limits::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(limits::MAX_MESSAGE_BYTES);
     Server::builder()
         .max_concurrent_streams(limits::MAX_STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
-        .add_service(service)
+        .add_routes(others.add_service(ads).add_service(sds))
         .serve_with_incoming_shutdown(connections, async move { drain.started().await })
         .await?;
     Ok(())
 }
 
-struct Service<P> {
+/// The gRPC services of one provider. Clones count their clients together.
+pub struct Service<P> {
     provider: Arc<P>,
-    clients: AtomicU64,
+    clients: Arc<AtomicU64>,
     places: Arc<Semaphore>,
     drain: Signal,
 }
 
-type Outgoing<T> = Pin<Box<dyn Responses<Item = Result<T, Status>> + Send>>;
+impl<P> Clone for Service<P> {
+    fn clone(&self) -> Service<P> {
+        Service {
+            provider: Arc::clone(&self.provider),
+            clients: Arc::clone(&self.clients),
+            places: Arc::clone(&self.places),
+            drain: self.drain.clone(),
+        }
+    }
+}
+
+pub(super) type Outgoing<T> = Pin<Box<dyn Responses<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl<P: Provider> AggregatedDiscoveryService for Service<P> {
@@ -78,10 +110,7 @@ impl<P: Provider> AggregatedDiscoveryService for Service<P> {
         &self,
         request: tonic::Request<Streaming<DiscoveryRequest>>,
     ) -> Result<tonic::Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let responses = self.start(Mode::Sotw, request, Request::Sotw)?.map(|response| match response? {
-            Response::Sotw(response) => Ok(response),
-            Response::Delta(_) => Err(Status::internal("a delta response on a state-of-the-world stream")),
-        });
+        let responses = self.start(Mode::Sotw, request, Request::Sotw)?.map(sotw);
         Ok(tonic::Response::new(Box::pin(responses)))
     }
 
@@ -89,16 +118,20 @@ impl<P: Provider> AggregatedDiscoveryService for Service<P> {
         &self,
         request: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let responses = self.start(Mode::Delta, request, Request::Delta)?.map(|response| match response? {
-            Response::Delta(response) => Ok(response),
-            Response::Sotw(_) => Err(Status::internal("a state-of-the-world response on a delta stream")),
-        });
+        let responses = self.start(Mode::Delta, request, Request::Delta)?.map(delta);
         Ok(tonic::Response::new(Box::pin(responses)))
     }
 }
 
 impl<P: Provider> Service<P> {
-    fn start<R: Send + 'static>(
+    /// Serves what the provider gives until the drain starts. All listeners of a provider share one service, so that its
+    /// clients have ids of their own.
+    pub fn new(provider: Arc<P>, drain: Signal) -> Service<P> {
+        let places = Arc::new(Semaphore::new(limits::MAX_CLIENTS));
+        Service { provider, clients: Arc::default(), places, drain }
+    }
+
+    pub(super) fn start<R: Send + 'static>(
         &self,
         mode: Mode,
         request: tonic::Request<Streaming<R>>,
@@ -107,7 +140,10 @@ impl<P: Provider> Service<P> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("{} clients are connected", limits::MAX_CLIENTS))
         })?;
-        let peer = request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_else(|| Peer {
+            address: request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            proof: Proof::Plaintext,
+        });
         let requests = Box::pin(request.into_inner().map(move |message| message.map(wrap)));
         let (responses, receiver) = mpsc::channel(limits::STREAM_QUEUE);
         let id = self.clients.fetch_add(1, Ordering::Relaxed) + 1;
@@ -126,6 +162,20 @@ impl<P: Provider> Service<P> {
     }
 }
 
+pub(super) fn sotw(response: Result<Response, Status>) -> Result<DiscoveryResponse, Status> {
+    match response? {
+        Response::Sotw(response) => Ok(response),
+        Response::Delta(_) => Err(Status::internal("a delta response on a state-of-the-world stream")),
+    }
+}
+
+pub(super) fn delta(response: Result<Response, Status>) -> Result<DeltaDiscoveryResponse, Status> {
+    match response? {
+        Response::Delta(response) => Ok(response),
+        Response::Sotw(_) => Err(Status::internal("a state-of-the-world response on a delta stream")),
+    }
+}
+
 /// Both directions of one client's stream.
 struct Conversation<P> {
     provider: Arc<P>,
@@ -141,7 +191,7 @@ enum End {
 }
 
 impl<P: Provider> Conversation<P> {
-    async fn run(mut self, id: u64, peer: SocketAddr, mode: Mode) {
+    async fn run(mut self, id: u64, peer: Peer, mode: Mode) {
         let first = tokio::select! {
             first = self.requests.next() => first,
             () = self.drain.started() => None,
@@ -152,7 +202,12 @@ impl<P: Provider> Conversation<P> {
             None => return,
         };
         let node = first.node().cloned().unwrap_or_default();
-        let client = Client { id, node, peer, mode };
+        let Peer { address: peer, proof } = peer;
+        let client = Client { id, node, peer, proof, mode };
+        tokio::select! {
+            () = self.provider.ready() => {}
+            () = self.drain.started() => return,
+        }
         let configs = match admit(Arc::clone(&self.provider), client.clone()).await {
             Ok(configs) => configs,
             Err(status) => {
@@ -180,6 +235,9 @@ impl<P: Provider> Conversation<P> {
         let mut event = Event::Request(first);
         let mut wait_over: Option<Instant> = None;
         loop {
+            if let Event::Request(request) = &event {
+                self.provider.requested(client, request);
+            }
             for action in stream.on(event) {
                 if let Err(end) = self.act(client, action).await {
                     return end;
@@ -260,5 +318,8 @@ async fn admit<P: Provider>(
 ) -> Result<watch::Receiver<Arc<Config>>, Status> {
     let admitted = task::blocking("xds connect", move || provider.connect(&client)).await;
     let configs = admitted.map_err(|failure| Status::internal(failure.to_string()))?;
-    configs.map_err(|refusal| Status::invalid_argument(refusal.0))
+    configs.map_err(|refusal| match refusal {
+        Refusal::Invalid(reason) => Status::invalid_argument(reason),
+        Refusal::Denied(reason) => Status::permission_denied(reason),
+    })
 }

@@ -32,7 +32,7 @@ impl Recorder {
 impl Provider for Recorder {
     fn connect(&self, client: &Client) -> Result<watch::Receiver<Arc<Config>>, Refusal> {
         if client.node.id == "stranger" {
-            return Err(Refusal("no such proxy".into()));
+            return Err(Refusal::Invalid("no such proxy".into()));
         }
         self.connected.lock().expect("lock").insert(client.id, client.node.id.clone());
         Ok(self.configs.subscribe())
@@ -112,7 +112,10 @@ impl Server {
         });
         let (trigger, signal) = drain::channel();
         let address = listener.local_addr().expect("address");
-        let task = task::spawn("server", server::serve(listener, Arc::clone(&recorder), signal));
+        let task = task::spawn(
+            "server",
+            server::serve(listener, server::Service::new(Arc::clone(&recorder), signal)),
+        );
         Server { address, recorder, trigger, task, heard }
     }
 

@@ -65,7 +65,7 @@ impl World {
         let control =
             Arc::new(Control { config: watch::channel(Arc::new(config)).0, acked: acks, rejected: nacks });
         let (drain, signal) = drain::channel();
-        let serving = server::serve(listener, Arc::clone(&control), signal);
+        let serving = server::serve(listener, server::Service::new(Arc::clone(&control), signal));
         let server = task::spawn("server", async move { serving.await.expect("serve") });
         let (commands, mut inbox) = mpsc::unbounded_channel();
         let (told, programs) = mpsc::unbounded_channel();
