@@ -9,17 +9,19 @@ mod kubernetes;
 mod route;
 mod service_entry;
 mod sidecar;
+mod tls;
 mod virtual_service;
 
 pub(crate) use destination_rule::destination_rule;
-pub(crate) use gateway::{gateway, server, server_tls};
+pub(crate) use gateway::{gateway, server};
 pub(crate) use kubernetes::{deployment, env_var, label_keys, probe, service};
 pub(crate) use route::{
     header_operations, headers, http_body, http_match, http_redirect, http_retry, http_rewrite, http_route,
     regex_rewrite, tcp_route, tls_route,
 };
 pub(crate) use service_entry::service_entry;
-pub(crate) use sidecar::sidecar;
+pub(crate) use sidecar::{ingress_listener, sidecar};
+pub(crate) use tls::{client_tls, peer_authentication, server_tls};
 pub(crate) use virtual_service::virtual_service;
 
 use std::collections::BTreeMap;

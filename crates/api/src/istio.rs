@@ -1,19 +1,25 @@
-//! Istio's networking API (`networking.istio.io`, v1, v1beta1 and v1alpha3 alike), field for field. Leaves out
-//! defaults and meaning. Source: the published CRDs of Istio 1.30.
+//! Istio's networking and security APIs (`networking.istio.io` and `security.istio.io`, all versions alike), field
+//! for field. Leaves out defaults and meaning. Source: the published CRDs of Istio 1.30.
 
+mod client_tls;
 mod destination_rule;
 mod gateway;
+mod peer_authentication;
+mod server_tls;
 mod service_entry;
 mod sidecar;
 mod string_match;
 mod virtual_service;
 mod workload_entry;
 
+pub use client_tls::{ClientTlsMode, ClientTlsSettings};
 pub use destination_rule::{
     ConnectionPoolSettings, DestinationRule, H2UpgradePolicy, HttpSettings, LoadBalancerSettings,
     OutlierDetection, PortTrafficPolicy, SimpleLb, Subset, TcpSettings, TrafficPolicy,
 };
-pub use gateway::{Gateway, Port, Server, ServerTlsSettings, TlsMode};
+pub use gateway::{Gateway, Port, Server};
+pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PodSelector};
+pub use server_tls::{ServerTlsSettings, TlsCertificate, TlsMode, TlsProtocol};
 pub use service_entry::{Location, Resolution, ServiceEntry, ServicePort};
 pub use sidecar::{
     CaptureMode, IstioEgressListener, IstioIngressListener, OutboundTrafficPolicy, OutboundTrafficPolicyMode,

@@ -3,6 +3,7 @@
 
 mod deployment;
 mod plain;
+mod secret;
 mod service;
 mod status;
 
@@ -11,5 +12,6 @@ pub use deployment::{
     LabelSelector, ObjectFieldSelector, PodSpec, PodTemplate, PodTemplateMeta, Probe, TcpSocketAction,
 };
 pub use plain::{ConfigMap, Namespace, ServiceAccount};
+pub use secret::Secret;
 pub use service::{PortRef, Service, ServicePort, ServiceType};
 pub use status::{Condition, Status};

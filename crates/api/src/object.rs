@@ -10,8 +10,10 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value as Json, json};
 
 use crate::decode::Wire;
-use crate::istio::{DestinationRule, Gateway, ServiceEntry, Sidecar, VirtualService, WorkloadEntry};
-use crate::kubernetes::{ConfigMap, Deployment, Namespace, Service, ServiceAccount, Status};
+use crate::istio::{
+    DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
+};
+use crate::kubernetes::{ConfigMap, Deployment, Namespace, Secret, Service, ServiceAccount, Status};
 use crate::span::Spans;
 
 macro_rules! kinds {
@@ -42,6 +44,7 @@ macro_rules! kinds {
 
         /// The typed content of an object: its wire type, field for field.
         #[derive(Clone, Debug, PartialEq)]
+        #[expect(clippy::large_enum_variant, reason = "every object is behind an Arc of its own")]
         pub enum Spec { $($(#[$doc])* $kind($kind),)* }
 
         impl Spec {
@@ -62,6 +65,9 @@ macro_rules! kinds {
 /// Versions of Istio's networking group.
 const ISTIO: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
+/// Versions of Istio's security group.
+const SECURITY: &[&str] = &["v1", "v1beta1"];
+
 kinds! {
     /// How requests for a host are routed.
     VirtualService, "networking.istio.io", ISTIO;
@@ -75,6 +81,8 @@ kinds! {
     WorkloadEntry, "networking.istio.io", ISTIO;
     /// What one sidecar listens on and may see.
     Sidecar, "networking.istio.io", ISTIO;
+    /// Whether workloads demand mutual TLS.
+    PeerAuthentication, "security.istio.io", SECURITY;
     /// A Kubernetes service.
     Service, "", &["v1"];
     /// A Kubernetes deployment.
@@ -85,6 +93,8 @@ kinds! {
     Namespace, "", &["v1"];
     /// A Kubernetes config map.
     ConfigMap, "", &["v1"];
+    /// A Kubernetes secret.
+    Secret, "", &["v1"];
 }
 
 impl Kind {
@@ -99,7 +109,7 @@ impl Kind {
 
     /// Whether the content stands below `spec`; otherwise it stands beside `metadata`.
     pub fn has_spec(self) -> bool {
-        !matches!(self, Kind::ServiceAccount | Kind::Namespace | Kind::ConfigMap)
+        !matches!(self, Kind::ServiceAccount | Kind::Namespace | Kind::ConfigMap | Kind::Secret)
     }
 }
 

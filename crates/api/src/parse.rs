@@ -243,11 +243,13 @@ fn decode_spec(kind: Kind, node: &Node, decoder: &mut Decoder) -> Spec {
         Kind::ServiceEntry => below!(ServiceEntry),
         Kind::WorkloadEntry => below!(WorkloadEntry),
         Kind::Sidecar => below!(Sidecar),
+        Kind::PeerAuthentication => below!(PeerAuthentication),
         Kind::Service => below!(Service),
         Kind::Deployment => below!(Deployment),
         Kind::ServiceAccount => beside!(ServiceAccount),
         Kind::Namespace => beside!(Namespace),
         Kind::ConfigMap => beside!(ConfigMap),
+        Kind::Secret => beside!(Secret),
     }
 }
 

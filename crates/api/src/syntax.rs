@@ -9,6 +9,7 @@ mod number;
 mod spelling;
 mod text;
 mod time;
+mod tls;
 
 pub(crate) use header_value::{header_text, header_value};
 pub(crate) use host::{
@@ -20,11 +21,12 @@ pub(crate) use number::{
 };
 pub(crate) use spelling::{did_you_mean, is_close};
 pub(crate) use text::{
-    base64, container_port_name, dns_label, dns_name, env_name, export_to, field_path, gateway_reference,
-    header_name, label_key, label_value, port_name, probe_scheme, protocol, regex, retry_on, subset_name,
-    transport_protocol,
+    base64, container_port_name, credential_name, decode_base64, dns_label, dns_name, env_name, export_to,
+    field_path, gateway_reference, header_name, label_key, label_value, not_empty, port_name, probe_scheme,
+    protocol, regex, retry_on, subset_name, transport_protocol,
 };
 pub(crate) use time::{duration, duration_or_zero, parse_duration, timestamp, unix_seconds};
+pub(crate) use tls::{certificate_hash, path, server_name, spki_pin};
 
 use crate::codes::Code;
 

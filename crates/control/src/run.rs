@@ -95,7 +95,7 @@ impl ControlPlane {
         let metrics = Arc::new(Metrics::new());
         let (reports, printer) = reports::start(wants_color(args), Arc::clone(&metrics), out)
             .context("start the printing thread")?;
-        let options = Options { access_log_file: args.access_log_file.clone() };
+        let options = Options { access_log_file: args.access_log_file.clone(), ..Options::default() };
         let proxies = Arc::new(Proxies::new(options, reports.clone(), Arc::clone(&metrics)));
         let paths = args.config.iter().chain(&args.state).cloned().collect();
         Ok(ControlPlane {

@@ -7,6 +7,7 @@
 
 mod destination_rule;
 mod gateway;
+mod peer_authentication;
 mod service;
 mod virtual_service;
 
@@ -23,7 +24,8 @@ pub(crate) fn diagnostics(snapshot: &Snapshot) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     virtual_service::check(snapshot, &mut diagnostics);
     destination_rule::check(snapshot, &workloads, &mut diagnostics);
-    gateway::check(snapshot, &mut diagnostics);
+    gateway::check(snapshot, &workloads, &mut diagnostics);
+    peer_authentication::check(snapshot, &mut diagnostics);
     service::check(snapshot, &workloads, &mut diagnostics);
     diagnostics.sort_by(|a, b| (&a.object, &a.field, a.code).cmp(&(&b.object, &b.field, b.code)));
     diagnostics
@@ -45,6 +47,14 @@ impl<'a> Workloads<'a> {
             labels.entry(&object.id.namespace).or_default().push(own);
         }
         Workloads(labels)
+    }
+
+    /// The namespaces of the workloads that a selector of no namespace finds.
+    fn namespaces(&self, selector: &BTreeMap<String, String>) -> Vec<&'a str> {
+        let all = self.0.iter();
+        all.filter(|(_, of)| of.iter().any(|labels| labels_match(selector, labels)))
+            .map(|(n, _)| *n)
+            .collect()
     }
 
     /// The labels of the workloads that a selector finds; an empty selector finds none.

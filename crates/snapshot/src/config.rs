@@ -10,6 +10,7 @@ use std::sync::Arc;
 use meltemi_api::{Object, Spec, istio};
 
 use crate::host::Host;
+use crate::peer_authentication::PeerAuthentications;
 use crate::protocol::Protocol;
 use crate::visibility::Visibility;
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub gateways: BTreeMap<GatewayName, Arc<Gateway>>,
     /// Sidecars.
     pub sidecars: Vec<Arc<Sidecar>>,
+    /// PeerAuthentications.
+    pub peer_authentications: PeerAuthentications,
 }
 
 /// A VirtualService with its references resolved.
@@ -123,6 +126,7 @@ impl Config {
                 let gateway = Gateway { name: name.clone(), object: Arc::clone(object) };
                 self.gateways.insert(name, Arc::new(gateway));
             }
+            Spec::PeerAuthentication(_) => self.peer_authentications.add(object),
             Spec::Sidecar(_) => self.sidecars.push(Arc::new(Sidecar { object: Arc::clone(object) })),
             _ => {}
         }
@@ -252,11 +256,44 @@ impl DestinationRule {
     }
 }
 
+/// What a server of a Gateway makes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerKind {
+    /// Requests without encryption.
+    Http,
+    /// Bytes without encryption.
+    Tcp,
+    /// TLS is terminated, and there are requests in it.
+    Https,
+    /// TLS is terminated, and there are bytes in it.
+    Tls,
+    /// TLS goes on as it came, by its server name.
+    TlsPassthrough,
+}
+
+impl ServerKind {
+    /// Whether connections begin with TLS, so that servers of one port are told apart by server name.
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, ServerKind::Https | ServerKind::Tls | ServerKind::TlsPassthrough)
+    }
+
+    /// Whether two servers may share a port.
+    pub fn shares_port_with(self, other: ServerKind) -> bool {
+        self == other || self.is_encrypted() && other.is_encrypted()
+    }
+}
+
 impl Gateway {
-    /// Whether a server speaks without TLS, the only kind that is supported yet; `httpsRedirect` needs none.
-    pub fn is_plaintext(server: &istio::Server) -> bool {
-        let terminates = server.tls.as_ref().is_some_and(|t| t.mode.is_some() || t.credential_name.is_some());
-        !Protocol::parse(&server.port.protocol).is_tls() && !terminates
+    /// What a server makes of a connection.
+    pub fn kind(server: &istio::Server) -> ServerKind {
+        let protocol = Protocol::parse(&server.port.protocol);
+        match &server.tls {
+            Some(tls) if protocol.is_tls() && tls.mode().is_passthrough() => ServerKind::TlsPassthrough,
+            Some(_) if protocol == Protocol::Https => ServerKind::Https,
+            Some(_) if protocol.is_tls() => ServerKind::Tls,
+            _ if protocol.is_http() => ServerKind::Http,
+            _ => ServerKind::Tcp,
+        }
     }
 
     /// What the user wrote.

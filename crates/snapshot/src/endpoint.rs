@@ -4,7 +4,7 @@
 //! by Kubernetes Services (`kube/controller`). A WorkloadEntry whose `Healthy` condition is not true is left
 //! out, as readiness leaves a pod out of an EndpointSlice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,6 +16,10 @@ use crate::service::{Resolution, Service, ServicePort, Services, TargetPort};
 
 /// The condition under which a WorkloadEntry gets traffic. Without it, it does.
 const HEALTHY: &str = "Healthy";
+
+/// The label that says whether the workload's sidecar speaks mutual TLS, and the value that says it does.
+const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+const TLS_MODE_ISTIO: &str = "istio";
 
 /// The label that names the workload of an entry.
 const WORKLOAD_NAME_LABEL: &str = "service.istio.io/workload-name";
@@ -39,6 +43,9 @@ pub struct Endpoint {
     pub namespace: Arc<str>,
     /// Service account; empty when not known.
     pub service_account: String,
+    /// Its sidecar speaks mutual TLS: `security.istio.io/tlsMode` says so, or, without it, that it has a service
+    /// account.
+    pub has_mtls: bool,
 }
 
 /// The kind of address.
@@ -86,6 +93,16 @@ impl Endpoints {
             .get(&(service.host.clone(), Arc::clone(&service.namespace)))
             .and_then(|ports| ports.get(&port))
             .map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Endpoints {
+    /// Namespace and service account of everything behind a service, on any of its ports.
+    pub fn service_accounts(&self, service: &Service) -> BTreeSet<(&str, &str)> {
+        let ports = self.by_service.get(&(service.host.clone(), Arc::clone(&service.namespace)));
+        let endpoints = ports.into_iter().flat_map(|ports| ports.values().flatten());
+        let known = endpoints.filter(|endpoint| !endpoint.service_account.is_empty());
+        known.map(|endpoint| (&*endpoint.namespace, endpoint.service_account.as_str())).collect()
     }
 }
 
@@ -182,7 +199,15 @@ fn endpoint(service: &Service, port: &ServicePort, member: &Workload<'_>) -> Opt
         workload: member.name.clone(),
         namespace: Arc::clone(&service.namespace),
         service_account: entry.service_account.clone().unwrap_or_default(),
+        has_mtls: has_mtls(entry),
     })
+}
+
+fn has_mtls(entry: &istio::WorkloadEntry) -> bool {
+    match entry.labels.get(TLS_MODE_LABEL) {
+        Some(mode) => mode == TLS_MODE_ISTIO,
+        None => entry.service_account.as_ref().is_some_and(|account| !account.is_empty()),
+    }
 }
 
 /// A named target port that the workload does not have leaves the workload out, as in Kubernetes.

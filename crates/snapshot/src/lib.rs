@@ -1,31 +1,37 @@
 //! The immutable mesh: what all objects together mean.
 //!
 //! Owns: services and their endpoints, the selection and merge rules of the Istio API (host lookup, exports,
-//! Sidecar scope, DestinationRule merging), and the diagnostics that need more than one object to see.
+//! Sidecar scope, DestinationRule merging, PeerAuthentication precedence), and the diagnostics that need more than one object to see.
 //! Must not know: Envoy, sockets, time. Entry points: [`Snapshot::build`], the specification;
 //! [`Snapshot::apply`], which must equal it; [`Scope::of`], the mesh as one proxy sees it.
 //! Read next: `service.rs`, then `scope.rs`.
 
 mod check;
+mod client_tls;
 mod config;
 mod endpoint;
 mod host;
 mod mesh;
+mod peer_authentication;
 mod policy;
 mod protocol;
 mod scope;
+mod secret;
 mod service;
 mod visibility;
 
+pub use client_tls::{ClientTls, endpoint_has_mtls};
 pub use config::{
-    Config, DestinationRule, Gateway, GatewayName, ServerHost, Sidecar, VirtualService, labels_match,
-    oldest_first,
+    Config, DestinationRule, Gateway, GatewayName, ServerHost, ServerKind, Sidecar, VirtualService,
+    labels_match, oldest_first,
 };
 pub use endpoint::{Endpoint, EndpointAddress, Endpoints};
 pub use host::{CLUSTER_DOMAIN, Host};
 pub use mesh::{Inputs, Snapshot};
+pub use peer_authentication::{MtlsMode, PeerAuthentications, WorkloadMtls};
 pub use policy::Policy;
 pub use protocol::Protocol;
 pub use scope::{Client, Scope, View};
+pub use secret::{CA_SUFFIX, CaCertificates, CredentialName, KeyPair, SCHEME as SECRET_SCHEME, Secrets};
 pub use service::{Registry, Resolution, Service, ServicePort, Services, TargetPort};
 pub use visibility::Visibility;

@@ -10,6 +10,7 @@ use meltemi_api::{Change, Diagnostic, Kind, Object, ObjectId};
 use crate::check;
 use crate::config::Config;
 use crate::endpoint::Endpoints;
+use crate::secret::Secrets;
 use crate::service::Services;
 
 /// Everything that a mesh is made of.
@@ -19,7 +20,7 @@ pub struct Inputs {
     pub objects: Vec<Arc<Object>>,
 }
 
-/// The immutable mesh. Cloning copies four pointers.
+/// The immutable mesh. Cloning copies five pointers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     objects: Arc<BTreeMap<ObjectId, Arc<Object>>>,
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub services: Arc<Services>,
     /// Endpoints by service.
     pub endpoints: Arc<Endpoints>,
+    /// Keys and certificates by name.
+    pub secrets: Arc<Secrets>,
 }
 
 impl Snapshot {
@@ -40,6 +43,7 @@ impl Snapshot {
         let snapshot = Snapshot {
             config: Arc::new(Config::build(objects.values())),
             endpoints: Arc::new(Endpoints::build(&services, objects.values())),
+            secrets: Arc::new(Secrets::build(objects.values())),
             services,
             objects: Arc::new(objects),
         };
@@ -83,6 +87,9 @@ impl Snapshot {
         if touched.services || touched.endpoints {
             self.endpoints = Arc::new(Endpoints::build(&self.services, self.objects.values()));
         }
+        if touched.secrets {
+            self.secrets = Arc::new(Secrets::build(self.objects.values()));
+        }
     }
 
     /// The objects in the order of their ids.
@@ -102,14 +109,18 @@ struct Touched {
     config: bool,
     services: bool,
     endpoints: bool,
+    secrets: bool,
 }
 
 impl Touched {
     fn add(&mut self, kind: Kind) {
         match kind {
-            Kind::VirtualService | Kind::DestinationRule | Kind::Gateway | Kind::Sidecar => {
-                self.config = true
-            }
+            Kind::VirtualService
+            | Kind::DestinationRule
+            | Kind::Gateway
+            | Kind::Sidecar
+            | Kind::PeerAuthentication => self.config = true,
+            Kind::Secret => self.secrets = true,
             Kind::Service | Kind::ServiceEntry => self.services = true,
             Kind::WorkloadEntry => self.endpoints = true,
             Kind::Deployment | Kind::ServiceAccount | Kind::Namespace | Kind::ConfigMap => {}

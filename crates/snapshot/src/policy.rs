@@ -4,7 +4,8 @@
 //! replace all blocks of their level, also with nothing.
 
 use meltemi_api::istio::{
-    ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection, PortTrafficPolicy, Subset, TrafficPolicy,
+    ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection, PortTrafficPolicy,
+    Subset, TrafficPolicy,
 };
 
 use crate::config::DestinationRule;
@@ -18,6 +19,8 @@ pub struct Policy<'a> {
     pub connection_pool: Option<&'a ConnectionPoolSettings>,
     /// When a host is taken out.
     pub outlier_detection: Option<&'a OutlierDetection>,
+    /// TLS towards the endpoints; absent: automatic.
+    pub tls: Option<&'a ClientTlsSettings>,
 }
 
 impl<'a> Policy<'a> {
@@ -34,6 +37,7 @@ impl<'a> Policy<'a> {
             load_balancer: policy.load_balancer.as_ref(),
             connection_pool: policy.connection_pool.as_ref(),
             outlier_detection: policy.outlier_detection.as_ref(),
+            tls: policy.tls.as_ref(),
         }
     }
 
@@ -42,6 +46,7 @@ impl<'a> Policy<'a> {
             load_balancer: other.load_balancer.or(self.load_balancer),
             connection_pool: other.connection_pool.or(self.connection_pool),
             outlier_detection: other.outlier_detection.or(self.outlier_detection),
+            tls: other.tls.or(self.tls),
         }
     }
 
@@ -51,6 +56,7 @@ impl<'a> Policy<'a> {
             load_balancer: s.load_balancer.as_ref(),
             connection_pool: s.connection_pool.as_ref(),
             outlier_detection: s.outlier_detection.as_ref(),
+            tls: s.tls.as_ref(),
         })
     }
 }

@@ -37,6 +37,8 @@ pub struct Service {
     pub registry: Registry,
     /// Outside the mesh.
     pub external: bool,
+    /// Names of which the certificates of its endpoints carry one, as far as the object says.
+    pub subject_alt_names: Vec<String>,
     /// Who may see it.
     pub export_to: Visibility,
     /// The object that defines it.
@@ -152,6 +154,7 @@ fn of_kubernetes(object: &Arc<Object>, spec: &kubernetes::Service) -> Service {
         resolution: if is_name_only { Resolution::Dns } else { Resolution::Static },
         registry: Registry::Kubernetes,
         external: is_name_only,
+        subject_alt_names: Vec::new(),
         export_to: Visibility::parse(&exported, &object.id.namespace),
         object: Arc::clone(object),
     }
@@ -188,6 +191,7 @@ fn of_entry(object: &Arc<Object>, spec: &istio::ServiceEntry, host: &str) -> Ser
         },
         registry: Registry::External,
         external: spec.location.unwrap_or_default() == istio::Location::MeshExternal,
+        subject_alt_names: spec.subject_alt_names.clone(),
         export_to: Visibility::parse(&spec.export_to, &object.id.namespace),
         object: Arc::clone(object),
         host,

@@ -5,6 +5,7 @@
 
 mod policy;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use meltemi_api::{Object, istio};
@@ -13,7 +14,9 @@ use meltemi_envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
 };
 use meltemi_envoy::config::cluster::v3::{CircuitBreakers, Cluster};
-use meltemi_envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, Metadata};
+use meltemi_envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, Metadata, UpstreamHttpProtocolOptions,
+};
 use meltemi_envoy::config::endpoint::v3::ClusterLoadAssignment;
 use meltemi_envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions,
@@ -24,14 +27,16 @@ use meltemi_envoy::extensions::upstreams::http::v3::{
 };
 use meltemi_envoy::r#type::v3::Percent;
 use meltemi_snapshot::{
-    Endpoint, EndpointAddress, Policy, Protocol, Resolution, Service, ServicePort, labels_match,
+    CA_SUFFIX, ClientTls, Endpoint, EndpointAddress, Policy, Protocol, Registry, Resolution, Service,
+    ServicePort, endpoint_has_mtls, labels_match,
 };
 
 use crate::context::{Context, origin};
 use crate::endpoint::load_assignment;
 use crate::message::{ads, config_path, fields, istio_metadata, list, structure, text};
-use crate::names::{BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, outbound_cluster};
+use crate::names::{BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, outbound_cluster, server_name};
 use crate::resources::Origin;
+use crate::tls::upstream::{self, Secured};
 
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -91,7 +96,8 @@ struct Outbound<'a> {
 }
 
 impl Outbound<'_> {
-    /// `None` for a cluster that Envoy would refuse: one of DNS without a name.
+    /// `None` for a cluster that Envoy would refuse: one of DNS without a name; or that would have to do without the
+    /// certificate that is asked for.
     fn build(&self) -> Option<Built> {
         let subset = self.subset.map_or("", |(_, _, s)| s.name.as_str());
         let name = outbound_cluster(self.port.number, subset, &self.service.host);
@@ -103,8 +109,53 @@ impl Outbound<'_> {
             healthy_panic_threshold: Some(Percent { value: 0.0 }),
             ..Default::default()
         });
-        policy::apply(&self.policy, self.port.protocol, self.context.is_gateway(), &mut cluster);
-        let assignment = load_assignment(&name, members.iter().copied());
+        let secured = self.secure(&mut cluster)?;
+        policy::apply(&self.policy, self.connection(secured.http_options()), &mut cluster);
+        if secured.keeps_alpn {
+            keep_alpn(&mut cluster);
+        }
+        let tls_mode = |e: &Endpoint| secured.by_endpoint && self.has_mtls(e);
+        let members = members.into_iter().map(|e| (e, tls_mode(e))).collect();
+        self.with_members(name, cluster, discovery, members)
+    }
+
+    /// As [`Outbound::build`], but nothing of TLS is looked at.
+    fn unopened(&self) -> Option<Built> {
+        let subset = self.subset.map_or("", |(_, _, s)| s.name.as_str());
+        let name = server_name(self.port.number, subset, &self.service.host);
+        let discovery = self.discovery();
+        let mut members = self.members(discovery);
+        members.retain(|endpoint| self.has_mtls(endpoint));
+        let mut cluster = base(&name, discovery);
+        cluster.metadata = Some(self.metadata());
+        policy::apply(&self.policy, self.connection(None), &mut cluster);
+        self.with_members(
+            name,
+            cluster,
+            discovery,
+            members.into_iter().map(|endpoint| (endpoint, false)).collect(),
+        )
+    }
+
+    fn connection(&self, tls: Option<UpstreamHttpProtocolOptions>) -> policy::Connection {
+        policy::Connection {
+            protocol: self.port.protocol,
+            is_gateway: self.context.is_gateway(),
+            upgrades: self.upgrades(),
+            tls,
+        }
+    }
+
+    /// Finishes a cluster with its endpoints, each with whether mutual TLS is spoken with it.
+    fn with_members(
+        &self,
+        name: String,
+        mut cluster: Cluster,
+        discovery: DiscoveryType,
+        members: Vec<(&Endpoint, bool)>,
+    ) -> Option<Built> {
+        let is_empty = members.is_empty();
+        let assignment = load_assignment(&name, members);
         let mut endpoints = None;
         match discovery {
             DiscoveryType::Eds => {
@@ -113,13 +164,54 @@ impl Outbound<'_> {
                 endpoints = Some(assignment);
             }
             DiscoveryType::OriginalDst => {}
-            _ if members.is_empty() => return None,
+            _ if is_empty => return None,
             _ => {
                 resolve_by_dns(&mut cluster);
                 cluster.load_assignment = Some(assignment);
             }
         }
         Some(Built { cluster, endpoints, origin: Some(self.origin()) })
+    }
+
+    /// `None` if the proxy has no certificate for what the rule asks for.
+    fn secure(&self, cluster: &mut Cluster) -> Option<Secured> {
+        let subset = self.subset.map_or("", |(_, _, s)| s.name.as_str());
+        let http = self.policy.connection_pool.and_then(|pool| pool.http.as_ref());
+        let speaks = policy::upstream(http, self.port.protocol, self.context.is_gateway(), self.upgrades());
+        let upstream = upstream::Upstream {
+            context: self.context,
+            server_name: server_name(self.port.number, subset, &self.service.host),
+            identities: self.identities(),
+            subject_alt_names: if self.service.registry == Registry::External {
+                &self.service.subject_alt_names
+            } else {
+                &[]
+            },
+            is_http2: matches!(speaks, Upstream::Http2 { .. }),
+        };
+        let tls = ClientTls::of(self.context.snapshot, self.service, self.port.number, &self.policy);
+        upstream.secure(tls, cluster)
+    }
+
+    fn upgrades(&self) -> bool {
+        self.context.options.upgrade_to_http2
+    }
+
+    /// The identities of all endpoints of the service, and the names that its object says.
+    fn identities(&self) -> Vec<String> {
+        let Some(identity) = self.context.identity() else { return Vec::new() };
+        let accounts = self.context.snapshot.endpoints.service_accounts(self.service);
+        let known = accounts.iter().flat_map(|(namespace, account)| identity.of_account(namespace, account));
+        let mut all: Vec<String> = known.chain(self.service.subject_alt_names.iter().cloned()).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    fn has_mtls(&self, endpoint: &Endpoint) -> bool {
+        let rule = self.context.scope.destination_rule(self.service);
+        let subset = self.subset.map(|(_, _, subset)| subset);
+        endpoint_has_mtls(self.context.snapshot, endpoint, rule.map(|r| &**r), subset, self.port.number)
     }
 
     /// A gateway has no original destination, so it can only balance over what is known.
@@ -168,6 +260,30 @@ impl Outbound<'_> {
             None => origin(&self.service.object, "spec"),
         }
     }
+}
+
+/// The credentials that the clusters of a gateway name.
+pub(crate) fn credentials(context: &Context<'_>) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for service in context.scope.services() {
+        let rule = context.scope.destination_rule(service).map(|rule| &**rule);
+        let subsets = rule.map_or(Vec::new(), |rule| rule.subsets());
+        let subsets: Vec<_> = std::iter::once(None).chain(subsets.iter().map(|(_, _, s)| Some(*s))).collect();
+        for (port, subset) in service.ports.iter().flat_map(|port| subsets.iter().map(move |s| (port, s))) {
+            let settings = Policy::of(rule, *subset, port.number).tls;
+            let Some(name) = settings.and_then(|settings| settings.credential_name.as_ref()) else {
+                continue;
+            };
+            names.extend([name.clone(), format!("{name}{CA_SUFFIX}")]);
+        }
+    }
+    names
+}
+
+/// Istio's ALPN filter leaves the cluster's own ALPN alone.
+fn keep_alpn(cluster: &mut Cluster) {
+    let metadata = cluster.metadata.get_or_insert_default().filter_metadata.values_mut();
+    metadata.for_each(|istio| _ = istio.fields.insert("alpn_override".to_owned(), text("false")));
 }
 
 /// `filter_metadata.istio.services`: whom a cluster stands for.
@@ -246,4 +362,16 @@ pub(crate) fn set_protocol(cluster: &mut Cluster, upstream: Upstream, options: H
     };
     let options = HttpProtocolOptions { upstream_protocol_options: Some(protocol), ..options };
     cluster.typed_extension_protocol_options.insert(HTTP_PROTOCOL_OPTIONS.to_owned(), Any::pack(&options));
+}
+
+/// The clusters that a gateway forwards mutual TLS of the mesh to, unopened: they are named as its server name, and
+/// have only endpoints that speak it.
+pub(crate) fn by_server_name(context: &Context<'_>, service: &Service, port: &ServicePort) -> Vec<Built> {
+    let rule = context.scope.destination_rule(service).map(|rule| &**rule);
+    let subsets = rule.map_or(Vec::new(), |rule| rule.subsets());
+    let of = |subset: Option<(_, _, &istio::Subset)>| {
+        let policy = Policy::of(rule, subset.map(|(_, _, subset)| subset), port.number);
+        Outbound { context, service, port, subset, policy }.unopened()
+    };
+    std::iter::once(None).chain(subsets.into_iter().map(Some)).filter_map(of).collect()
 }

@@ -2,7 +2,6 @@
 //!
 //! Source: Istio `pilot/pkg/networking/core/listener.go` (`buildHTTPConnectionManager`) and
 //! `networkfilter.go`.
-//! Left out until there is TLS: `forward_client_cert_details` (Envoy's default, SANITIZE, is right for plaintext).
 
 use meltemi_api::istio::TcpSettings;
 use meltemi_envoy::Any;
@@ -12,17 +11,21 @@ use meltemi_envoy::extensions::filters::http::{
     cors::v3::Cors, fault::v3::HttpFault, grpc_stats::v3::FilterConfig, grpc_stats::v3::filter_config, router,
 };
 use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier,
-    http_connection_manager::UpgradeConfig, http_filter::ConfigType,
+    HttpConnectionManager, HttpFilter, Rds,
+    http_connection_manager::{
+        ForwardClientCertDetails, RouteSpecifier, SetCurrentClientCertDetails, UpgradeConfig,
+    },
+    http_filter::ConfigType,
 };
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
 use meltemi_envoy::udpa::r#type::v1::TypedStruct;
 
 use crate::access_log::access_logs;
-use crate::message::{UNLIMITED, ads, duration, packed};
-use crate::{ISTIO_STATS, Options, ProxyShape};
+use crate::message::{UNLIMITED, ads, duration, fields, list, packed, structure, text};
+use crate::{ISTIO_ALPN, ISTIO_STATS, Options, ProxyShape};
 
 const SERVER_NAME: &str = "istio-envoy";
+const ALPN_CONFIG: &str = "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
 const STATS_CONFIG: &str = "type.googleapis.com/stats.PluginConfig";
 
 /// Where the routes of a connection manager are.
@@ -39,14 +42,53 @@ pub(crate) struct Http<'a> {
     pub(crate) options: &'a Options,
     pub(crate) stat_prefix: String,
     pub(crate) routes: Routes,
-    /// Gateways stand at the edge: they believe the connection's address, not `x-forwarded-for`.
-    pub(crate) at_edge: bool,
+    /// Where it stands.
+    pub(crate) place: Place,
+}
+
+/// Where a connection manager stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Before a workload. One with an identity adds its caller's to those that the caller passes on.
+    Inbound { has_identity: bool },
+    /// Behind a workload.
+    Outbound,
+    /// On a gateway: it believes the connection's address and certificate, not what headers say of others.
+    Edge { terminates_tls: bool },
+}
+
+impl Place {
+    /// What becomes of `x-forwarded-client-cert`, and what of the client's certificate goes into it. On a connection
+    /// without a certificate each of these removes it.
+    fn client_certificate(self) -> (ForwardClientCertDetails, Option<SetCurrentClientCertDetails>) {
+        let details = |cert| SetCurrentClientCertDetails {
+            subject: Some(true),
+            dns: true,
+            uri: true,
+            cert,
+            ..Default::default()
+        };
+        match self {
+            Place::Inbound { has_identity: true } => {
+                (ForwardClientCertDetails::AppendForward, Some(details(false)))
+            }
+            Place::Edge { terminates_tls: true } => {
+                (ForwardClientCertDetails::SanitizeSet, Some(details(true)))
+            }
+            Place::Inbound { .. } | Place::Outbound | Place::Edge { .. } => {
+                (ForwardClientCertDetails::Sanitize, None)
+            }
+        }
+    }
 }
 
 impl Http<'_> {
     pub(crate) fn filter(self) -> Filter {
+        let (forward, current) = self.place.client_certificate();
         let manager = HttpConnectionManager {
-            http_filters: http_filters(self.shape),
+            http_filters: http_filters(self.shape, self.place),
+            forward_client_cert_details: forward as i32,
+            set_current_client_cert_details: current,
             stat_prefix: self.stat_prefix,
             route_specifier: Some(match self.routes {
                 Routes::Inline(config) => RouteSpecifier::RouteConfig(*config),
@@ -54,7 +96,7 @@ impl Http<'_> {
                     RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: name })
                 }
             }),
-            use_remote_address: Some(self.at_edge),
+            use_remote_address: Some(matches!(self.place, Place::Edge { .. })),
             generate_request_id: Some(true),
             server_name: SERVER_NAME.to_owned(),
             stream_idle_timeout: Some(UNLIMITED),
@@ -70,17 +112,18 @@ impl Http<'_> {
     }
 }
 
-fn http_filters(shape: &ProxyShape) -> Vec<HttpFilter> {
+fn http_filters(shape: &ProxyShape, place: Place) -> Vec<HttpFilter> {
     let grpc_stats = FilterConfig {
         emit_filter_state: true,
         per_method_stat_specifier: Some(filter_config::PerMethodStatSpecifier::StatsForAllMethods(false)),
         ..Default::default()
     };
-    let mut filters = vec![
-        http_filter("envoy.filters.http.grpc_stats", Any::pack(&grpc_stats)),
-        http_filter("envoy.filters.http.fault", packed::<HttpFault>()),
-        http_filter("envoy.filters.http.cors", packed::<Cors>()),
-    ];
+    let mut filters = vec![http_filter("envoy.filters.http.grpc_stats", Any::pack(&grpc_stats))];
+    if shape.has_extension(ISTIO_ALPN) && !matches!(place, Place::Inbound { .. }) {
+        filters.push(http_filter(ISTIO_ALPN, istio_alpn()));
+    }
+    filters.push(http_filter("envoy.filters.http.fault", packed::<HttpFault>()));
+    filters.push(http_filter("envoy.filters.http.cors", packed::<Cors>()));
     if shape.has_extension(ISTIO_STATS) {
         filters.push(http_filter(ISTIO_STATS, istio_stats()));
     }
@@ -94,6 +137,21 @@ fn http_filter(name: &str, config: Any) -> HttpFilter {
         config_type: Some(ConfigType::TypedConfig(config)),
         ..Default::default()
     }
+}
+
+/// What ALPN says of the requests in mutual TLS, by the version that they go on with.
+fn istio_alpn() -> Any {
+    let entry = |protocol: &str, version: &str, alpn: &str| {
+        let names = list([alpn, "istio", version].map(text));
+        structure([("upstream_protocol", text(protocol)), ("alpn_override", names)])
+    };
+    let overrides = [
+        entry("HTTP10", "http/1.0", "istio-http/1.0"),
+        entry("HTTP11", "http/1.1", "istio-http/1.1"),
+        entry("HTTP2", "h2", "istio-h2"),
+    ];
+    let value = fields([("alpn_override", list(overrides))]);
+    Any::pack(&TypedStruct { type_url: ALPN_CONFIG.to_owned(), value: Some(value) })
 }
 
 fn istio_stats() -> Any {

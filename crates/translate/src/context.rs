@@ -7,7 +7,7 @@ use meltemi_snapshot::{Client, Scope, Snapshot};
 
 use crate::resources::Origin;
 use crate::shape::Role;
-use crate::{Options, ProxyShape};
+use crate::{MeshIdentity, Options, ProxyShape};
 
 /// One proxy shape in one mesh.
 pub(crate) struct Context<'a> {
@@ -25,6 +25,11 @@ impl<'a> Context<'a> {
             is_gateway: matches!(shape.role, Role::Router { .. }),
         };
         Context { snapshot, shape, options, scope: Scope::of(snapshot, client) }
+    }
+
+    /// The identity of the mesh, if the proxy has one in it.
+    pub(crate) fn identity(&self) -> Option<&'a MeshIdentity> {
+        self.options.identity.as_ref().filter(|_| self.shape.has_sds)
     }
 
     pub(crate) fn is_gateway(&self) -> bool {

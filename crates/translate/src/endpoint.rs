@@ -12,18 +12,22 @@ use meltemi_envoy::config::endpoint::v3::{
 use meltemi_snapshot::{Endpoint, EndpointAddress};
 
 use crate::message::{fields, istio_metadata, socket, text};
+use crate::tls::upstream::{TLS_MODE, TLS_MODE_ISTIO};
+
+/// The namespace of the metadata that chooses a transport socket.
+const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
 
 /// The cluster that all workloads are in; part of Istio's workload metadata.
 const CLUSTER_ID: &str = "Kubernetes";
 
-/// The endpoints of a cluster, by locality.
+/// The endpoints of a cluster, by locality, each with whether mutual TLS is spoken with it.
 pub(crate) fn load_assignment<'a>(
     cluster: &str,
-    endpoints: impl IntoIterator<Item = &'a Endpoint>,
+    endpoints: impl IntoIterator<Item = (&'a Endpoint, bool)>,
 ) -> ClusterLoadAssignment {
-    let mut by_locality: BTreeMap<&str, Vec<&Endpoint>> = BTreeMap::new();
-    for endpoint in endpoints {
-        by_locality.entry(&endpoint.locality).or_default().push(endpoint);
+    let mut by_locality: BTreeMap<&str, Vec<(&Endpoint, bool)>> = BTreeMap::new();
+    for (endpoint, has_mtls) in endpoints {
+        by_locality.entry(&endpoint.locality).or_default().push((endpoint, has_mtls));
     }
     ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
@@ -32,23 +36,28 @@ pub(crate) fn load_assignment<'a>(
     }
 }
 
-fn locality(name: &str, members: &[&Endpoint]) -> LocalityLbEndpoints {
+fn locality(name: &str, members: &[(&Endpoint, bool)]) -> LocalityLbEndpoints {
     let mut parts = name.splitn(3, '/').map(str::to_owned);
     let mut part = || parts.next().unwrap_or_default();
-    let weight = members.iter().fold(0u32, |sum, e| sum.saturating_add(e.weight));
+    let weight = members.iter().fold(0u32, |sum, (e, _)| sum.saturating_add(e.weight));
     LocalityLbEndpoints {
         locality: Some(Locality { region: part(), zone: part(), sub_zone: part() }),
-        lb_endpoints: members.iter().map(|e| lb_endpoint(e)).collect(),
+        lb_endpoints: members.iter().map(|(e, has_mtls)| lb_endpoint(e, *has_mtls)).collect(),
         load_balancing_weight: Some(weight),
         ..Default::default()
     }
 }
 
-fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
+fn lb_endpoint(endpoint: &Endpoint, has_mtls: bool) -> LbEndpoint {
     let mut lb_endpoint = address_endpoint(address_of(&endpoint.address, endpoint.port));
     lb_endpoint.load_balancing_weight = Some(endpoint.weight);
     if !endpoint.workload.is_empty() {
         lb_endpoint.metadata = Some(istio_metadata(fields([("workload", text(workload(endpoint)))])));
+    }
+    if has_mtls {
+        let metadata = lb_endpoint.metadata.get_or_insert_default();
+        let mode = fields([(TLS_MODE, text(TLS_MODE_ISTIO))]);
+        metadata.filter_metadata.insert(TRANSPORT_SOCKET_MATCH.to_owned(), mode);
     }
     lb_endpoint
 }

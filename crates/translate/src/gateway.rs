@@ -1,77 +1,122 @@
 //! Listeners and routes of a gateway: the servers of all Gateways that select it, merged by port.
 //!
 //! Source: Istio `pilot/pkg/networking/core/gateway.go`, `pkg/model/gateway.go` (`MergeGateways`).
-//! Left out: TLS servers, which `api` refuses as not supported yet.
 
-use std::collections::BTreeMap;
+mod encrypted;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use meltemi_api::istio::Server;
 use meltemi_envoy::config::core::v3::TrafficDirection;
-use meltemi_envoy::config::listener::v3::Filter;
+use meltemi_envoy::config::listener::v3::{Filter, Listener};
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_envoy::config::route::v3::virtual_host::TlsRequirementType;
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
-use meltemi_snapshot::{Gateway, Host, Protocol, ServerHost, VirtualService, labels_match, oldest_first};
+use meltemi_snapshot::{Gateway, Host, ServerHost, ServerKind, VirtualService, labels_match, oldest_first};
 
-use crate::connection_manager::{Http, Routes, Tcp};
+use crate::cluster;
+use crate::connection_manager::{Http, Place, Routes, Tcp};
 use crate::context::{Context, origin};
-use crate::listener::{Built, listener};
+use crate::listener::{self, listener};
 use crate::names;
 use crate::resources::Origins;
 use crate::route::{self, Binding, l4};
 use crate::virtual_host::{BuiltHost, route_configuration};
 
-/// The listeners of a gateway and the route configurations that they name.
-pub(crate) fn build(
-    context: &Context<'_>,
-    bind: IpAddr,
-    origins: &mut Origins,
-) -> (Vec<Built>, Vec<RouteConfiguration>) {
+/// What a gateway gets for its servers.
+#[derive(Default)]
+pub(crate) struct Built {
+    pub(crate) listeners: Vec<listener::Built>,
+    /// The route configurations that the listeners name.
+    pub(crate) routes: Vec<RouteConfiguration>,
+    /// Clusters that connections are forwarded to by server name.
+    pub(crate) clusters: Vec<cluster::Built>,
+    /// The credentials that the listeners name.
+    pub(crate) credentials: BTreeSet<String>,
+}
+
+/// Everything for the servers of the Gateways that select the proxy.
+pub(crate) fn build(context: &Context<'_>, bind: IpAddr, origins: &mut Origins) -> Built {
     let bind = bind.to_string();
-    let mut listeners = Vec::new();
-    let mut routes = Vec::new();
-    for ((port, own_bind), servers) in by_port(context) {
+    let mut built = Built::default();
+    for ((number, own_bind), servers) in by_port(context) {
         let Some((gateway, index, first)) = servers.first() else { continue };
-        let address = own_bind.unwrap_or(&bind);
-        let filters = if Protocol::parse(&first.port.protocol).is_http() {
-            let name = route_name(port, own_bind);
-            let hosts = virtual_hosts(context, port, &servers);
-            routes.push(route_configuration(&name, hosts, true, origins));
-            vec![http(context, address, port, name)]
-        } else {
-            let Some(destination) = tcp_destination(context, port, &servers) else { continue };
-            opaque(context, address, port, destination)
+        let port = Port { context, number, own_bind, address: own_bind.unwrap_or(&bind) };
+        let listener = match Gateway::kind(first) {
+            ServerKind::Http => Some(port.http(&servers, &mut built, origins)),
+            ServerKind::Tcp => port.opaque(&servers),
+            ServerKind::Https | ServerKind::Tls | ServerKind::TlsPassthrough => {
+                port.encrypted(&servers, &mut built, origins)
+            }
         };
-        listeners.push(Built {
-            listener: listener(address, port, TrafficDirection::Outbound, filters),
-            origin: Some(origin(&gateway.object, format!("spec.servers[{index}]"))),
-        });
+        let origin = Some(origin(&gateway.object, format!("spec.servers[{index}]")));
+        built.listeners.extend(listener.map(|listener| listener::Built { listener, origin }));
     }
-    (listeners, routes)
+    built
 }
 
-fn http(context: &Context<'_>, address: &str, port: u16, routes: String) -> Filter {
-    let http = Http {
-        shape: context.shape,
-        options: context.options,
-        stat_prefix: format!("outbound_{}", names::listener(address, port)),
-        routes: Routes::Named(routes),
-        at_edge: true,
-    };
-    http.filter()
+/// A port with servers on it.
+#[derive(Clone, Copy)]
+struct Port<'a> {
+    context: &'a Context<'a>,
+    number: u16,
+    /// The `bind` of the servers.
+    own_bind: Option<&'a str>,
+    address: &'a str,
 }
 
-fn opaque(context: &Context<'_>, address: &str, port: u16, destination: ClusterSpecifier) -> Vec<Filter> {
-    let tcp = Tcp {
-        shape: context.shape,
-        options: context.options,
-        listener: &names::listener(address, port),
-        destination,
-        limits: None,
-    };
-    tcp.filters()
+impl Port<'_> {
+    fn listener(&self, filters: Vec<Filter>) -> Listener {
+        listener(self.address, self.number, TrafficDirection::Outbound, filters)
+    }
+
+    fn name(&self) -> String {
+        names::listener(self.address, self.number)
+    }
+
+    fn http(&self, servers: &[Entry<'_>], built: &mut Built, origins: &mut Origins) -> Listener {
+        let name = self.with_bind(names::gateway_route(self.number));
+        let hosts = virtual_hosts(self.context, self.number, servers);
+        built.routes.push(route_configuration(&name, hosts, true, origins));
+        self.listener(vec![self.requests(name, None)])
+    }
+
+    /// A port without a route stays closed.
+    fn opaque(&self, servers: &[Entry<'_>]) -> Option<Listener> {
+        let destination = tcp_destination(self.context, self.number, servers)?;
+        Some(self.listener(self.bytes(destination)))
+    }
+
+    /// The name of a route configuration; a server with a `bind` of its own has one of its own.
+    fn with_bind(&self, name: String) -> String {
+        self.own_bind.map_or_else(|| name.clone(), |bind| format!("{name}.{bind}"))
+    }
+
+    /// `server` is the name of one that terminates TLS.
+    fn requests(&self, routes: String, server: Option<&Server>) -> Filter {
+        let own_prefix = server.and_then(|server| server.name.clone()).filter(|name| !name.is_empty());
+        let http = Http {
+            shape: self.context.shape,
+            options: self.context.options,
+            stat_prefix: own_prefix.unwrap_or_else(|| format!("outbound_{}", self.name())),
+            routes: Routes::Named(routes),
+            place: Place::Edge { terminates_tls: server.is_some() },
+        };
+        http.filter()
+    }
+
+    fn bytes(&self, destination: ClusterSpecifier) -> Vec<Filter> {
+        let tcp = Tcp {
+            shape: self.context.shape,
+            options: self.context.options,
+            listener: &self.name(),
+            destination,
+            limits: None,
+        };
+        tcp.filters()
+    }
 }
 
 /// The first TCP route of the oldest VirtualService that is bound to one of the servers. A port without one stays
@@ -94,8 +139,8 @@ fn accepted_hosts(gateway: &Gateway, server: &Server) -> Vec<ServerHost> {
 /// A server of a gateway with its position there.
 type Entry<'a> = (&'a Arc<Gateway>, usize, &'a Server);
 
-/// The servers for this proxy, oldest Gateway first, by port and `bind`. The first of a port decides whether it speaks
-/// HTTP; servers that differ are left out.
+/// The servers for this proxy, oldest Gateway first, by port and `bind`. The first of a port decides what is spoken
+/// on it; servers that differ are left out.
 fn by_port<'a>(context: &Context<'a>) -> BTreeMap<(u16, Option<&'a str>), Vec<Entry<'a>>> {
     let mut gateways: Vec<&'a Arc<Gateway>> = context.snapshot.config.gateways.values().collect();
     gateways.retain(|g| labels_match(&g.spec().selector, &context.shape.labels));
@@ -106,21 +151,14 @@ fn by_port<'a>(context: &Context<'a>) -> BTreeMap<(u16, Option<&'a str>), Vec<En
             let Ok(port) = u16::try_from(server.port.number) else { continue };
             let bind = server.bind.as_deref().filter(|b| !b.is_empty());
             let same_port = ports.entry((port, bind)).or_default();
-            let kind = |s: &Server| Protocol::parse(&s.port.protocol).is_http();
-            let agrees =
-                same_port.first().is_none_or(|(_, _, first): &Entry<'_>| kind(first) == kind(server));
-            if Gateway::is_plaintext(server) && agrees {
+            let kind = Gateway::kind(server);
+            let first = same_port.first().map(|(_, _, first): &Entry<'_>| Gateway::kind(first));
+            if first.is_none_or(|first| kind.shares_port_with(first)) {
                 same_port.push((gateway, index, server));
             }
         }
     }
     ports
-}
-
-/// `http.8080`, or `http.8080.10.0.0.1` for a server with a `bind` of its own.
-fn route_name(port: u16, bind: Option<&str>) -> String {
-    let name = names::gateway_route(port);
-    bind.map_or_else(|| name.clone(), |bind| format!("{name}.{bind}"))
 }
 
 /// What is known of one host on a port.

@@ -17,9 +17,10 @@ mod names;
 mod resources;
 mod route;
 mod shape;
+mod tls;
 mod translate;
 mod virtual_host;
 
 pub use resources::{Origin, Origins, Place, Resource, Resources};
-pub use shape::{ISTIO_STATS, ProxyShape, Role, ShapeError};
-pub use translate::{Options, translate};
+pub use shape::{ISTIO_ALPN, ISTIO_STATS, ProxyShape, Role, ShapeError};
+pub use translate::{MeshIdentity, Options, translate};

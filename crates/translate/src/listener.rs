@@ -3,6 +3,7 @@
 //!
 //! Source: Istio `pilot/pkg/networking/core/listener*.go`.
 
+pub(crate) mod chain;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
 

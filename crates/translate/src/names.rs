@@ -4,6 +4,8 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
+use meltemi_snapshot::GatewayName;
+
 /// Where traffic goes that no service of the mesh claims, if that is allowed.
 pub(crate) const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
 /// A cluster without hosts.
@@ -14,6 +16,12 @@ pub(crate) const HTTP_PROXY_ROUTE: &str = "http_proxy";
 /// `outbound|9080|v1|reviews.default.svc.cluster.local`; `subset` may be empty.
 pub(crate) fn outbound_cluster(port: u16, subset: &str, host: impl Display) -> String {
     format!("outbound|{port}|{subset}|{host}")
+}
+
+/// `outbound_.9080_.v1_.reviews.default.svc.cluster.local`: the server name of mutual TLS, and the cluster that a
+/// gateway forwards it to; `subset` may be empty.
+pub(crate) fn server_name(port: u16, subset: &str, host: impl Display) -> String {
+    format!("outbound_.{port}_.{subset}_.{host}")
 }
 
 /// `inbound|9080||`, a cluster and its route configuration.
@@ -29,6 +37,11 @@ pub(crate) fn listener(address: &str, port: u16) -> String {
 /// `http.8080`, the route configuration of a plaintext gateway port.
 pub(crate) fn gateway_route(port: u16) -> String {
     format!("http.{port}")
+}
+
+/// `https.443.web.shop.default`, the route configuration of a gateway server that terminates TLS.
+pub(crate) fn https_route(port: u16, port_name: &str, gateway: &GatewayName) -> String {
+    format!("https.{port}.{port_name}.{}.{}", gateway.name, gateway.namespace)
 }
 
 /// `host:port`, with brackets around an IPv6 address.

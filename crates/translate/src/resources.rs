@@ -1,6 +1,7 @@
 //! The outcome of a translation: encoded resources with content versions, and where each came from.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use meltemi_api::ObjectId;
@@ -9,7 +10,7 @@ use prost::Name;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// One Envoy resource, encoded once and shared by every stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Resource {
     /// `name`, or `cluster_name` of a ClusterLoadAssignment.
     pub name: String,
@@ -17,6 +18,13 @@ pub struct Resource {
     pub version: String,
     /// The message.
     pub body: Any,
+}
+
+/// Without the message: it may be a private key.
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} ({})", self.name, self.version, self.body.type_url)
+    }
 }
 
 impl Resource {
@@ -39,18 +47,21 @@ pub struct Resources {
     pub clusters: Vec<Arc<Resource>>,
     /// EDS: an assignment for each EDS cluster, empty when it has no endpoint.
     pub endpoints: Vec<Arc<Resource>>,
+    /// SDS: the credentials that listeners and clusters name, as far as the proxy may read them.
+    pub secrets: Vec<Arc<Resource>>,
     /// Where resources came from. Not on the wire, so a moved line changes no version.
     pub origins: Origins,
 }
 
 impl Resources {
     /// The lists with their type URLs, in the order in which a server pushes them.
-    pub fn by_type(&self) -> [(&'static str, &[Arc<Resource>]); 4] {
+    pub fn by_type(&self) -> [(&'static str, &[Arc<Resource>]); 5] {
         [
             (type_url::CLUSTER, &self.clusters),
             (type_url::ENDPOINT, &self.endpoints),
             (type_url::LISTENER, &self.listeners),
             (type_url::ROUTE, &self.routes),
+            (type_url::SECRET, &self.secrets),
         ]
     }
 }

@@ -14,8 +14,11 @@ use prost_types::{Struct, Value};
 /// Name of the extension that reports Istio's standard metrics.
 pub const ISTIO_STATS: &str = "istio.stats";
 
+/// Name of the extension that tells the other sidecar by ALPN which HTTP version is in mutual TLS.
+pub const ISTIO_ALPN: &str = "istio.alpn";
+
 /// The extensions of a node that change what it is sent.
-const KNOWN_EXTENSIONS: [&str; 1] = [ISTIO_STATS];
+const KNOWN_EXTENSIONS: [&str; 2] = [ISTIO_ALPN, ISTIO_STATS];
 
 /// A class of proxies with the same configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +31,12 @@ pub struct ProxyShape {
     pub labels: BTreeMap<String, String>,
     /// The extensions it names in `node.extensions`, of those that make a difference.
     pub extensions: BTreeSet<String>,
+    /// An agent beside it serves its certificates in the cluster `sds-grpc`: `MELTEMI_SDS`, or `ISTIO_VERSION`, which
+    /// every node of Istio's own agent has.
+    pub has_sds: bool,
+    /// The stream has proved to be of this namespace, so it may read the Secrets there. The node alone proves
+    /// nothing.
+    pub is_authenticated: bool,
 }
 
 /// What the proxy is for.
@@ -92,6 +101,8 @@ impl ProxyShape {
                 .filter(|e| KNOWN_EXTENSIONS.contains(&e.name.as_str()))
                 .map(|e| e.name.clone())
                 .collect(),
+            has_sds: metadata.text("MELTEMI_SDS") == Some("true") || metadata.text("ISTIO_VERSION").is_some(),
+            is_authenticated: false,
         })
     }
 
@@ -220,6 +231,7 @@ extensions: [{name: istio.stats}, {name: other}]",
         assert_eq!(shape.labels["app"], "frontend");
         assert_eq!(shape.extensions.len(), 1);
         assert!(shape.has_extension(ISTIO_STATS));
+        assert!(!shape.has_sds && !shape.is_authenticated);
     }
 
     #[test]
@@ -227,6 +239,17 @@ extensions: [{name: istio.stats}, {name: other}]",
         let shape = shape("id: router~10.0.0.1~gw-0.infra~infra.svc.cluster.local").expect("supported");
         assert_eq!(shape.role, Role::Router { bind: Ipv4Addr::UNSPECIFIED.into() });
         assert_eq!(shape.namespace, "infra");
+    }
+
+    #[test]
+    fn an_agent_serves_certificates() {
+        let has_sds = |metadata| {
+            shape(&format!("id: router~10.0.0.1~gw-0.infra~x\nmetadata: {metadata}"))
+                .expect("supported")
+                .has_sds
+        };
+        assert!(has_sds("{MELTEMI_SDS: 'true'}") && has_sds("{ISTIO_VERSION: 1.30.0}"));
+        assert!(!has_sds("{}") && !has_sds("{MELTEMI_SDS: 'false'}"));
     }
 
     #[test]

@@ -9,12 +9,43 @@ use crate::gateway;
 use crate::listener::{self, inbound, outbound};
 use crate::resources::{Origin, Origins, Resource, Resources};
 use crate::shape::{ProxyShape, Role};
+use crate::tls::secret;
 
 /// What holds for the whole mesh.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// Where proxies write their access log; `None` for nowhere.
     pub access_log_file: Option<String>,
+    /// Who vouches for whom; `None` without a CA, and then no proxy speaks mutual TLS.
+    pub identity: Option<MeshIdentity>,
+    /// Whether sidecars speak HTTP/2 to HTTP services that do not ask for it (`h2UpgradePolicy: UPGRADE` of
+    /// MeshConfig); a DestinationRule may say otherwise.
+    pub upgrade_to_http2: bool,
+}
+
+/// The trust domain of the mesh: the identity of a workload is `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshIdentity {
+    /// Its name.
+    pub trust_domain: String,
+    /// Other names of it, old ones or those of meshes that are trusted as this one.
+    pub aliases: Vec<String>,
+}
+
+impl MeshIdentity {
+    /// The identities that a service account goes by.
+    pub(crate) fn of_account(&self, namespace: &str, account: &str) -> Vec<String> {
+        self.prefixes().iter().map(|prefix| format!("{prefix}ns/{namespace}/sa/{account}")).collect()
+    }
+
+    /// What the identities of the mesh begin with.
+    pub(crate) fn prefixes(&self) -> Vec<String> {
+        let names = std::iter::once(&self.trust_domain).chain(&self.aliases);
+        let mut prefixes: Vec<String> = names.map(|name| format!("spiffe://{name}/")).collect();
+        prefixes.sort();
+        prefixes.dedup();
+        prefixes
+    }
 }
 
 /// The resources of the proxies of one shape. The same snapshot and shape give the same bytes, however the snapshot
@@ -29,16 +60,20 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
         Role::Sidecar { address, http_proxy_port } => {
             for (listener, cluster) in inbound::build(&context, *address) {
                 resources.add_cluster(cluster);
-                resources.add_listener(listener);
+                listener.into_iter().for_each(|l| resources.add_listener(l));
             }
             let out = outbound::build(&context, *address, *http_proxy_port, &mut resources.origins);
             out.listeners.into_iter().for_each(|l| resources.add_listener(l));
             resources.routes.extend(out.routes.iter().map(|r| Resource::encode(&r.name, r)));
         }
         Role::Router { bind } => {
-            let (listeners, routes) = gateway::build(&context, *bind, &mut resources.origins);
-            listeners.into_iter().for_each(|l| resources.add_listener(l));
-            resources.routes.extend(routes.iter().map(|r| Resource::encode(&r.name, r)));
+            let gateway = gateway::build(&context, *bind, &mut resources.origins);
+            gateway.clusters.into_iter().for_each(|c| resources.add_cluster(c));
+            gateway.listeners.into_iter().for_each(|l| resources.add_listener(l));
+            resources.routes.extend(gateway.routes.iter().map(|r| Resource::encode(&r.name, r)));
+            let mut credentials = gateway.credentials;
+            credentials.extend(cluster::credentials(&context));
+            resources.secrets = secret::build(&context, &credentials);
         }
     }
     resources.sort();
@@ -63,7 +98,9 @@ impl Resources {
 
     /// By name; of two with the same name the first one counts.
     fn sort(&mut self) {
-        for list in [&mut self.listeners, &mut self.routes, &mut self.clusters, &mut self.endpoints] {
+        let secrets = &mut self.secrets;
+        for list in [&mut self.listeners, &mut self.routes, &mut self.clusters, &mut self.endpoints, secrets]
+        {
             list.sort_by(|a, b| a.name.cmp(&b.name));
             list.dedup_by(|later, earlier| later.name == earlier.name);
         }

@@ -19,29 +19,34 @@ pub(crate) fn gateway(gateway: &Gateway, decoder: &mut Decoder) {
 pub(crate) fn server(server: &Server, decoder: &mut Decoder) {
     not_empty(decoder, &server.hosts, "hosts", "name the hosts, or `*` for all");
     let protocol = server.port.protocol.to_ascii_uppercase();
-    let encrypted = matches!(protocol.as_str(), "HTTPS" | "TLS");
-    if encrypted {
-        let message = format!("servers with protocol {protocol} are not supported yet");
-        decoder.report_below("port.protocol", &codes::UNSUPPORTED_VALUE, message, "");
+    let Some(tls) = &server.tls else {
+        if matches!(protocol.as_str(), "HTTPS" | "TLS") {
+            let message = format!("a server with protocol {protocol} needs `tls`");
+            decoder.report_below("tls", &codes::MISSING_FIELD, message, "");
+        }
+        return;
+    };
+    match protocol.as_str() {
+        "HTTPS" | "TLS" => encrypted(tls, &protocol, decoder),
+        "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" | "GRPC_WEB" => plain_http(tls, decoder),
+        _ => {
+            let message = format!("a server with protocol {protocol} has no TLS");
+            decoder.report_below("tls", &codes::CONFLICTING_FIELDS, message, "use protocol TLS or HTTPS");
+        }
     }
-    if encrypted && server.tls.is_none() {
-        let message = format!("a server with protocol {protocol} needs `tls`");
-        decoder.report_below("tls", &codes::MISSING_FIELD, message, "");
-    }
-    let redirect = server.tls.as_ref().is_some_and(|tls| tls.https_redirect == Some(true));
-    if redirect && protocol != "HTTP" {
+}
+
+fn encrypted(tls: &ServerTlsSettings, protocol: &str, decoder: &mut Decoder) {
+    if tls.https_redirect == Some(true) {
         let message = format!("`httpsRedirect` needs protocol HTTP, not {protocol}");
         decoder.report_below("tls.httpsRedirect", &codes::CONFLICTING_FIELDS, message, "");
     }
 }
 
-pub(crate) fn server_tls(tls: &ServerTlsSettings, decoder: &mut Decoder) {
-    if let Some(mode) = tls.mode {
-        let message = format!("TLS mode {} is not supported yet", mode.as_str());
-        decoder.report_below("mode", &codes::UNSUPPORTED_VALUE, message, "");
-    }
-    if tls.credential_name.is_some() {
-        let message = "certificates of gateways are not supported yet".to_owned();
-        decoder.report_below("credentialName", &codes::UNSUPPORTED_FIELD, message, "");
+/// Only the redirect to https is for a server without encryption.
+fn plain_http(tls: &ServerTlsSettings, decoder: &mut Decoder) {
+    if !tls.mode().is_passthrough() {
+        let message = format!("a server that speaks plain HTTP has no TLS mode {}", tls.mode().as_str());
+        decoder.report_below("tls.mode", &codes::CONFLICTING_FIELDS, message, "use protocol HTTPS");
     }
 }

@@ -3,7 +3,7 @@
 use super::{not_empty, unique};
 use crate::codes;
 use crate::decode::Decoder;
-use crate::istio::{CaptureMode, Sidecar};
+use crate::istio::{CaptureMode, IstioIngressListener, ServerTlsSettings, Sidecar};
 
 pub(crate) fn sidecar(sidecar: &Sidecar, decoder: &mut Decoder) {
     let selects = sidecar.workload_selector.as_ref().is_some_and(|selector| !selector.labels.is_empty());
@@ -54,5 +54,36 @@ fn capture_modes(sidecar: &Sidecar, decoder: &mut Decoder) {
                 "",
             );
         }
+    }
+}
+
+/// A sidecar terminates TLS with certificates from files only, and knows nothing of redirects.
+pub(crate) fn ingress_listener(listener: &IstioIngressListener, decoder: &mut Decoder) {
+    let Some(tls) = &listener.tls else { return };
+    let protocol = listener.port.protocol.as_deref().unwrap_or_default().to_ascii_uppercase();
+    if !matches!(protocol.as_str(), "HTTPS" | "TLS") {
+        let message = "`tls` needs protocol HTTPS or TLS".to_owned();
+        decoder.report_below("port.protocol", &codes::CONFLICTING_FIELDS, message, "");
+    }
+    if !tls.mode().is_passthrough() && !tls.mode().is_of_mesh() {
+        not_for_sidecars(tls, decoder);
+        return;
+    }
+    let message = format!("a sidecar does not know TLS mode {} on ingress", tls.mode().as_str());
+    decoder.report_below("tls.mode", &codes::CONFLICTING_FIELDS, message, "use SIMPLE or MUTUAL");
+}
+
+fn not_for_sidecars(tls: &ServerTlsSettings, decoder: &mut Decoder) {
+    let fields = [
+        ("httpsRedirect", tls.https_redirect == Some(true)),
+        ("credentialName", tls.credential_name.is_some()),
+        ("credentialNames", !tls.credential_names.is_empty()),
+        ("caCertCredentialName", tls.ca_cert_credential_name.is_some()),
+        ("tlsCertificates", !tls.tls_certificates.is_empty()),
+        ("subjectAltNames", !tls.subject_alt_names.is_empty()),
+    ];
+    for (field, _) in fields.into_iter().filter(|(_, is_set)| *is_set) {
+        let message = format!("a sidecar has no `{field}` on ingress");
+        decoder.report_below(&format!("tls.{field}"), &codes::CONFLICTING_FIELDS, message, "");
     }
 }

@@ -9,6 +9,7 @@ use annotate_snippets::{
 };
 
 use crate::diagnostic::{Diagnostic, Location, Severity};
+use crate::object::Kind;
 
 /// Renders a diagnostic with the line it is about. `source` is the text of its file as it was parsed; where the text
 /// does not reach (or is empty, because it is not known), the place alone is given.
@@ -21,6 +22,7 @@ pub fn render(diagnostic: &Diagnostic, source: &str, color: bool) -> String {
     let title = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code);
     let mut group = Group::with_title(title);
     if let Some(location) = &diagnostic.location {
+        let source = if is_secret(diagnostic, source) { "" } else { source };
         group = place(group, location, source, &diagnostic.field);
     }
     if let Some(object) = &diagnostic.object {
@@ -31,6 +33,15 @@ pub fn render(diagnostic: &Diagnostic, source: &str, color: bool) -> String {
     }
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     renderer.decor_style(DecorStyle::Unicode).render(&[group])
+}
+
+/// Whether the line may hold a key or password: it is of a Secret, or of a document whose kind could not be read in a
+/// text that has Secrets.
+fn is_secret(diagnostic: &Diagnostic, source: &str) -> bool {
+    match &diagnostic.object {
+        Some(object) => object.kind == Kind::Secret,
+        None => source.lines().any(|line| line.contains("kind") && line.contains("Secret")),
+    }
 }
 
 /// The line with the value underlined, or only where it is.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::check;
 use crate::decode::{wire, wire_enum};
-use crate::istio::PortSelector;
+use crate::istio::{ClientTlsSettings, PortSelector};
 use crate::syntax;
 
 wire! {
@@ -46,10 +46,12 @@ wire! {
         connection_pool: Option<ConnectionPoolSettings>, "connectionPool";
         /// When an endpoint is taken out.
         outlier_detection: Option<OutlierDetection>, "outlierDetection";
+        /// TLS towards the endpoints; absent: mutual TLS wherever both sides can.
+        tls: Option<ClientTlsSettings>, "tls";
         /// Policy by port; replaces the above for that port, field by field.
         port_level_settings: Vec<PortTrafficPolicy>, "portLevelSettings";
     }
-    later UNSUPPORTED_FIELD "tls", "tunnel", "proxyProtocol", "retryBudget";
+    later UNSUPPORTED_FIELD "tunnel", "proxyProtocol", "retryBudget";
 }
 
 wire! {
@@ -63,8 +65,9 @@ wire! {
         connection_pool: Option<ConnectionPoolSettings>, "connectionPool";
         /// When an endpoint is taken out.
         outlier_detection: Option<OutlierDetection>, "outlierDetection";
+        /// TLS towards the endpoints.
+        tls: Option<ClientTlsSettings>, "tls";
     }
-    later UNSUPPORTED_FIELD "tls";
 }
 
 wire! {

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::check;
-use crate::decode::{wire, wire_enum};
+use crate::decode::wire;
+use crate::istio::ServerTlsSettings;
 use crate::syntax;
 
 wire! {
@@ -47,38 +48,4 @@ wire! {
         name: String, "name", required => syntax::port_name;
     }
     ignored "targetPort";
-}
-
-wire! {
-    /// TLS of a server.
-    pub struct ServerTlsSettings {
-        /// Answer every plain request with a redirect to https.
-        https_redirect: Option<bool>, "httpsRedirect";
-        /// How TLS is treated.
-        mode: Option<TlsMode>, "mode";
-        /// Name of the secret with key and certificate.
-        credential_name: Option<String>, "credentialName";
-    }
-    later UNSUPPORTED_FIELD "serverCertificate", "privateKey", "caCertificates", "caCrl", "subjectAltNames",
-        "credentialNames", "caCertCredentialName", "tlsCertificates", "verifyCertificateSpki",
-        "verifyCertificateHash", "minProtocolVersion", "maxProtocolVersion", "cipherSuites", "insecureSkipVerify";
-    rule check::server_tls;
-}
-
-wire_enum! {
-    /// How a server treats TLS.
-    pub enum TlsMode {
-        /// Route by SNI, do not terminate.
-        Passthrough = "PASSTHROUGH",
-        /// Terminate.
-        Simple = "SIMPLE",
-        /// Terminate and demand a client certificate.
-        Mutual = "MUTUAL",
-        /// Route by SNI to the service it names.
-        AutoPassthrough = "AUTO_PASSTHROUGH",
-        /// Mutual, with the mesh's own certificates.
-        IstioMutual = "ISTIO_MUTUAL",
-        /// Terminate and ask for a client certificate.
-        OptionalMutual = "OPTIONAL_MUTUAL",
-    }
 }

@@ -25,8 +25,9 @@ wire! {
         workload_selector: Option<WorkloadSelector>, "workloadSelector";
         /// Namespaces that may see it (`.`, `*`, or names); empty means the mesh default.
         export_to: Vec<String>, "exportTo" => syntax::export_to;
+        /// Names of which the certificates of its endpoints carry one.
+        subject_alt_names: Vec<String>, "subjectAltNames" => syntax::not_empty;
     }
-    later NO_EFFECT_YET "subjectAltNames";
     rule check::service_entry;
 }
 

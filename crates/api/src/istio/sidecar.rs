@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::check;
 use crate::decode::{wire, wire_enum};
+use crate::istio::ServerTlsSettings;
 use crate::syntax;
 
 wire! {
@@ -42,8 +43,11 @@ wire! {
         capture_mode: Option<CaptureMode>, "captureMode";
         /// Where to forward: `127.0.0.1:PORT`, `[::1]:PORT`, `0.0.0.0:PORT` (the workload's address), `unix:///path`.
         default_endpoint: Option<String>, "defaultEndpoint" => syntax::default_endpoint;
+        /// TLS that is terminated here; only where mutual TLS is off for the port.
+        tls: Option<ServerTlsSettings>, "tls";
     }
-    later UNSUPPORTED_FIELD "tls", "connectionPool";
+    later UNSUPPORTED_FIELD "connectionPool";
+    rule check::ingress_listener;
 }
 
 wire! {

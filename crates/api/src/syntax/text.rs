@@ -226,9 +226,58 @@ pub(crate) fn regex(text: &str) -> Verdict {
 
 /// Base64 with padding (RFC 4648).
 pub(crate) fn base64(text: &str) -> Verdict {
+    match decode_base64(text) {
+        Some(_) => Ok(()),
+        None => Err(Flaw::new(&codes::WRONG_TYPE, "the bytes are not base64")),
+    }
+}
+
+/// The bytes of a text in base64 with padding.
+pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let body = text.trim_end_matches('=');
-    let fine = text.len().is_multiple_of(4)
-        && text.len() - body.len() <= 2
-        && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
-    if fine { Ok(()) } else { Err(Flaw::new(&codes::WRONG_TYPE, "the bytes are not base64")) }
+    if !text.len().is_multiple_of(4) || text.len() - body.len() > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(body.len() / 4 * 3 + 2);
+    for group in body.as_bytes().chunks(4) {
+        let mut bits = 0u32;
+        for digit in group {
+            bits = bits << 6 | sextet(*digit)?;
+        }
+        bits <<= 6 * (4 - group.len());
+        bytes.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
+    }
+    Some(bytes)
+}
+
+fn sextet(digit: u8) -> Option<u32> {
+    let value = match digit {
+        b'A'..=b'Z' => digit - b'A',
+        b'a'..=b'z' => digit - b'a' + 26,
+        b'0'..=b'9' => digit - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => return None,
+    };
+    Some(value.into())
+}
+
+/// A text that is not empty.
+pub(crate) fn not_empty(text: &str) -> Verdict {
+    if text.is_empty() { Err(Flaw::new(&codes::EMPTY, "the text is empty")) } else { Ok(()) }
+}
+
+/// Names of proxies' secrets that other places than a Kubernetes Secret stand for.
+const OTHER_CREDENTIALS: &[&str] = &["configmap://", "builtin://", "sds://", "invalid://"];
+
+/// The name of a Secret, maybe with `kubernetes://` or `kubernetes://NAMESPACE/` in front.
+pub(crate) fn credential_name(text: &str) -> Verdict {
+    if let Some(scheme) = OTHER_CREDENTIALS.iter().find(|scheme| text.starts_with(**scheme)) {
+        let message = format!("credentials by `{scheme}` are not supported yet");
+        return Err(Flaw::new(&codes::UNSUPPORTED_VALUE, message).help("name a Secret"));
+    }
+    let place = text.strip_prefix("kubernetes://");
+    let (namespace, name) = place.and_then(|place| place.split_once('/')).unzip();
+    let fine = namespace.is_none_or(is_namespace) && dns_name(name.or(place).unwrap_or(text)).is_ok();
+    if fine { Ok(()) } else { Err(bad_name(text, "the name of a secret", "write the name of a Secret")) }
 }

@@ -13,4 +13,5 @@ mod hostile_http2;
 mod manifests;
 mod shop;
 mod static_proxy;
+mod stock_envoy;
 mod tcp;

@@ -1,37 +1,156 @@
-//! Servers of Gateways that get in each other's way, and those that are not supported yet.
+//! Servers of Gateways that get in each other's way, and the Secrets that they name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use meltemi_api::{Diagnostic, Severity, codes};
+use meltemi_api::istio::{Server, ServerTlsSettings, TlsMode};
+use meltemi_api::{Diagnostic, ObjectId, codes};
 
-use crate::config::{Gateway, oldest_first};
+use crate::check::Workloads;
+use crate::config::{Gateway, ServerKind, oldest_first};
 use crate::mesh::Snapshot;
-use crate::protocol::Protocol;
+use crate::secret::{CA_SUFFIX, CredentialName};
 
-pub(super) fn check(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) {
+pub(super) fn check(snapshot: &Snapshot, workloads: &Workloads<'_>, diagnostics: &mut Vec<Diagnostic>) {
     let mut gateways: Vec<&Arc<Gateway>> = snapshot.config.gateways.values().collect();
     gateways.sort_by(|a, b| oldest_first(&a.object, &b.object));
     let mut taken = BTreeMap::new();
     for gateway in gateways {
         for (index, server) in gateway.spec().servers.iter().enumerate() {
-            let field = format!("spec.servers[{index}].port.protocol");
-            if !Gateway::is_plaintext(server) {
-                let message =
-                    format!("gateway servers with protocol {} are not supported yet", server.port.protocol);
-                let diagnostic = Diagnostic::new(&codes::UNSUPPORTED_VALUE, message);
-                let help = "this server is not opened; the others of the object are";
-                diagnostics
-                    .push(diagnostic.severity(Severity::Warning).at(&gateway.object, &*field).help(help));
-            }
-            let is_http = Protocol::parse(&server.port.protocol).is_http();
             let place = (&gateway.spec().selector, server.port.number, server.bind.as_deref());
-            let (first, kind) = taken.entry(place).or_insert((&gateway.object.id, is_http));
-            if *kind != is_http {
-                let message =
-                    format!("port {} already speaks another protocol for {first}", server.port.number);
-                diagnostics.push(Diagnostic::new(&codes::PORT_CONFLICT, message).at(&gateway.object, field));
+            let port = taken.entry(place).or_insert_with(|| Port::new(gateway, server));
+            port.add(gateway, index, server, diagnostics);
+            let secrets = Credentials { snapshot, workloads, gateway, index };
+            secrets.check(server, diagnostics);
+        }
+    }
+}
+
+/// A port that servers share.
+struct Port<'a> {
+    first: &'a ObjectId,
+    kind: ServerKind,
+    /// Server names of TLS servers, with the Gateway that has them.
+    hosts: BTreeMap<&'a str, &'a ObjectId>,
+}
+
+impl<'a> Port<'a> {
+    fn new(gateway: &'a Gateway, server: &Server) -> Port<'a> {
+        Port { first: &gateway.object.id, kind: Gateway::kind(server), hosts: BTreeMap::new() }
+    }
+
+    fn add(
+        &mut self,
+        gateway: &'a Gateway,
+        index: usize,
+        server: &'a Server,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) {
+        let kind = Gateway::kind(server);
+        if !kind.shares_port_with(self.kind) {
+            let message =
+                format!("port {} already speaks another protocol for {}", server.port.number, self.first);
+            let field = format!("spec.servers[{index}].port.protocol");
+            diagnostics.push(Diagnostic::new(&codes::PORT_CONFLICT, message).at(&gateway.object, field));
+            return;
+        }
+        if !kind.is_encrypted() {
+            return;
+        }
+        for (position, host) in server.hosts.iter().enumerate() {
+            let name = host.rsplit('/').next().unwrap_or(host);
+            if let Some(owner) = self.hosts.get(name) {
+                let message = format!("`{name}` on port {} already belongs to {owner}", server.port.number);
+                let field = format!("spec.servers[{index}].hosts[{position}]");
+                let diagnostic = Diagnostic::new(&codes::DUPLICATE_SERVER, message);
+                diagnostics.push(diagnostic.at(&gateway.object, field));
+                return;
             }
         }
+        for host in &server.hosts {
+            self.hosts.insert(host.rsplit('/').next().unwrap_or(host), &gateway.object.id);
+        }
+    }
+}
+
+/// The Secrets of one server.
+struct Credentials<'a> {
+    snapshot: &'a Snapshot,
+    workloads: &'a Workloads<'a>,
+    gateway: &'a Gateway,
+    index: usize,
+}
+
+impl Credentials<'_> {
+    fn check(&self, server: &Server, diagnostics: &mut Vec<Diagnostic>) {
+        let Some(tls) =
+            server.tls.as_ref().filter(|tls| !tls.mode().is_passthrough() && !tls.mode().is_of_mesh())
+        else {
+            return;
+        };
+        let list = !tls.credential_names.is_empty();
+        for (position, name) in tls.credentials().iter().enumerate() {
+            let field =
+                if list { format!("credentialNames[{position}]") } else { "credentialName".to_owned() };
+            diagnostics.extend(self.key_pair(name, &field));
+        }
+        diagnostics.extend(self.ca(tls));
+    }
+
+    fn key_pair(&self, name: &str, field: &str) -> Option<Diagnostic> {
+        let (namespace, name) = self.place(name);
+        let secrets = &self.snapshot.secrets;
+        let Some(secret) = secrets.get(&namespace, name) else {
+            return Some(self.unknown(&namespace, name, field));
+        };
+        if secrets.key_pair(&namespace, name).is_some() {
+            return None;
+        }
+        let found = secret.keys().collect::<Vec<_>>().join(", ");
+        let message =
+            format!("Secret {namespace}/{name} has neither `tls.crt` and `tls.key` nor `cert` and `key`");
+        let help = if found.is_empty() { "it is empty".to_owned() } else { format!("it has {found}") };
+        Some(self.at(Diagnostic::new(&codes::INCOMPLETE_SECRET, message).help(help), field))
+    }
+
+    fn ca(&self, tls: &ServerTlsSettings) -> Option<Diagnostic> {
+        let (name, field) = match &tls.ca_cert_credential_name {
+            Some(name) => (name.clone(), "caCertCredentialName"),
+            None => (format!("{}{CA_SUFFIX}", tls.credentials().first()?), "credentialName"),
+        };
+        let asks = matches!(tls.mode(), TlsMode::Mutual | TlsMode::OptionalMutual);
+        let (namespace, name) = self.place(&name);
+        let secrets = &self.snapshot.secrets;
+        let stripped = name.strip_suffix(CA_SUFFIX).unwrap_or(name);
+        let is_there = secrets.get(&namespace, name).or_else(|| secrets.get(&namespace, stripped)).is_some();
+        if !asks || !is_there || secrets.ca_certificates(&namespace, name).is_some() {
+            return None;
+        }
+        let message = format!(
+            "Secret {namespace}/{stripped} has neither `ca.crt` nor `cacert` for client certificates"
+        );
+        let help = format!("add it there, or to a Secret `{stripped}{CA_SUFFIX}`");
+        Some(self.at(Diagnostic::new(&codes::INCOMPLETE_SECRET, message).help(help), field))
+    }
+
+    /// Where a name leads: to the namespace of the gateway's workload, which may not be known.
+    fn place<'n>(&self, name: &'n str) -> (String, &'n str) {
+        let name = CredentialName::parse(name);
+        let of_workload = self.workloads.namespaces(&self.gateway.spec().selector);
+        let own = match of_workload.as_slice() {
+            [only] => only,
+            _ => &*self.gateway.name.namespace,
+        };
+        (name.namespace.unwrap_or(own).to_owned(), name.name)
+    }
+
+    fn unknown(&self, namespace: &str, name: &str, field: &str) -> Diagnostic {
+        let message = format!("there is no Secret {namespace}/{name}");
+        let help = "a gateway reads Secrets of the namespace that its workload runs in";
+        self.at(Diagnostic::new(&codes::UNKNOWN_SECRET, message).help(help), field)
+    }
+
+    fn at(&self, diagnostic: Diagnostic, field: &str) -> Diagnostic {
+        diagnostic.at(&self.gateway.object, format!("spec.servers[{}].tls.{field}", self.index))
     }
 }

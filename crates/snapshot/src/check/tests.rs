@@ -149,3 +149,76 @@ spec:
 ";
     assert_eq!(found(&format!("{service}---{deployment}")), Vec::<String>::new());
 }
+
+#[test]
+fn peer_authentications() {
+    let policy = |namespace: &str, name: &str, spec: &str| {
+        format!(
+            "---\n{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: {name}, namespace: {namespace}}}, spec: {spec}}}\n"
+        )
+    };
+    let strict = "{mtls: {mode: STRICT}}";
+    let selected = "{selector: {matchLabels: {app: reviews}}, mtls: {mode: STRICT}}";
+    assert_eq!(
+        found(
+            &[
+                policy("default", "a", strict),
+                policy("default", "b", strict),
+                policy("default", "c", selected)
+            ]
+            .concat()
+        ),
+        ["MEL0215 PeerAuthentication b spec.selector"]
+    );
+    assert_eq!(found(&policy("istio-system", "a", selected)), ["MEL0216 PeerAuthentication a spec.selector"]);
+}
+
+#[test]
+fn rules_that_contradict_the_workloads() {
+    let entry = "---\n{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: reviews-v2-0}, spec: {address: 10.0.0.2, serviceAccount: r, labels: {app: reviews}}}\n";
+    let with = |mode: &str, client: &str| {
+        found(&format!(
+            "{entry}---\n{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: p}}, spec: {{mtls: {{mode: {mode}}}}}}}
+---\n{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: d}}, spec: {{host: reviews, trafficPolicy: {{tls: {{mode: {client}}}}}}}}}\n"
+        ))
+    };
+    let finding = ["MEL0220 DestinationRule d spec.trafficPolicy.tls.mode"];
+    assert_eq!(with("STRICT", "DISABLE"), finding);
+    assert_eq!(with("DISABLE", "ISTIO_MUTUAL"), finding);
+    assert_eq!(with("PERMISSIVE", "DISABLE"), Vec::<String>::new());
+    assert_eq!(with("STRICT", "ISTIO_MUTUAL"), Vec::<String>::new());
+}
+
+#[test]
+fn servers_and_secrets() {
+    let text = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: g}
+spec:
+  selector: {istio: edge}
+  servers:
+  - {port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.org], tls: {mode: SIMPLE, credentialName: whole}}
+  - {port: {number: 443, name: b, protocol: HTTPS}, hosts: [b.org], tls: {mode: MUTUAL, credentialName: whole}}
+  - {port: {number: 443, name: c, protocol: HTTPS}, hosts: [c.org, a.org], tls: {mode: SIMPLE, credentialName: half}}
+  - {port: {number: 443, name: d, protocol: HTTP}, hosts: [d.org]}
+  - {port: {number: 443, name: e, protocol: TLS}, hosts: [e.org], tls: {mode: PASSTHROUGH}}
+  - {port: {number: 443, name: f, protocol: HTTPS}, hosts: [f.org], tls: {mode: SIMPLE, credentialNames: [whole, nobody]}}
+---
+{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: edge-0, namespace: infra}, spec: {address: 10.0.0.9, labels: {istio: edge}}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: whole, namespace: infra}, stringData: {tls.crt: a, tls.key: b}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: half, namespace: infra}, stringData: {tls.crt: a}}
+";
+    assert_eq!(
+        found(text),
+        [
+            "MEL0218 Gateway g spec.servers[1].tls.credentialName",
+            "MEL0219 Gateway g spec.servers[2].hosts[1]",
+            "MEL0218 Gateway g spec.servers[2].tls.credentialName",
+            "MEL0211 Gateway g spec.servers[3].port.protocol",
+            "MEL0217 Gateway g spec.servers[5].tls.credentialNames[1]",
+        ]
+    );
+}

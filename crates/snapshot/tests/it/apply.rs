@@ -35,6 +35,18 @@ const POOL: &str = "
 {apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: x}, spec: {hosts: [a.default.svc.cluster.local, x.org], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}}
 ---
 {apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: s}, spec: {egress: [{hosts: ['./*']}]}}
+---
+{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: p}, spec: {mtls: {mode: STRICT}}}
+---
+{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: p}, spec: {mtls: {mode: DISABLE}}}
+---
+{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: q, creationTimestamp: '2020-01-01T00:00:00Z'}, spec: {mtls: {}}}
+---
+{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: g}, spec: {servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: MUTUAL, credentialName: s}}]}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {tls.crt: a, tls.key: b}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {tls.crt: a, tls.key: c, ca.crt: d}}
 ";
 
 proptest! {

@@ -8,7 +8,7 @@ use meltemi_api::istio::{
 use meltemi_envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use meltemi_envoy::config::cluster::v3::cluster::LbPolicy;
 use meltemi_envoy::config::cluster::v3::{Cluster, OutlierDetection as EnvoyOutlierDetection};
-use meltemi_envoy::config::core::v3::HttpProtocolOptions as CommonOptions;
+use meltemi_envoy::config::core::v3::{HttpProtocolOptions as CommonOptions, UpstreamHttpProtocolOptions};
 use meltemi_envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use meltemi_envoy::r#type::v3::Percent;
 use meltemi_snapshot::{Policy, Protocol};
@@ -27,8 +27,19 @@ pub(super) fn unlimited() -> Thresholds {
     }
 }
 
-/// Writes the policy for a port of this protocol into the cluster.
-pub(super) fn apply(policy: &Policy<'_>, protocol: Protocol, is_gateway: bool, cluster: &mut Cluster) {
+/// What else decides how connections speak.
+pub(super) struct Connection {
+    /// Of the port.
+    pub(super) protocol: Protocol,
+    pub(super) is_gateway: bool,
+    /// The mesh's `h2UpgradePolicy`.
+    pub(super) upgrades: bool,
+    /// What TLS makes of requests.
+    pub(super) tls: Option<UpstreamHttpProtocolOptions>,
+}
+
+/// Writes the policy for connections into the cluster.
+pub(super) fn apply(policy: &Policy<'_>, connection: Connection, cluster: &mut Cluster) {
     load_balancer(policy, cluster);
     let pool = policy.connection_pool;
     if let Some(tcp) = pool.and_then(|p| p.tcp.as_ref()) {
@@ -37,8 +48,9 @@ pub(super) fn apply(policy: &Policy<'_>, protocol: Protocol, is_gateway: bool, c
     if let Some(http) = pool.and_then(|p| p.http.as_ref()) {
         requests(http, cluster);
     }
-    if protocol.is_http() || protocol == Protocol::Unsupported {
-        http_options(pool, protocol, is_gateway, cluster);
+    let protocol = connection.protocol;
+    if protocol.is_http() || protocol == Protocol::Unsupported || connection.tls.is_some() {
+        http_options(pool, connection, cluster);
     }
     if let Some(outlier) = policy.outlier_detection {
         outlier_detection(outlier, cluster);
@@ -85,26 +97,34 @@ fn requests(http: &HttpSettings, cluster: &mut Cluster) {
     set(&mut limits.max_retries, http.max_retries);
 }
 
-fn http_options(
-    pool: Option<&ConnectionPoolSettings>,
-    protocol: Protocol,
-    is_gateway: bool,
-    cluster: &mut Cluster,
-) {
+fn http_options(pool: Option<&ConnectionPoolSettings>, connection: Connection, cluster: &mut Cluster) {
     let http = pool.and_then(|p| p.http.as_ref());
     let common = http.and_then(common_options);
-    let upstream = upstream(http, protocol, is_gateway);
-    if upstream == Upstream::Http1 && common.is_none() {
+    let upstream = upstream(http, connection.protocol, connection.is_gateway, connection.upgrades);
+    if upstream == Upstream::Http1 && common.is_none() && connection.tls.is_none() {
         return;
     }
-    let options = HttpProtocolOptions { common_http_protocol_options: common, ..Default::default() };
+    let options = HttpProtocolOptions {
+        common_http_protocol_options: common,
+        upstream_http_protocol_options: connection.tls,
+        ..Default::default()
+    };
     set_protocol(cluster, upstream, options);
 }
 
 /// An undeclared port of a sidecar keeps the caller's version; a gateway's callers may well speak HTTP/2 to
 /// services that do not.
-fn upstream(http: Option<&HttpSettings>, protocol: Protocol, is_gateway: bool) -> Upstream {
-    let upgrade = http.and_then(|h| h.h2_upgrade_policy) == Some(H2UpgradePolicy::Upgrade);
+pub(super) fn upstream(
+    http: Option<&HttpSettings>,
+    protocol: Protocol,
+    is_gateway: bool,
+    upgrades: bool,
+) -> Upstream {
+    let upgrade = match http.and_then(|h| h.h2_upgrade_policy).unwrap_or_default() {
+        H2UpgradePolicy::Default => upgrades,
+        H2UpgradePolicy::DoNotUpgrade => false,
+        H2UpgradePolicy::Upgrade => true,
+    };
     let max_concurrent_streams = http.and_then(|h| positive(h.max_concurrent_streams));
     if http.and_then(|h| h.use_client_protocol) == Some(true) {
         return Upstream::AsDownstream { max_concurrent_streams };

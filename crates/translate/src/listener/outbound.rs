@@ -4,18 +4,15 @@ use std::net::IpAddr;
 
 use meltemi_api::istio::{IstioEgressListener, SidecarPort};
 use meltemi_envoy::config::core::v3::TrafficDirection;
-use meltemi_envoy::config::listener::v3::{
-    Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, listener_filter,
-};
+use meltemi_envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use meltemi_envoy::config::route::v3::RouteConfiguration;
-use meltemi_envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use meltemi_snapshot::{GatewayName, Policy, Protocol, Service, ServicePort, View};
 
-use crate::connection_manager::{Http, Routes, Tcp};
+use crate::connection_manager::{Http, Place, Routes, Tcp};
 use crate::context::{Context, origin};
+use crate::listener::chain::tls_inspector;
 use crate::listener::{Built, listener};
-use crate::message::packed;
 use crate::names::{self, HTTP_PROXY_ROUTE, outbound_cluster};
 use crate::resources::Origins;
 use crate::route::{Binding, l4};
@@ -57,7 +54,7 @@ fn http(context: &Context<'_>, bind: &str, port: u16, routes: String) -> Listene
         options: context.options,
         stat_prefix: format!("outbound_{}", names::listener(bind, port)),
         routes: Routes::Named(routes),
-        at_edge: false,
+        place: Place::Outbound,
     };
     listener(bind, port, TrafficDirection::Outbound, vec![http.filter()])
 }
@@ -168,14 +165,6 @@ fn server_name_chain(server_names: Vec<String>, filters: Vec<Filter>) -> FilterC
     FilterChain {
         filter_chain_match: Some(FilterChainMatch { server_names, ..Default::default() }),
         filters,
-        ..Default::default()
-    }
-}
-
-fn tls_inspector() -> ListenerFilter {
-    ListenerFilter {
-        name: "envoy.filters.listener.tls_inspector".to_owned(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(packed::<TlsInspector>())),
         ..Default::default()
     }
 }

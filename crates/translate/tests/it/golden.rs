@@ -1,4 +1,5 @@
-//! `testdata/<case>/{input.yaml, node.yaml} → expected.yaml`, canonical; a file `access_log` holds the path of one.
+//! `testdata/<case>/{input.yaml, node.yaml} → expected.yaml`, canonical; a file `access_log` holds the path of one, a
+//! file `trust_domain` names a trust domain and its aliases, for a proxy that has proved who it is.
 //! `UPDATE_GOLDEN=1` rewrites.
 
 use std::fs;
@@ -25,14 +26,16 @@ fn check(case: &Path, codec: &Codec) -> Result<(), String> {
     let read = |name: &str| fs::read_to_string(case.join(name)).unwrap_or_default();
     let (snapshot, diagnostics) = mesh::snapshot(&read("input.yaml"));
     let access_log = read("access_log");
-    let options =
-        Options { access_log_file: Some(access_log.trim().to_owned()).filter(|path| !path.is_empty()) };
-    let resources = translate(&snapshot, &mesh::shape(&read("node.yaml")), &options);
+    let options = Options {
+        access_log_file: Some(access_log.trim().to_owned()).filter(|path| !path.is_empty()),
+        ..mesh::options(case)
+    };
+    let resources = translate(&snapshot, &mesh::shape_of(case), &options);
     let diagnostics: Vec<_> = diagnostics
         .iter()
         .map(|d| json!(format!("{} {} {}: {}", d.code, d.object.as_ref().unwrap(), d.field, d.message)))
         .collect();
-    let document = json!({
+    let mut document = json!({
         "diagnostics": diagnostics,
         "clusters": dump(codec, &resources.clusters),
         "endpoints": dump(codec, &resources.endpoints),
@@ -40,6 +43,9 @@ fn check(case: &Path, codec: &Codec) -> Result<(), String> {
         "routes": dump(codec, &resources.routes),
         "origins": origins(&resources),
     });
+    if !resources.secrets.is_empty() {
+        document["secrets"] = dump(codec, &resources.secrets);
+    }
     let actual = serde_saphyr::to_string(&document).unwrap();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(case.join("expected.yaml"), &actual).unwrap();

@@ -18,20 +18,20 @@ struct Case {
     text: String,
     objects: Vec<Arc<Object>>,
     shape: ProxyShape,
+    options: Options,
 }
 
 fn cases() -> Vec<Case> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let read = |dir: &Path| {
         let text = std::fs::read_to_string(dir.join("input.yaml")).unwrap();
-        let node = std::fs::read_to_string(dir.join("node.yaml")).unwrap();
-        Case { objects: mesh::objects(&text), text, shape: mesh::shape(&node) }
+        Case { objects: mesh::objects(&text), text, shape: mesh::shape_of(dir), options: mesh::options(dir) }
     };
     std::fs::read_dir(root).unwrap().map(|e| read(&e.unwrap().path())).collect()
 }
 
-fn resources(objects: Vec<Arc<Object>>, shape: &ProxyShape) -> Resources {
-    translate(&Snapshot::build(&Inputs { objects }).0, shape, &Options::default())
+fn resources(objects: Vec<Arc<Object>>, case: &Case) -> Resources {
+    translate(&Snapshot::build(&Inputs { objects }).0, &case.shape, &case.options)
 }
 
 #[test]
@@ -43,22 +43,22 @@ fn neither_order_nor_history_changes_a_byte() {
         (Just(i), Just(objects).prop_shuffle(), 0..=count)
     });
     proptest!(ProptestConfig::with_cases(64), |((i, shuffled, cut) in case)| {
-        let expected = resources(all[i].objects.clone(), &all[i].shape);
-        prop_assert_eq!(&resources(shuffled.clone(), &all[i].shape), &expected);
+        let expected = resources(all[i].objects.clone(), &all[i]);
+        prop_assert_eq!(&resources(shuffled.clone(), &all[i]), &expected);
         let (first, rest) = shuffled.split_at(cut);
         let (begun, _) = Snapshot::build(&Inputs { objects: first.to_vec() });
         let puts: Vec<Change> = rest.iter().map(|o| Change::Put(Arc::clone(o))).collect();
         let (grown, _) = begun.apply(&puts);
-        prop_assert_eq!(&translate(&grown, &all[i].shape, &Options::default()), &expected);
+        prop_assert_eq!(&translate(&grown, &all[i].shape, &all[i].options), &expected);
     });
 }
 
 #[test]
 fn a_comment_moves_origins_and_nothing_else() {
     for case in cases() {
-        let before = resources(case.objects, &case.shape);
+        let before = resources(case.objects.clone(), &case);
         let moved = mesh::objects(&format!("# a comment\n\n{}", case.text));
-        let after = resources(moved, &case.shape);
+        let after = resources(moved, &case);
         assert_eq!(before.by_type(), after.by_type());
         assert_ne!(before.origins, after.origins);
     }
@@ -68,7 +68,7 @@ fn a_comment_moves_origins_and_nothing_else() {
 fn names_that_resources_use_are_resources() {
     let codec = Codec::new();
     for case in cases() {
-        let resources = resources(case.objects, &case.shape);
+        let resources = resources(case.objects.clone(), &case);
         let names = |list: &[Arc<meltemi_translate::Resource>]| -> BTreeSet<String> {
             list.iter().map(|r| r.name.clone()).collect()
         };
@@ -90,7 +90,7 @@ fn a_missing_cluster_has_a_diagnostic() {
     let codec = Codec::new();
     for case in cases() {
         let (snapshot, diagnostics) = Snapshot::build(&Inputs { objects: case.objects });
-        let resources = translate(&snapshot, &case.shape, &Options::default());
+        let resources = translate(&snapshot, &case.shape, &case.options);
         let known: BTreeSet<String> = resources.clusters.iter().map(|r| r.name.clone()).collect();
         let mut used = BTreeSet::new();
         for resource in resources.routes.iter().chain(&resources.listeners) {

@@ -1,0 +1,79 @@
+//! How a client's connections to a port of a service are secured.
+//!
+//! Source: Istio `buildUpstreamTLSSettings`, `BestEffortInferServiceMTLSMode` and
+//! `pilot/pkg/xds/endpoints/mtls_checker.go`. Without a word of the user mutual TLS is spoken with every endpoint
+//! whose sidecar can and may.
+
+use meltemi_api::istio::{ClientTlsMode, ClientTlsSettings, SimpleLb, Subset, TrafficPolicy};
+
+use crate::config::DestinationRule;
+use crate::endpoint::Endpoint;
+use crate::mesh::Snapshot;
+use crate::peer_authentication::MtlsMode;
+use crate::policy::Policy;
+use crate::service::{Resolution, Service};
+
+/// The way to a port of a service.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ClientTls<'a> {
+    /// Nothing is added to the caller's bytes.
+    Plaintext,
+    /// Mutual TLS with those endpoints that speak it.
+    Automatic,
+    /// As a DestinationRule says.
+    Settings(&'a ClientTlsSettings),
+}
+
+impl<'a> ClientTls<'a> {
+    /// What is in force for a port of a service under a policy.
+    pub fn of(snapshot: &Snapshot, service: &Service, port: u16, policy: &Policy<'a>) -> ClientTls<'a> {
+        if let Some(settings) = policy.tls {
+            return match settings.mode.unwrap_or_default() {
+                ClientTlsMode::Disable => ClientTls::Plaintext,
+                _ => ClientTls::Settings(settings),
+            };
+        }
+        let is_off = service.external
+            || goes_to_plaintext(snapshot, service, port, policy)
+            || snapshot.config.peer_authentications.of_namespace(&service.namespace) == MtlsMode::Disable;
+        if is_off { ClientTls::Plaintext } else { ClientTls::Automatic }
+    }
+}
+
+/// Where the address that was asked for is dialled, nothing tells one endpoint from the other: either all of them
+/// speak mutual TLS, or it is not spoken.
+fn goes_to_plaintext(snapshot: &Snapshot, service: &Service, port: u16, policy: &Policy<'_>) -> bool {
+    let passes_through = service.resolution == Resolution::Passthrough
+        || policy.load_balancer.and_then(|lb| lb.simple) == Some(SimpleLb::Passthrough);
+    let endpoints = snapshot.endpoints.of(service, port);
+    passes_through && (endpoints.is_empty() || !endpoints.iter().all(|endpoint| endpoint.has_mtls))
+}
+
+/// Whether mutual TLS is spoken with an endpoint under automatic mutual TLS: a DestinationRule decides for all of
+/// them, else the endpoint's own label and PeerAuthentication.
+pub fn endpoint_has_mtls(
+    snapshot: &Snapshot,
+    endpoint: &Endpoint,
+    rule: Option<&DestinationRule>,
+    subset: Option<&Subset>,
+    port: u16,
+) -> bool {
+    if let Some(mode) = rule.and_then(|rule| mode_of_rule(rule, subset, port)) {
+        return mode == ClientTlsMode::IstioMutual;
+    }
+    let policies = &snapshot.config.peer_authentications;
+    let of_workload = policies.of_workload(&endpoint.namespace, &endpoint.labels);
+    endpoint.has_mtls && of_workload.at_port(endpoint.port) != MtlsMode::Disable
+}
+
+/// Unlike in [`Policy`], the settings of a port take TLS from their level when they say nothing about it.
+fn mode_of_rule(rule: &DestinationRule, subset: Option<&Subset>, port: u16) -> Option<ClientTlsMode> {
+    let of_subset = subset.and_then(|subset| mode_of_policy(subset.traffic_policy.as_ref()?, port));
+    of_subset.or_else(|| mode_of_policy(rule.traffic_policy()?, port))
+}
+
+fn mode_of_policy(policy: &TrafficPolicy, port: u16) -> Option<ClientTlsMode> {
+    let settings = policy.port_level_settings.iter().filter(|s| s.port.number == u32::from(port));
+    let tls = settings.filter_map(|s| s.tls.as_ref()).next().or(policy.tls.as_ref())?;
+    Some(tls.mode.unwrap_or_default())
+}

@@ -1,0 +1,200 @@
+//! PeerAuthentication: whether a port of a workload demands mutual TLS.
+//!
+//! Source: Istio `pilot/pkg/security/authn/policy_applier.go` (`ComposePeerAuthentication`) and
+//! `pilot/pkg/model/authentication.go`: port, workload, namespace, mesh, in this order; UNSET inherits; of several
+//! objects of one level the oldest counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use meltemi_api::{Object, Spec, istio};
+
+use crate::config::{ROOT_NAMESPACE, labels_match};
+
+/// Whether mutual TLS is demanded, with nothing left to inherit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MtlsMode {
+    /// It is not spoken.
+    Disable,
+    /// Callers that can speak it, others use plaintext.
+    #[default]
+    Permissive,
+    /// Nothing else is let in.
+    Strict,
+}
+
+impl MtlsMode {
+    /// `None` for what inherits.
+    fn of(mtls: Option<&istio::MutualTls>) -> Option<MtlsMode> {
+        match mtls?.mode.unwrap_or_default() {
+            istio::MutualTlsMode::Unset => None,
+            istio::MutualTlsMode::Disable => Some(MtlsMode::Disable),
+            istio::MutualTlsMode::Permissive => Some(MtlsMode::Permissive),
+            istio::MutualTlsMode::Strict => Some(MtlsMode::Strict),
+        }
+    }
+
+    /// The name as the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MtlsMode::Disable => "DISABLE",
+            MtlsMode::Permissive => "PERMISSIVE",
+            MtlsMode::Strict => "STRICT",
+        }
+    }
+}
+
+/// The PeerAuthentications of the mesh.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PeerAuthentications {
+    /// By namespace, oldest first.
+    by_namespace: BTreeMap<Arc<str>, Vec<Arc<Object>>>,
+}
+
+/// The ports of a workload.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkloadMtls<'a> {
+    mode: MtlsMode,
+    workload: Option<&'a istio::PeerAuthentication>,
+}
+
+impl PeerAuthentications {
+    /// Adds an object that is not older than those before it.
+    pub(crate) fn add(&mut self, object: &Arc<Object>) {
+        self.by_namespace.entry(Arc::clone(&object.id.namespace)).or_default().push(Arc::clone(object));
+    }
+
+    /// What is in force for a workload.
+    pub fn of_workload(&self, namespace: &str, labels: &BTreeMap<String, String>) -> WorkloadMtls<'_> {
+        // A selector means nothing in the root namespace, not even for its own workloads.
+        let workload = self
+            .of(namespace)
+            .filter(|_| namespace != ROOT_NAMESPACE)
+            .find(|policy| policy.labels().is_some_and(|selector| labels_match(selector, labels)));
+        let of_workload = workload.and_then(|policy| MtlsMode::of(policy.mtls.as_ref()));
+        WorkloadMtls { mode: of_workload.unwrap_or_else(|| self.of_namespace(namespace)), workload }
+    }
+
+    /// What is in force in a namespace, as far as its workloads say nothing themselves.
+    pub fn of_namespace(&self, namespace: &str) -> MtlsMode {
+        let whole = |namespace: &str| {
+            let policy = self.of(namespace).find(|policy| policy.labels().is_none())?;
+            MtlsMode::of(policy.mtls.as_ref())
+        };
+        whole(namespace).or_else(|| whole(ROOT_NAMESPACE)).unwrap_or_default()
+    }
+
+    /// Every object, by namespace and then oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<Object>, &istio::PeerAuthentication)> {
+        self.by_namespace.values().flatten().filter_map(|object| Some((object, spec(object)?)))
+    }
+
+    fn of(&self, namespace: &str) -> impl Iterator<Item = &istio::PeerAuthentication> {
+        self.by_namespace.get(namespace).into_iter().flatten().filter_map(|object| spec(object))
+    }
+}
+
+fn spec(object: &Object) -> Option<&istio::PeerAuthentication> {
+    match &object.spec {
+        Spec::PeerAuthentication(spec) => Some(spec),
+        _ => None,
+    }
+}
+
+impl WorkloadMtls<'_> {
+    /// What is in force for a port that the workload itself listens on.
+    pub fn at_port(&self, port: u16) -> MtlsMode {
+        let ports = self.workload.map(|policy| &policy.port_level_mtls);
+        let of_port = ports.and_then(|ports| MtlsMode::of(ports.get(&port.to_string())));
+        of_port.unwrap_or(self.mode)
+    }
+
+    /// What is in force for ports that nothing is said about.
+    pub fn mode(&self) -> MtlsMode {
+        self.mode
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Inputs, Snapshot};
+
+    fn policy(namespace: &str, name: &str, created: u32, spec: &str) -> String {
+        format!(
+            "---\n{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: {name}, namespace: \
+             {namespace}, creationTimestamp: '20{created:02}-01-01T00:00:00Z'}}, spec: {spec}}}\n"
+        )
+    }
+
+    fn mode(policies: &[String], namespace: &str, port: u16) -> &'static str {
+        let (objects, broken) = meltemi_api::parse(&policies.concat(), &"pa.yaml".into());
+        assert!(broken.is_empty(), "{broken:#?}");
+        let inputs = Inputs { objects: objects.into_iter().map(Arc::new).collect() };
+        let labels = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
+        let snapshot = Snapshot::build(&inputs).0;
+        snapshot.config.peer_authentications.of_workload(namespace, &labels).at_port(port).as_str()
+    }
+
+    /// The table of Istio's documentation: the narrowest that says something.
+    #[test]
+    fn precedence() {
+        let mesh = policy("istio-system", "mesh", 20, "{mtls: {mode: STRICT}}");
+        let namespace = policy("shop", "ns", 20, "{mtls: {mode: DISABLE}}");
+        let workload =
+            policy("shop", "w", 20, "{selector: {matchLabels: {app: a}}, mtls: {mode: PERMISSIVE}}");
+        let ports = policy(
+            "shop",
+            "w",
+            20,
+            "{selector: {matchLabels: {app: a}}, mtls: {mode: PERMISSIVE}, portLevelMtls: {80: {mode: STRICT}, 81: {mode: UNSET}, 82: {}}}",
+        );
+        assert_eq!(mode(&[], "shop", 80), "PERMISSIVE");
+        assert_eq!(mode(std::slice::from_ref(&mesh), "shop", 80), "STRICT");
+        assert_eq!(mode(&[mesh.clone(), namespace.clone()], "shop", 80), "DISABLE");
+        assert_eq!(mode(&[mesh.clone(), namespace.clone()], "other", 80), "STRICT");
+        assert_eq!(mode(&[mesh.clone(), namespace.clone(), workload], "shop", 80), "PERMISSIVE");
+        let all = [mesh, namespace, ports];
+        assert_eq!(mode(&all, "shop", 80), "STRICT");
+        for port in [81, 82, 83] {
+            assert_eq!(mode(&all, "shop", port), "PERMISSIVE");
+        }
+    }
+
+    #[test]
+    fn unset_inherits_at_every_level() {
+        let mesh = policy("istio-system", "mesh", 20, "{mtls: {mode: STRICT}}");
+        let namespace = policy("shop", "ns", 20, "{mtls: {mode: UNSET}}");
+        let workload = policy(
+            "shop",
+            "w",
+            20,
+            "{selector: {matchLabels: {app: a}}, portLevelMtls: {80: {mode: DISABLE}, 81: {}}}",
+        );
+        let all = [mesh, namespace, workload];
+        assert_eq!(mode(&all, "shop", 80), "DISABLE");
+        assert_eq!(mode(&all, "shop", 81), "STRICT");
+        assert_eq!(mode(&all, "shop", 82), "STRICT");
+        let unset = policy("istio-system", "mesh", 20, "{mtls: {}}");
+        assert_eq!(mode(&[unset], "shop", 80), "PERMISSIVE");
+    }
+
+    #[test]
+    fn the_oldest_of_a_level() {
+        let younger = policy("shop", "a", 22, "{mtls: {mode: DISABLE}}");
+        let older = policy("shop", "b", 21, "{mtls: {mode: STRICT}}");
+        assert_eq!(mode(&[younger, older], "shop", 80), "STRICT");
+        let younger = policy("shop", "a", 22, "{selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}}");
+        let older = policy("shop", "b", 21, "{selector: {matchLabels: {app: a}}, mtls: {mode: DISABLE}}");
+        let elsewhere = policy("shop", "c", 20, "{selector: {matchLabels: {app: b}}, mtls: {mode: STRICT}}");
+        assert_eq!(mode(&[younger, older, elsewhere], "shop", 80), "DISABLE");
+    }
+
+    #[test]
+    fn a_selector_in_the_root_namespace_is_ignored() {
+        let rooted =
+            policy("istio-system", "w", 20, "{selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}}");
+        assert_eq!(mode(std::slice::from_ref(&rooted), "shop", 80), "PERMISSIVE");
+        assert_eq!(mode(&[rooted], "istio-system", 80), "PERMISSIVE");
+    }
+}
