@@ -39,8 +39,6 @@ pub(crate) enum Harmless {
     PlaintextOnly,
     /// Tunes how Envoy accepts connections among its threads; our workers accept side by side.
     AcceptPacing,
-    /// Exempts a listener from draining when health checks are made to fail, which drains no listener here.
-    NoHealthDrain,
     /// Chooses one of Envoy's parsers; there is one parser here.
     ParserChoice,
     /// A runtime key: there is no runtime layer, the default value beside it holds.

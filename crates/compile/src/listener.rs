@@ -67,6 +67,8 @@ pub struct Listener {
     /// `ignore_global_conn_limit`, which `bypass_overload_manager` implies: its connections do not count towards the
     /// limit of the process.
     pub ignore_global_conn_limit: bool,
+    /// `drain_type: DEFAULT`: clients are asked to go while health checks fail, too.
+    pub heeds_health: bool,
     /// Digest of the encoded message: equal digests need no update.
     pub digest: u64,
     /// The same without its chains: when only these differ, connections of chains that stay go on.
@@ -111,6 +113,7 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Listener) -> Option<Listener
             .unwrap_or(CONNECTION_BUFFER_LIMIT_BYTES),
         access_log,
         ignore_global_conn_limit: message.ignore_global_conn_limit || message.bypass_overload_manager,
+        heeds_health: at.choice("drain_type", message.drain_type) != Some(DrainType::ModifyOnly),
         digest: digest(message),
         frame_digest: frame_digest(message),
     })
@@ -141,7 +144,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Listener) {
         per_connection_buffer_high_watermark_timeout,
         metadata,
         deprecated_v1,
-        drain_type,
+        drain_type: _,
         listener_filters: _,
         listener_filters_timeout: _,
         continue_on_listener_filters_timeout: _,
@@ -182,7 +185,5 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Listener) {
     if *max_connections_to_accept_per_socket_event == Some(0) {
         at.field("max_connections_to_accept_per_socket_event").reject("must be at least 1");
     }
-    at.choice::<DrainType>("drain_type", *drain_type);
-    harmless!(NoHealthDrain; drain_type);
     harmless!(AcceptPacing; reuse_port, enable_reuse_port, max_connections_to_accept_per_socket_event);
 }

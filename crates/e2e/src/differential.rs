@@ -14,4 +14,4 @@ mod run;
 pub use calls::{Call, Calls, Differs};
 pub use case::Case;
 pub use observed::{Answer, Observed, Outcome};
-pub use proxy::{Proxy, Running, start};
+pub use proxy::{Proxy, Running, start, start_with};

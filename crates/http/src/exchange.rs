@@ -230,6 +230,15 @@ impl<'c> Responder<'c> {
         }
     }
 
+    /// Asks the client to use another connection: `connection: close` on HTTP/1, GOAWAY on HTTP/2. Says whether this is
+    /// news to it. Call before `head`.
+    pub fn ask_to_go(&mut self) -> bool {
+        match &mut self.0 {
+            Sending::H1(_, turn) => turn.ask_to_go(),
+            Sending::H2(stream) => stream.ask_to_go(),
+        }
+    }
+
     /// Body bytes sent so far (`%BYTES_SENT%`).
     pub fn sent_bytes(&self) -> u64 {
         match &self.0 {

@@ -32,6 +32,7 @@ use crate::admission::Admission;
 use crate::bootstrap::{self, Start};
 use crate::command_line::{Mode, ProxyArgs};
 use crate::config::{Configurator, Setup, Store};
+use crate::departure::Asking;
 use crate::istio_stats::NodeFacts;
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
@@ -185,7 +186,7 @@ async fn start_configuration(
         lifecycle: Arc::clone(&lifecycle),
         registry: Arc::clone(&workers.registry),
         hosts: Arc::clone(&workers.hosts),
-        drain_time: Duration::from_secs(u64::from(args.drain_time_s)),
+        drain: args.drain_policy(),
     };
     let configurator = Configurator::new(setup).map_err(|refused| refusal(&refused))?;
     let admin = Admin {
@@ -312,7 +313,8 @@ impl Workers {
 
     /// Asks clients to go and waits for it; see the module.
     async fn drain(&self, drain_time: Duration, store: &Mutex<Store>) {
-        self.tell(|| Command::Drain { inbound_only: false });
+        // Whoever stops the process does not wait for a ramp.
+        self.tell(|| Command::Drain { inbound_only: false, asking: Asking::Always });
         let deadline = Instant::now() + drain_time;
         let mut accepted = self.traffic(store).1;
         let mut quiet_since = Instant::now();

@@ -5,10 +5,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use meltemi_runtime::logging::Level;
+
+use crate::departure::DrainPolicy;
 
 /// Carry the traffic of one workload or gateway, as an Envoy bootstrap file says.
 #[derive(Debug, Clone, Args)]
@@ -29,7 +32,8 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub drain_time_s: u32,
 
-    /// No effect (while draining, every response asks its client to go).
+    /// Which responses ask their client to go while listeners drain: a share that grows over half of the drain time, or
+    /// all of them. All do when the process is asked to stop.
     #[arg(long, value_name = "STRATEGY", value_enum, default_value_t = DrainStrategy::Gradual)]
     pub drain_strategy: DrainStrategy,
 
@@ -160,6 +164,11 @@ impl ProxyArgs {
         Ok(level)
     }
 
+    /// How clients leave listeners that go away.
+    pub(crate) fn drain_policy(&self) -> DrainPolicy {
+        DrainPolicy { time: Duration::from_secs(self.drain_time_s.into()), strategy: self.drain_strategy }
+    }
+
     /// The arguments of a process that only encodes the bootstrap.
     pub(crate) fn to_encode(&self) -> Vec<OsString> {
         let mut arguments = vec![OsString::from("--encode-bootstrap")];
@@ -187,7 +196,6 @@ impl ProxyArgs {
     pub(crate) fn without_effect(&self) -> Vec<&'static str> {
         let given = [
             (self.parent_shutdown_time_s != 900, "--parent-shutdown-time-s"),
-            (self.drain_strategy != DrainStrategy::Gradual, "--drain-strategy"),
             (!self.log_format.is_empty(), "--log-format"),
             (self.local_address_ip_version != "v4", "--local-address-ip-version"),
             (self.disable_hot_restart, "--disable-hot-restart"),

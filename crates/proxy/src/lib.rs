@@ -16,6 +16,7 @@ mod bootstrap;
 mod codec;
 pub mod command_line;
 pub mod config;
+pub mod departure;
 mod filter;
 mod generation;
 mod health;

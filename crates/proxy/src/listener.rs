@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::destinations::Destinations;
 use self::serving::Serving;
+use crate::departure::{Asking, DrainPolicy};
 use crate::shared::Shared;
 
 /// How long clients of a closed listener may still send a request that was under way, before idle connections close.
@@ -83,14 +84,14 @@ impl Listener {
         config: &Arc<program::Listener>,
         sockets: Vec<std::net::TcpListener>,
         worker: &Rc<Shared>,
-        drain_time: Duration,
+        drain: DrainPolicy,
     ) -> io::Result<()> {
         let old = self.serving.borrow().clone();
         let keeps = old.config.frame_digest == config.frame_digest;
         let next = Serving::new(config, worker, &self.destinations, keeps.then_some(&*old));
         let next = Rc::new(next);
         self.serving.replace(next.clone());
-        old.retire(Some(&next), drain_time);
+        old.retire(Some(&next), drain);
         if sockets.is_empty() && config.sockets.is_bound {
             return Ok(());
         }
@@ -98,9 +99,9 @@ impl Listener {
     }
 
     /// Stops accepting and lets connections drain.
-    pub(crate) fn remove(mut self, drain_time: Duration) {
+    pub(crate) fn remove(mut self, drain: DrainPolicy) {
         self.stop_accepting();
-        self.serving.borrow().retire(None, drain_time);
+        self.serving.borrow().retire(None, drain);
     }
 
     /// Closes the sockets.
@@ -114,8 +115,8 @@ impl Listener {
     }
 
     /// Asks clients to go.
-    pub(crate) fn drain(&self) {
-        self.serving.borrow().drain();
+    pub(crate) fn drain(&self, asking: Asking) {
+        self.serving.borrow().drain(asking);
     }
 
     pub(crate) fn direction(&self) -> Direction {

@@ -109,9 +109,11 @@ impl<'s, 'c> Stream<'s, 'c> {
         response_head::finish(&mut head.headers, &self.manager.settings, request_id, is_upgrade);
         // HTTP/1 has no way to stop a request that is still coming in.
         let is_complete = self.body.is_complete() && self.traits.upgrade.is_none();
-        // Clients shall go elsewhere.
-        let is_failing = self.manager.worker.lifecycle.fails_health_checks();
-        if !is_upgrade && (!is_complete || is_failing) {
+        if !is_upgrade && self.manager.departure.asks(&self.manager.worker.lifecycle) {
+            let counts = &self.manager.stats.counts;
+            counts.downstream_cx_drain_close.add(self.respond.ask_to_go().into());
+        }
+        if !is_upgrade && !is_complete {
             self.respond.close_after();
         }
         if self.manager.reads_heads() {

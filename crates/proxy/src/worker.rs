@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 pub use crate::shared::WorkerContext;
 
+use crate::departure::{Asking, DrainPolicy};
 use crate::generation::Generation;
 use crate::listener::{Destinations, Listener};
 use crate::shared::Shared;
@@ -29,7 +30,7 @@ use crate::shared::Shared;
 pub enum Command {
     /// Serve this from now on. Requests already running keep the program that they began with; connections keep
     /// their filter chain. A listener whose digest did not change is left alone; one that changed or went is
-    /// drained (within `drain_time`), its socket kept open when the address is the same.
+    /// drained as `drain` says, its socket kept open when the address is the same.
     Program {
         /// Everything to serve. `endpoints` holds the hosts of every cluster that has any, those resolved by DNS
         /// too; a cluster without an entry has no hosts.
@@ -37,8 +38,8 @@ pub enum Command {
         /// New sockets (bound, listening, `SO_REUSEPORT`) by listener: for listeners that are new or whose address
         /// changed. A listener that has neither an old nor a new socket is not served.
         sockets: Vec<ListenerSocket>,
-        /// How long connections of listeners that changed or went may finish (`--drain-time-s`).
-        drain_time: Duration,
+        /// How connections of listeners that changed or went may finish.
+        drain: DrainPolicy,
         /// Told once new requests see the program.
         applied: oneshot::Sender<()>,
     },
@@ -46,6 +47,8 @@ pub enum Command {
     Drain {
         /// Only listeners whose direction is inbound.
         inbound_only: bool,
+        /// Which responses ask.
+        asking: Asking,
     },
     /// Close listening sockets; open connections go on (draining, when told before).
     StopListeners {
@@ -130,8 +133,12 @@ async fn run(
     mut inbox: mpsc::UnboundedReceiver<Command>,
 ) {
     let shared = Rc::new(Shared::new(context, connections));
-    let mut listeners =
-        Listeners { shared: shared.clone(), open: BTreeMap::new(), destinations: Rc::default() };
+    let mut listeners = Listeners {
+        shared: shared.clone(),
+        open: BTreeMap::new(),
+        destinations: Rc::default(),
+        draining: Vec::new(),
+    };
     // Part of this task, not tasks of their own: a panic in either ends the worker instead of leaving it half alive.
     let mut upkeep = pin!(async { tokio::join!(shared.logs.run(), reap(&shared)) });
     loop {
@@ -142,12 +149,12 @@ async fn run(
         };
         let Some(command) = command else { break };
         match command {
-            Command::Program { program, sockets, drain_time, applied } => {
-                listeners.serve(program, sockets, drain_time);
+            Command::Program { program, sockets, drain, applied } => {
+                listeners.serve(program, sockets, drain);
                 // The main thread may have given up waiting.
                 let _ = applied.send(());
             }
-            Command::Drain { inbound_only } => listeners.each(inbound_only, |listener| listener.drain()),
+            Command::Drain { inbound_only, asking } => listeners.drain(inbound_only, asking),
             Command::StopListeners { inbound_only } => listeners.each(inbound_only, Listener::stop_accepting),
             Command::Stop => break,
         }
@@ -170,10 +177,12 @@ struct Listeners {
     shared: Rc<Shared>,
     open: BTreeMap<Name, Listener>,
     destinations: Rc<Destinations>,
+    /// The drains that were asked for, of inbound listeners or of all; they are in force for listeners to come, too.
+    draining: Vec<(bool, Asking)>,
 }
 
 impl Listeners {
-    fn serve(&mut self, program: Arc<Program>, sockets: Vec<ListenerSocket>, drain_time: Duration) {
+    fn serve(&mut self, program: Arc<Program>, sockets: Vec<ListenerSocket>, drain: DrainPolicy) {
         let old = self.shared.generation();
         let next = Rc::new(Generation::next(&old, program, &self.shared.stats, &self.shared.states));
         // Clusters first: whoever comes in by a new listener finds them.
@@ -186,14 +195,16 @@ impl Listeners {
             self.open.keys().filter(|name| !next.program.listeners.contains_key(*name)).cloned().collect();
         for name in gone {
             if let Some(listener) = self.open.remove(&name) {
-                listener.remove(drain_time);
+                listener.remove(drain);
             }
         }
         for (name, config) in &next.program.listeners {
-            if let Err(error) = self.update(config, by_listener.remove(name).unwrap_or_default(), drain_time)
-            {
+            if let Err(error) = self.update(config, by_listener.remove(name).unwrap_or_default(), drain) {
                 tracing::error!(listener = %name, %error, "cannot serve listener");
             }
+        }
+        for (inbound_only, asking) in self.draining.clone() {
+            self.each(inbound_only, |listener| listener.drain(asking));
         }
         drop(old);
         if self.shared.id == 0 {
@@ -206,11 +217,11 @@ impl Listeners {
         &mut self,
         config: &Arc<meltemi_compile::program::Listener>,
         sockets: Vec<std::net::TcpListener>,
-        drain_time: Duration,
+        drain: DrainPolicy,
     ) -> io::Result<()> {
         match self.open.get_mut(&config.name) {
             Some(listener) if sockets.is_empty() && listener.serves(config) => Ok(()),
-            Some(listener) => listener.replace(config, sockets, &self.shared, drain_time),
+            Some(listener) => listener.replace(config, sockets, &self.shared, drain),
             // Its addresses could not be bound; whoever binds has said so.
             None if sockets.is_empty() && config.sockets.is_bound => Ok(()),
             None => {
@@ -219,6 +230,16 @@ impl Listeners {
                 Ok(())
             }
         }
+    }
+
+    fn drain(&mut self, inbound_only: bool, asking: Asking) {
+        // As in Envoy, a drain that is under way goes on as it began.
+        let is_known = |known: &(bool, Asking)| known.0 == inbound_only && !matches!(asking, Asking::Always);
+        if !self.draining.iter().any(is_known) {
+            self.draining.retain(|known| known.0 != inbound_only);
+            self.draining.push((inbound_only, asking));
+        }
+        self.each(inbound_only, |listener| listener.drain(asking));
     }
 
     fn each(&mut self, inbound_only: bool, act: impl Fn(&mut Listener)) {

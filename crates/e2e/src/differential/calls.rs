@@ -11,11 +11,18 @@ use crate::dns::Zone;
 pub struct Calls {
     /// The backends to start.
     pub backends: Vec<BackendSpec>,
+    /// Arguments of both proxies besides those of every case, default `--drain-time-s 5`.
+    #[serde(default = "default_arguments")]
+    pub arguments: Vec<String>,
     /// Names that a name server of the case knows; `${dns}` is its port.
     #[serde(default)]
     pub dns: Zone,
     /// The calls, one after the other.
     pub calls: Vec<Call>,
+}
+
+fn default_arguments() -> Vec<String> {
+    super::proxy::ARGUMENTS.map(str::to_owned).into()
 }
 
 /// One call. By default a `GET /` for `shop.example` over HTTP/1.1 on a connection of its own.

@@ -10,6 +10,7 @@
 //!   an entry have such a cluster anyway.
 //! - `listener`: fields merged over those of the listener; `listeners`: further listeners, whole.
 //! - `bootstrap`: fields merged over the bootstrap (`admin`, `stats_config`, …).
+//! - `arguments`: of both proxies' command lines, in place of `--drain-time-s 5`.
 //! - `dns`: answers by name, one after the other; the last one stays. `${dns}` is the port of the name server.
 //! - `log_format`: the access log's text format.
 //! - `files`: contents by name; `${file NAME}` is the path. `${NAME}` is the port of a backend, `${dead}` a port where
@@ -57,8 +58,9 @@ struct Parts {
 }
 
 /// The keys of `case.yaml` that are read.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "about",
+    "arguments",
     "backends",
     "dns",
     "calls",

@@ -32,7 +32,6 @@ impl Proxy {
         };
         command.arg("-c").arg(bootstrap).arg("--admin-address-path").arg(admin_path);
         command.args(["--concurrency", "1", "-l", "warning", "--file-flush-interval-msec", "50"]);
-        command.args(["--drain-time-s", "5"]);
         if matches!(self, Proxy::Envoy(_)) {
             command.args(["--disable-hot-restart"]);
         }
@@ -51,13 +50,30 @@ pub struct Running {
     pub listeners: BTreeMap<String, SocketAddr>,
 }
 
+/// Arguments of a proxy that says nothing else.
+pub(super) const ARGUMENTS: [&str; 2] = ["--drain-time-s", "5"];
+
 /// Starts a proxy on a bootstrap and waits until it is ready.
 ///
 /// # Errors
 /// If it does not become ready; the error holds its output.
 pub async fn start(proxy: &Proxy, bootstrap: &Path, dir: &Path) -> anyhow::Result<Running> {
+    start_with(proxy, bootstrap, &ARGUMENTS.map(str::to_owned), dir).await
+}
+
+/// As [`start`], with arguments of its own.
+///
+/// # Errors
+/// If it does not become ready; the error holds its output.
+pub async fn start_with(
+    proxy: &Proxy,
+    bootstrap: &Path,
+    arguments: &[String],
+    dir: &Path,
+) -> anyhow::Result<Running> {
     let admin_path = dir.join("admin-address");
-    let mut process = Process::spawn(&mut proxy.command(bootstrap, &admin_path), &dir.join("proxy.log"))?;
+    let mut command = proxy.command(bootstrap, &admin_path);
+    let mut process = Process::spawn(command.args(arguments), &dir.join("proxy.log"))?;
     let admin = until("the proxy is ready", DEADLINE, async || {
         if process.has_ended() {
             return Some(Err(()));

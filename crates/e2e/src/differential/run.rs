@@ -13,7 +13,7 @@ use super::calls::Call;
 use super::case::{Case, Tokens};
 use super::mask::Mask;
 use super::observed::{Answer, Observed, Outcome};
-use super::proxy::{Proxy, Running, start};
+use super::proxy::{Proxy, Running, start_with};
 use crate::backend::{Backend, dead_port, short};
 use crate::client;
 use crate::dns::DnsServer;
@@ -43,8 +43,9 @@ impl Case {
         let bootstrap = dir.path().join("bootstrap.yaml");
         std::fs::write(&bootstrap, self.bootstrap(&tokens)?)?;
         let calls = self.calls(&tokens)?;
-        let running =
-            start(proxy, &bootstrap, dir.path()).await.with_context(|| self.dir.display().to_string())?;
+        let running = start_with(proxy, &bootstrap, &self.calls.arguments, dir.path())
+            .await
+            .with_context(|| self.dir.display().to_string())?;
         let mut ports = tokens.ports.clone();
         ports.extend(running.listeners.iter().map(|(name, at)| (format!("listener {name}"), at.port())));
         ports.push(("admin".to_owned(), running.admin.port()));

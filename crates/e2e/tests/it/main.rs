@@ -4,6 +4,7 @@ mod agreement;
 mod architecture;
 mod churn;
 mod differential;
+mod drain;
 mod dynamic;
 mod envoy_api;
 mod foreign;

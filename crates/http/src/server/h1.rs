@@ -259,6 +259,10 @@ impl Turn {
         self.close.set(true);
     }
 
+    pub(crate) fn ask_to_go(&self) -> bool {
+        !self.close.replace(true)
+    }
+
     pub(crate) fn is_started(&self) -> bool {
         self.started.get()
     }

@@ -51,6 +51,8 @@ struct Activity {
     finished: Cell<u64>,
     /// Reset by the client right after their start.
     premature_resets: Cell<u64>,
+    /// A response asks the client to go.
+    goes: Cell<bool>,
 }
 
 /// What a connection is watched for.
@@ -116,7 +118,8 @@ async fn streams<S: Service + 'static>(
     let mut watch = Watch { pinger, newest: 0, ends: !h2.stream_errors };
     context.deadline.arm(context.idle_allowance());
     loop {
-        match next_event(connection, outbound, context, &mut watch, leaving.is_some()).await {
+        let goes = &activity.goes;
+        match next_event(connection, outbound, context, &mut watch, goes, leaving.is_some()).await {
             Event::Stream(_, mut respond) if activity.is_flood() => {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 leaving = Some(End::Protocol(PREMATURE_RESETS));
@@ -201,10 +204,14 @@ async fn next_event<S>(
     outbound: &Outbound,
     context: &mut Context<S>,
     watch: &mut Watch,
+    goes: &Cell<bool>,
     leaving: bool,
 ) -> Event {
     let Context { drain, deadline, .. } = context;
     let frames = poll_fn(|cx| {
+        if goes.get() && !leaving {
+            return Poll::Ready(Event::Drain);
+        }
         let accepted = connection.poll_accept(cx);
         if let Poll::Ready(event) = accepted {
             return Poll::Ready(match event {
@@ -301,6 +308,7 @@ impl Activity {
             last: Cell::new(Instant::now()),
             finished: Cell::new(0),
             premature_resets: Cell::new(0),
+            goes: Cell::new(false),
         }
     }
 
@@ -392,6 +400,11 @@ impl Stream {
         };
         // The end of the connection comes as an error.
         !self.reset && matches!(reset, Poll::Ready(Ok(_)))
+    }
+
+    /// The connection sees it when it is polled for the response that follows.
+    pub(crate) fn ask_to_go(&self) -> bool {
+        !self.activity.goes.replace(true)
     }
 
     pub(crate) fn is_started(&self) -> bool {

@@ -22,7 +22,8 @@ pub(super) fn drain_listeners(admin: &Admin, params: &Params) -> Reply {
     let inbound_only = has(params, "inboundonly");
     let skip_exit = has(params, "skip_exit");
     if skip_exit || has(params, "graceful") {
-        tell(admin, || Command::Drain { inbound_only });
+        let asking = admin.args.drain_policy().begin();
+        tell(admin, || Command::Drain { inbound_only, asking });
     }
     if skip_exit {
         return Reply::text("OK\n");

@@ -147,7 +147,7 @@ async fn what_changes_something_wants_post() {
     world.ask("POST", "/drain_listeners?inboundonly").await;
     assert!(matches!(world.commands.try_recv(), Ok(Command::StopListeners { inbound_only: true })));
     world.ask("POST", "/drain_listeners?graceful").await;
-    assert!(matches!(world.commands.try_recv(), Ok(Command::Drain { inbound_only: false })));
+    assert!(matches!(world.commands.try_recv(), Ok(Command::Drain { inbound_only: false, .. })));
     assert!(world.commands.try_recv().is_err(), "listeners close after the drain time");
 }
 
@@ -158,7 +158,7 @@ async fn a_graceful_drain_that_is_asked_for_again_goes_on_as_it_began() {
     for _ in 0..3 {
         let params = vec![("graceful".to_owned(), String::new())];
         super::control::drain_listeners(&world.admin, &params);
-        assert!(matches!(world.commands.try_recv(), Ok(Command::Drain { inbound_only: false })));
+        assert!(matches!(world.commands.try_recv(), Ok(Command::Drain { inbound_only: false, .. })));
     }
     let stopped = world.commands.recv().await;
     assert!(matches!(stopped, Some(Command::StopListeners { inbound_only: false })));

@@ -22,6 +22,7 @@ use super::files::{FileUpdate, Files};
 use super::sockets::Sockets;
 use super::store::Store;
 use super::streams::{StreamKey, Streams};
+use crate::departure::DrainPolicy;
 use crate::health::Health;
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
@@ -47,8 +48,8 @@ pub struct Setup {
     pub registry: Arc<Registry>,
     /// Host states, to forget those of what is gone.
     pub hosts: Arc<HostStates>,
-    /// `--drain-time-s`.
-    pub drain_time: Duration,
+    /// How clients leave listeners that go away.
+    pub drain: DrainPolicy,
 }
 
 /// See the module.
@@ -63,7 +64,7 @@ pub struct Configurator {
     registry: Arc<Registry>,
     hosts: Arc<HostStates>,
     health: Health,
-    drain_time: Duration,
+    drain: DrainPolicy,
     sockets: Sockets,
     resolvers: Resolvers,
     answers: mpsc::Receiver<Answer>,
@@ -98,7 +99,7 @@ impl Configurator {
     /// # Errors
     /// All listeners whose address cannot be bound.
     pub fn new(setup: Setup) -> Result<Configurator, Vec<Rejection>> {
-        let Setup { store, workers, dynamic, lifecycle, registry, hosts, drain_time } = setup;
+        let Setup { store, workers, dynamic, lifecycle, registry, hosts, drain } = setup;
         let mut sockets = Sockets::new(workers.len());
         locked(&store).share(Arc::clone(&hosts));
         let listeners = locked(&store).latest_listeners();
@@ -124,7 +125,7 @@ impl Configurator {
             health: Health::new(Arc::clone(&hosts), Arc::clone(&registry)),
             registry,
             hosts,
-            drain_time,
+            drain,
             sockets,
             resolvers,
             answers,
@@ -378,12 +379,8 @@ impl Configurator {
         let mut applied = Vec::with_capacity(self.workers.len());
         for (worker, sockets) in self.workers.iter().zip(shares) {
             let (done, wait) = oneshot::channel();
-            let command = Command::Program {
-                program: Arc::clone(&program),
-                sockets,
-                drain_time: self.drain_time,
-                applied: done,
-            };
+            let command =
+                Command::Program { program: Arc::clone(&program), sockets, drain: self.drain, applied: done };
             if worker.send(command).is_ok() {
                 applied.push(wait);
             }

@@ -62,8 +62,11 @@ impl Drop for Counted {
 impl Chain {
     pub(super) fn new(chain: &FilterChain, listener: &program::Listener, worker: &Rc<Shared>) -> Chain {
         let limit = listener.per_connection_buffer_limit_bytes;
+        let connections = Connections::new(!listener.heeds_health);
         let last = match &chain.filter {
-            NetworkFilter::Http(settings) => Last::Http(Rc::new(Manager::new(settings, worker, limit))),
+            NetworkFilter::Http(settings) => {
+                Last::Http(Rc::new(Manager::new(settings, worker, &connections.departure, limit)))
+            }
             NetworkFilter::Tcp(settings) => {
                 let reporter = match listener.direction {
                     Direction::Inbound => Reporter::Destination,
@@ -79,12 +82,7 @@ impl Chain {
                 Before::ConnectionLimit(limit.clone(), worker.stats.connection_limit(&limit.stat_prefix))
             }
         };
-        Chain {
-            digest: chain.digest,
-            connections: Connections::default(),
-            before: chain.before.iter().map(before).collect(),
-            last,
-        }
+        Chain { digest: chain.digest, connections, before: chain.before.iter().map(before).collect(), last }
     }
 
     /// Serves a connection to its end, and tells what is known of it then if `is_logged`.

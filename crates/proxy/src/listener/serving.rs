@@ -19,6 +19,7 @@ use super::connection;
 use super::sniff::Filters;
 use crate::access_log::Logger;
 use crate::admission::Place;
+use crate::departure::{Asking, Departure, DrainPolicy};
 use crate::shared::Shared;
 use crate::stats::ListenerStats;
 
@@ -43,6 +44,7 @@ pub(super) struct Serving {
 /// Connections that end together.
 #[derive(Debug)]
 pub(super) struct Connections {
+    pub(super) departure: Rc<Departure>,
     drain: Drain,
     signal: DrainSignal,
     /// By id, to end them when the drain time is over.
@@ -69,24 +71,29 @@ impl Serving {
             config: config.clone(),
             worker: worker.clone(),
             destinations: destinations.clone(),
-            arriving: Connections::default(),
+            arriving: Connections::new(true),
         }
     }
 
-    /// Lets the connections of chains that `next` does not have drain.
-    pub(super) fn retire(&self, next: Option<&Serving>, drain_time: Duration) {
+    /// Lets the connections of chains that `next` does not have drain. Chains that leave a listener which stays ask all
+    /// their clients to go, as in Envoy, whatever the strategy.
+    pub(super) fn retire(&self, next: Option<&Serving>, drain: DrainPolicy) {
+        let asking = match next {
+            Some(next) if next.config.frame_digest == self.config.frame_digest => Asking::Always,
+            _ => drain.begin(),
+        };
         let stays = |chain: &Rc<Chain>| {
             next.is_some_and(|next| next.chains.iter().any(|other| Rc::ptr_eq(chain, other)))
         };
         for chain in self.chains.iter().filter(|chain| !stays(chain)) {
             let chain = chain.clone();
-            tokio::task::spawn_local(async move { chain.connections.retire(drain_time).await });
+            tokio::task::spawn_local(async move { chain.connections.retire(asking, drain.time).await });
         }
     }
 
     /// Asks clients to go.
-    pub(super) fn drain(&self) {
-        self.each(|connections| connections.drain.advance(DrainStage::Draining));
+    pub(super) fn drain(&self, asking: Asking) {
+        self.each(|connections| connections.drain(asking));
     }
 
     /// Closes the connections that wait for a request.
@@ -126,22 +133,28 @@ impl Serving {
     }
 }
 
-impl Default for Connections {
-    fn default() -> Connections {
-        let (drain, signal) = meltemi_http::drain();
-        Connections { drain, signal, tasks: RefCell::default() }
-    }
-}
-
 impl Connections {
+    pub(super) fn new(ignores_health: bool) -> Connections {
+        let (drain, signal) = meltemi_http::drain();
+        Connections { departure: Departure::new(ignores_health), drain, signal, tasks: RefCell::default() }
+    }
+
+    /// When all have to go, HTTP/2 clients learn it without a response, too.
+    fn drain(&self, asking: Asking) {
+        self.departure.begin(asking);
+        if matches!(asking, Asking::Always) {
+            self.drain.advance(DrainStage::Draining);
+        }
+    }
+
     /// Tells a connection when to end.
     pub(super) fn signal(&self) -> DrainSignal {
         self.drain.signal()
     }
 
     /// Lets connections drain, and ends those that do not within the time.
-    async fn retire(&self, drain_time: Duration) {
-        self.drain.advance(DrainStage::Draining);
+    async fn retire(&self, asking: Asking, drain_time: Duration) {
+        self.drain(asking);
         tokio::time::sleep(drain_time).await;
         self.drain.advance(DrainStage::Closing);
         tokio::time::sleep(CLOSING_TIME).await;

@@ -11,6 +11,7 @@ use meltemi_http::server::{Codec, ServerOptions};
 
 use crate::access_log::Logger;
 use crate::codec;
+use crate::departure::Departure;
 use crate::filter::CachedHealth;
 use crate::generation::Generation;
 use crate::istio_stats::IstioReporter;
@@ -33,6 +34,8 @@ pub(crate) struct Manager {
     pub(crate) cached_health: CachedHealth,
     /// Faults under way under this `stat_prefix`, on all workers.
     pub(crate) active_faults: Arc<AtomicU32>,
+    /// Whether clients shall go elsewhere.
+    pub(crate) departure: Rc<Departure>,
     loggers: Vec<Logger>,
     istio: Option<Rc<IstioReporter>>,
 }
@@ -41,6 +44,7 @@ impl Manager {
     pub(crate) fn new(
         settings: &Arc<HttpConnectionManager>,
         worker: &Rc<Shared>,
+        departure: &Rc<Departure>,
         buffer_limit: u32,
     ) -> Manager {
         let stats = worker.stats.http(&settings.stat_prefix);
@@ -51,6 +55,7 @@ impl Manager {
             stats,
             cached_health: CachedHealth::default(),
             active_faults: worker.states.active_faults(&settings.stat_prefix),
+            departure: departure.clone(),
             buffer_limit: buffer_limit as usize,
             options: Rc::new(server_options(settings)),
             inline_routes: match &settings.routes {

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc;
 
+use meltemi_proxy::departure::Asking;
 use meltemi_proxy::worker::Command;
 
 use crate::harness::{Connection, Upstream, Worker, cluster, listener, ok, resources};
@@ -15,7 +16,7 @@ fn draining_closes_connections_after_their_request_and_still_accepts() {
     ));
     let mut client = Connection::open(worker.address("main"));
     assert_eq!(client.get("/").header("connection"), None);
-    worker.send(Command::Drain { inbound_only: false });
+    worker.send(Command::Drain { inbound_only: false, asking: Asking::Always });
     let mut late = Connection::open(worker.address("main"));
     assert_eq!(late.get("/").header("connection"), Some("close"));
     assert_eq!(client.get("/").header("connection"), Some("close"));
@@ -40,7 +41,7 @@ fn a_request_under_way_outlives_its_listener() {
     let mut client = Connection::open(worker.address("main"));
     client.write("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
     arrival.recv().unwrap();
-    worker.send(Command::Drain { inbound_only: false });
+    worker.send(Command::Drain { inbound_only: false, asking: Asking::Always });
     worker.send(Command::StopListeners { inbound_only: false });
     go.send(()).unwrap();
     assert_eq!(client.read_message().unwrap().body, "late");

@@ -12,6 +12,8 @@ use meltemi_compile::program::Program;
 use meltemi_envoy::config::bootstrap::v3::Bootstrap;
 use meltemi_envoy::json::Codec;
 use meltemi_proxy::access_log::{FlushPolicy, LogWriter};
+use meltemi_proxy::command_line::DrainStrategy;
+use meltemi_proxy::departure::DrainPolicy;
 use meltemi_proxy::istio_stats::NodeFacts;
 use meltemi_proxy::stats::Registry;
 use meltemi_proxy::upstream::shared::HostStates;
@@ -58,8 +60,8 @@ impl Worker {
             sockets.push(ListenerSocket { listener: name.clone(), socket });
         }
         let (applied, done) = oneshot::channel();
-        let drain_time = Duration::from_secs(5);
-        self.send(Command::Program { program: Arc::new(program), sockets, drain_time, applied });
+        let drain = DrainPolicy { time: Duration::from_secs(5), strategy: DrainStrategy::Immediate };
+        self.send(Command::Program { program: Arc::new(program), sockets, drain, applied });
         done.blocking_recv().unwrap();
     }
 

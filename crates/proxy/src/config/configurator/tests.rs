@@ -17,7 +17,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::{Configurator, Setup, locked};
+use crate::command_line::DrainStrategy;
 use crate::config::{Dynamic, Store, Subscription};
+use crate::departure::DrainPolicy;
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
 use crate::worker::Command;
@@ -87,7 +89,7 @@ impl World {
             lifecycle: Arc::clone(&lifecycle),
             registry: Registry::new(),
             hosts: Arc::default(),
-            drain_time: Duration::from_secs(1),
+            drain: DrainPolicy { time: Duration::from_secs(1), strategy: DrainStrategy::Immediate },
         };
         let configurator = Configurator::new(setup).expect("nothing to bind");
         let tasks = [server, worker, task::spawn("config", configurator.run())];
