@@ -49,8 +49,8 @@ fn goes_to_plaintext(snapshot: &Snapshot, service: &Service, port: u16, policy: 
     passes_through && (endpoints.is_empty() || !endpoints.iter().all(|endpoint| endpoint.has_mtls))
 }
 
-/// Whether mutual TLS is spoken with an endpoint under automatic mutual TLS: a DestinationRule decides for all of
-/// them, else the endpoint's own label and PeerAuthentication.
+/// Whether mutual TLS is spoken with an endpoint under automatic mutual TLS: its sidecar can, and a DestinationRule,
+/// or else PeerAuthentication, wants it.
 pub fn endpoint_has_mtls(
     snapshot: &Snapshot,
     endpoint: &Endpoint,
@@ -58,12 +58,15 @@ pub fn endpoint_has_mtls(
     subset: Option<&Subset>,
     port: u16,
 ) -> bool {
-    if let Some(mode) = rule.and_then(|rule| mode_of_rule(rule, subset, port)) {
-        return mode == ClientTlsMode::IstioMutual;
-    }
-    let policies = &snapshot.config.peer_authentications;
-    let of_workload = policies.of_workload(&endpoint.namespace, &endpoint.labels);
-    endpoint.has_mtls && of_workload.at_port(endpoint.port) != MtlsMode::Disable
+    let is_wanted = match rule.and_then(|rule| mode_of_rule(rule, subset, port)) {
+        Some(mode) => mode == ClientTlsMode::IstioMutual,
+        None => {
+            let policies = &snapshot.config.peer_authentications;
+            let of_workload = policies.of_workload(&endpoint.namespace, &endpoint.labels);
+            of_workload.at_port(endpoint.port) != MtlsMode::Disable
+        }
+    };
+    endpoint.has_mtls && is_wanted
 }
 
 /// Unlike in [`Policy`], the settings of a port take TLS from their level when they say nothing about it.

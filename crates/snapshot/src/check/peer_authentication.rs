@@ -32,6 +32,30 @@ pub(super) fn check(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) {
         }
     }
     contradictions(snapshot, diagnostics);
+    ingress(snapshot, diagnostics);
+}
+
+/// TLS of the user's own on a port where mutual TLS is spoken: the port has one TLS or the other.
+fn ingress(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) {
+    let policies = &snapshot.config.peer_authentications;
+    for sidecar in &snapshot.config.sidecars {
+        let Some(labels) = sidecar.selector() else { continue };
+        let mtls = policies.of_workload(&sidecar.object.id.namespace, labels);
+        for (index, listener) in sidecar.spec().ingress.iter().enumerate().filter(|(_, l)| l.tls.is_some()) {
+            let port = u16::try_from(listener.port.number).unwrap_or_default();
+            let mode = mtls.at_port(port);
+            if mode == MtlsMode::Disable {
+                continue;
+            }
+            let message = format!(
+                "port {port} speaks the mesh's mutual TLS ({}), so its own TLS has no use",
+                mode.as_str()
+            );
+            let help = "set `portLevelMtls` of the port to DISABLE in a PeerAuthentication of the workload";
+            let diagnostic = Diagnostic::new(&codes::NO_USE, message);
+            diagnostics.push(diagnostic.at(&sidecar.object, format!("spec.ingress[{index}].tls")).help(help));
+        }
+    }
 }
 
 /// Rules for all ports of a service that its workloads do not let in.

@@ -222,3 +222,12 @@ spec:
         ]
     );
 }
+
+#[test]
+fn tls_of_an_ingress_listener_needs_the_port_for_itself() {
+    let sidecar = "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: s}, spec: {workloadSelector: {labels: {app: reviews}}, \
+        ingress: [{port: {number: 8443, protocol: HTTPS, name: a}, tls: {mode: SIMPLE, serverCertificate: /c, privateKey: /k}}]}}\n";
+    let off = "---\n{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: p}, spec: {selector: {matchLabels: {app: reviews}}, portLevelMtls: {8443: {mode: DISABLE}}}}\n";
+    assert_eq!(found(sidecar), ["MEL0121 Sidecar s spec.ingress[0].tls"]);
+    assert_eq!(found(&format!("{sidecar}{off}")), Vec::<String>::new());
+}

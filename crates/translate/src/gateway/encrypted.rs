@@ -33,18 +33,20 @@ impl Port<'_> {
         built: &mut Built,
         origins: &mut Origins,
     ) -> Option<Listener> {
+        let mut hosts = BTreeSet::new();
         let mut taken = BTreeSet::new();
         let mut chains = Vec::new();
         for entry in servers {
             let (_, _, server) = entry;
-            let names: Vec<&str> =
-                server.hosts.iter().map(|host| host.rsplit('/').next().unwrap_or(host)).collect();
-            // A server name belongs to the server that had it first, and a server has all of its names or none.
-            if names.iter().any(|name| taken.contains(name)) {
+            let own: Vec<&str> = names(server).collect();
+            // A host belongs to the server that had it first, and a server has all of its hosts or none.
+            if own.iter().any(|host| hosts.contains(host)) {
                 continue;
             }
-            taken.extend(names);
-            chains.extend(self.chains(entry, built, origins));
+            hosts.extend(own);
+            let own_chains = self.chains(entry, built, origins).into_iter();
+            // Two chains with the same condition would lose the whole listener.
+            chains.extend(own_chains.filter_map(|chain| with_free_names(chain, &mut taken)));
         }
         let listener = self.listener(Vec::new());
         (!chains.is_empty()).then(|| Listener {
@@ -100,7 +102,6 @@ impl Port<'_> {
     /// By the TLS routes of the VirtualServices that are bound to the server.
     fn passthrough(&self, gateway: &Gateway, server: &Server) -> Vec<FilterChain> {
         let accepted = accepted_hosts(gateway, server);
-        let mut taken = BTreeSet::new();
         let mut chains = Vec::new();
         for virtual_service in self.context.scope.virtual_services_of(&gateway.name) {
             let wants =
@@ -110,12 +111,8 @@ impl Port<'_> {
             }
             let binding =
                 Binding { context: self.context, virtual_service, gateway: &gateway.name, port: self.number };
-            for (names, destination) in l4::tls(&binding) {
-                let free: Vec<String> = names.into_iter().filter(|name| taken.insert(name.clone())).collect();
-                if !free.is_empty() {
-                    chains.push(by_server_name(free, self.bytes(destination)));
-                }
-            }
+            let routes = l4::tls(&binding).into_iter();
+            chains.extend(routes.map(|(names, destination)| by_server_name(names, self.bytes(destination))));
         }
         chains
     }
@@ -157,11 +154,25 @@ fn by_server_name(server_names: Vec<String>, filters: Vec<Filter>) -> FilterChai
 }
 
 fn terminating(server: &Server, filters: Vec<Filter>, context: Any) -> FilterChain {
-    let mut names: Vec<String> =
-        server.hosts.iter().map(|host| host.rsplit('/').next().unwrap_or(host).to_owned()).collect();
-    names.sort();
-    names.dedup();
-    FilterChain { transport_socket: Some(transport_socket(context)), ..by_server_name(names, filters) }
+    let names: BTreeSet<String> = names(server).map(str::to_owned).collect();
+    let chain = by_server_name(names.into_iter().collect(), filters);
+    FilterChain { transport_socket: Some(transport_socket(context)), ..chain }
+}
+
+/// The server names of a server, without the namespaces in front.
+fn names(server: &Server) -> impl Iterator<Item = &str> {
+    server.hosts.iter().map(|host| host.rsplit('/').next().unwrap_or(host))
+}
+
+/// The chain without the server names that earlier ones have; `None` if it has no other.
+fn with_free_names(mut chain: FilterChain, taken: &mut BTreeSet<String>) -> Option<FilterChain> {
+    const EVERY_NAME: &str = "*";
+    let condition = chain.filter_chain_match.get_or_insert_default();
+    if condition.server_names.is_empty() {
+        return taken.insert(EVERY_NAME.to_owned()).then_some(chain);
+    }
+    condition.server_names.retain(|name| taken.insert(name.clone()));
+    (!condition.server_names.is_empty()).then_some(chain)
 }
 
 /// The credentials that a server names, itself or by implication.
