@@ -28,6 +28,14 @@ pub(crate) fn check(proof: &Proof, node: &Node) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether the connection has proved to be of the namespace, so that it may read the Secrets there. Stricter than
+/// [`check`]: what a node leaves unsaid proves nothing.
+pub(crate) fn proves_namespace(proof: &Proof, namespace: &str) -> bool {
+    let Proof::Tls(Some(name)) = proof else { return false };
+    let id: Option<SpiffeId> = name.parse().ok();
+    id.is_some_and(|id| id.service_account().is_some_and(|(proved, _)| proved == namespace))
+}
+
 /// Every place in which a node names its namespace: each of them is believed by something.
 fn claimed_namespaces(node: &Node) -> impl Iterator<Item = &str> {
     let mut parts = node.id.split('~').skip(2);
@@ -71,6 +79,15 @@ mod tests {
             Ok(()),
             "as istiod: nothing claimed"
         );
+    }
+
+    #[test]
+    fn only_a_certificate_opens_the_secrets_of_its_namespace() {
+        let cart = tls("spiffe://td/ns/shop/sa/cart");
+        assert!(proves_namespace(&cart, "shop") && !proves_namespace(&cart, "bank"));
+        for proof in [Proof::Plaintext, Proof::UnixSocket, Proof::Tls(None), tls("spiffe://td/shop")] {
+            assert!(!proves_namespace(&proof, "shop"));
+        }
     }
 
     #[test]

@@ -257,8 +257,10 @@ impl Provider for Proxies {
 
     fn connect(&self, client: &Client) -> Result<watch::Receiver<Arc<Config>>, Refusal> {
         admission::check(&client.proof, &client.node).map_err(Refusal::Denied)?;
-        let shape =
-            Arc::new(ProxyShape::from_node(&client.node).map_err(|e| Refusal::Invalid(format!("node.{e}")))?);
+        let mut shape =
+            ProxyShape::from_node(&client.node).map_err(|e| Refusal::Invalid(format!("node.{e}")))?;
+        shape.is_authenticated = admission::proves_namespace(&client.proof, &shape.namespace);
+        let shape = Arc::new(shape);
         let configs = self.join(&shape)?;
         let status =
             ProxyStatus { client: client.clone(), shape, since: Instant::now(), types: BTreeMap::new() };

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 use meltemi_runtime::{drain, logging, signal, task};
 use meltemi_sources::files;
-use meltemi_translate::Options;
+use meltemi_translate::{MeshIdentity, Options};
 use meltemi_xds::server::Service;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
@@ -63,6 +63,14 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the authority's certificates say of the mesh.
+fn identity(args: &CaArgs) -> MeshIdentity {
+    MeshIdentity {
+        trust_domain: args.trust_domain.to_string(),
+        aliases: args.trust_domain_alias.iter().map(ToString::to_string).collect(),
+    }
+}
+
 impl ControlPlane {
     /// Binds the addresses; what is found and refused will be written to `out`.
     ///
@@ -95,7 +103,11 @@ impl ControlPlane {
         let metrics = Arc::new(Metrics::new());
         let (reports, printer) = reports::start(wants_color(args), Arc::clone(&metrics), out)
             .context("start the printing thread")?;
-        let options = Options { access_log_file: args.access_log_file.clone(), ..Options::default() };
+        let options = Options {
+            access_log_file: args.access_log_file.clone(),
+            identity: secure.is_some().then(|| identity(&args.identity)),
+            ..Options::default()
+        };
         let proxies = Arc::new(Proxies::new(options, reports.clone(), Arc::clone(&metrics)));
         let paths = args.config.iter().chain(&args.state).cloned().collect();
         Ok(ControlPlane {

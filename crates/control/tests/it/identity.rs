@@ -25,10 +25,14 @@ struct World {
 
 impl World {
     async fn start(flags: &[&str]) -> World {
+        World::start_with(SERVICE, flags).await
+    }
+
+    async fn start_with(objects: &str, flags: &[&str]) -> World {
         let scratch = tempfile::tempdir().expect("it is set up");
         let mesh = scratch.path().join("mesh");
         std::fs::create_dir(&mesh).expect("it is set up");
-        std::fs::write(mesh.join("a.yaml"), SERVICE).expect("it is set up");
+        std::fs::write(mesh.join("a.yaml"), objects).expect("it is set up");
         let secret = [42; 32];
         let key = scratch.path().join("credential-key");
         let mut file = std::fs::OpenOptions::new()
@@ -317,4 +321,42 @@ async fn plaintext_is_for_this_machine() {
     let args = ControlPlaneArgs::from_arg_matches(&matches).expect("it is set up");
     let error = ControlPlane::bind(&args, io::sink()).await.err().expect("refused").to_string();
     assert!(error.contains("--allow-plaintext"), "{error}");
+}
+
+const GATEWAY: &str = "
+{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: edge}, spec: {selector: {}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: web}}]}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: web}, stringData: {tls.crt: a certificate, tls.key: a key}}
+";
+
+/// What a gateway is told of the Secret `web`: its certificate, or that there is none for it.
+async fn credential(uri: String) -> Option<String> {
+    let mut gateway =
+        Proxy::connect(uri, "router~127.0.0.9~edge-0.default~default.svc.cluster.local", Mode::Delta).await;
+    let names = BTreeSet::from(["kubernetes://web".to_owned()]);
+    gateway.subscribe(type_url::SECRET, Interest::Names(names)).await;
+    loop {
+        let update = gateway.update().await;
+        gateway.ack(&update).await;
+        if update.type_url != type_url::SECRET {
+            continue;
+        }
+        if let [(name, text)] = texts(&update).as_slice() {
+            assert_eq!(name, "kubernetes://web");
+            return Some(text.clone());
+        }
+        if update.removed.iter().any(|name| name == "kubernetes://web") {
+            return None;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_reads_the_secrets_of_its_namespace_when_it_has_proved_to_be_of_it() {
+    let world = World::start_with(&format!("{SERVICE}---{GATEWAY}"), &[]).await;
+    let agent = world.agent("edge", "spiffe://cluster.local/ns/default/sa/edge");
+    certificate(&agent, None).await;
+    let proved = credential(world.socket("edge", XDS_SOCKET)).await;
+    assert_eq!(proved.as_deref(), Some("a certificate"));
+    assert_eq!(credential(format!("http://{}", world.running.xds)).await, None, "plaintext proves nothing");
 }
