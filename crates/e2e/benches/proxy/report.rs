@@ -15,8 +15,11 @@ pub(crate) struct Memory {
     pub(crate) idle_private_kib: f64,
     pub(crate) kib_per_idle_connection: f64,
     pub(crate) idle_connections: usize,
-    /// `VmHWM` after all workloads.
+    pub(crate) kib_per_idle_tls_connection: f64,
+    /// `VmHWM` after all workloads without TLS.
     pub(crate) peak_kib: f64,
+    /// The same of both proxies of the pair, after its workloads.
+    pub(crate) pair_peak_kib: f64,
 }
 
 /// Everything that a run found, by peer and workload.
@@ -92,7 +95,9 @@ fn rows(results: &Results) -> Vec<Row> {
     rows.push(("RSS idle, MiB".to_owned(), memory(|m| m.idle_kib / 1024.0)));
     rows.push(("RSS idle without file pages, MiB".to_owned(), memory(|m| m.idle_private_kib / 1024.0)));
     rows.push(("RSS at peak of all workloads, MiB".to_owned(), memory(|m| m.peak_kib / 1024.0)));
+    rows.push(("RSS of a pair at peak, MiB".to_owned(), memory(|m| m.pair_peak_kib / 1024.0)));
     rows.push(("KiB per idle connection".to_owned(), memory(|m| m.kib_per_idle_connection)));
+    rows.push(("KiB per idle TLS connection".to_owned(), memory(|m| m.kib_per_idle_tls_connection)));
     rows
 }
 

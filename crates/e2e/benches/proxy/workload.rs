@@ -38,6 +38,14 @@ pub(crate) enum Workload {
     Bulk,
     /// A connection per request, 32 at a time.
     Churn,
+    /// 1 KiB answers through two proxies with mutual TLS between them, 64 connections.
+    PairHttp1,
+    /// The same with HTTP/2 between the proxies.
+    PairHttp2,
+    /// A TLS handshake per request, 8 at a time.
+    Handshake,
+    /// The same with resumed sessions.
+    Resumption,
 }
 
 /// One measurement of one proxy.
@@ -54,7 +62,7 @@ pub(crate) struct Sample {
 }
 
 impl Workload {
-    pub(crate) const ALL: [Workload; 7] = [
+    pub(crate) const ALL: [Workload; 11] = [
         Workload::Http1,
         Workload::Routes,
         Workload::Large,
@@ -62,6 +70,10 @@ impl Workload {
         Workload::Grpc,
         Workload::Bulk,
         Workload::Churn,
+        Workload::PairHttp1,
+        Workload::PairHttp2,
+        Workload::Handshake,
+        Workload::Resumption,
     ];
 
     pub(crate) fn title(self) -> &'static str {
@@ -73,7 +85,17 @@ impl Workload {
             Workload::Grpc => "gRPC unary, 100 bytes",
             Workload::Bulk => "TCP, bulk (MiB)",
             Workload::Churn => "HTTP/1.1, one request per connection",
+            Workload::PairHttp1 => "Pair with mutual TLS over HTTP/1.1, 1 KiB",
+            Workload::PairHttp2 => "Pair with mutual TLS over HTTP/2, 1 KiB",
+            Workload::Handshake => "TLS handshake and request per connection",
+            Workload::Resumption => "Resumed TLS handshake and request per connection",
         }
+    }
+
+    /// Whether it is measured on a pair of proxies with TLS.
+    pub(crate) fn is_of_pair(self) -> bool {
+        use Workload::{Handshake, PairHttp1, PairHttp2, Resumption};
+        matches!(self, PairHttp1 | PairHttp2 | Handshake | Resumption)
     }
 
     /// Whether the peer's configuration here can do it.
@@ -81,7 +103,8 @@ impl Workload {
         match self {
             Workload::Routes => matches!(peer, Peer::Envoy | Peer::Meltemi),
             // nginx opens an upstream connection per gRPC call here, and fails some of them.
-            Workload::Bulk | Workload::Grpc => peer != Peer::Nginx,
+            // Its proxied side has no other HTTP/2.
+            Workload::Bulk | Workload::Grpc | Workload::PairHttp2 => peer != Peer::Nginx,
             _ => true,
         }
     }
@@ -109,11 +132,11 @@ impl Workload {
 
     fn saturation(self, running: &Running, backend_pid: u32) -> anyhow::Result<Sample> {
         let ours = || anyhow::Ok(machine::own_seconds()? + machine::process_seconds(backend_pid)?);
-        let (cpu, rest, busy) = (machine::cpu_seconds(running.pid())?, ours()?, machine::busy_seconds()?);
+        let (cpu, rest, busy) = (running.cpu_seconds()?, ours()?, machine::busy_seconds()?);
         let start = Instant::now();
         let done = self.saturate(running, SATURATION)?;
         let elapsed = start.elapsed().as_secs_f64();
-        let used = machine::cpu_seconds(running.pid())? - cpu;
+        let used = running.cpu_seconds()? - cpu;
         let foreign = machine::busy_seconds()? - busy - used - (ours()? - rest);
         Ok(Sample {
             per_s: done / elapsed,
@@ -125,18 +148,27 @@ impl Workload {
 
     /// As much traffic as the proxy takes; gives the number of good answers, or MiB.
     fn saturate(self, running: &Running, time: Duration) -> anyhow::Result<f64> {
-        let http1 = running.address("http1");
         match self {
-            Workload::Http1 => h2load(&url(http1, "/"), time, &["--h1", "-c", "64"]),
+            Workload::Http1 => h2load(&url(running.address("http1"), "/"), time, &["--h1", "-c", "64"]),
             Workload::Routes => {
                 let url = url(running.address("routes"), "/prefix/9/item");
                 h2load(&url, time, &["--h1", "-c", "64", "-H", ":authority: host-999.example"])
             }
-            Workload::Large => h2load(&url(http1, "/large"), time, &["--h1", "-c", "8"]),
+            Workload::Large => h2load(&url(running.address("http1"), "/large"), time, &["--h1", "-c", "8"]),
             Workload::Http2 => h2load(&url(running.address("http2"), "/"), time, &["-c", "10", "-m", "10"]),
             Workload::Grpc => grpc(&url(running.address("http2"), "/grpc/call"), time),
-            Workload::Bulk => Ok(generator("--sink", running.address("tcp"), time, 4)? / f64::from(1 << 20)),
-            Workload::Churn => generator("--churn", http1, time, 32),
+            Workload::Bulk => {
+                Ok(generator("--sink", running.address("tcp"), time, 4, None)? / f64::from(1 << 20))
+            }
+            Workload::Churn => generator("--churn", running.address("http1"), time, 32, None),
+            Workload::PairHttp1 => h2load(&url(running.address("plain1"), "/"), time, &["--h1", "-c", "64"]),
+            Workload::PairHttp2 => h2load(&url(running.address("plain2"), "/"), time, &["--h1", "-c", "64"]),
+            Workload::Handshake => {
+                generator("--handshakes", running.address("edge"), time, 8, Some(running.folder()))
+            }
+            Workload::Resumption => {
+                generator("--resumed", running.address("edge"), time, 8, Some(running.folder()))
+            }
         }
     }
 
@@ -149,6 +181,8 @@ impl Workload {
         let (listener, options): (&str, &[&str]) = match self {
             Workload::Http1 => ("http1", &[]),
             Workload::Http2 => ("http2", &["--http2"]),
+            Workload::PairHttp1 => ("plain1", &[]),
+            Workload::PairHttp2 => ("plain2", &[]),
             _ => return Ok(None),
         };
         let target = url(running.address(listener), "/");
@@ -195,9 +229,16 @@ fn h2load(url: &str, time: Duration, options: &[&str]) -> anyhow::Result<f64> {
     Ok(*good)
 }
 
-fn generator(kind: &str, address: SocketAddr, time: Duration, count: usize) -> anyhow::Result<f64> {
+fn generator(
+    kind: &str,
+    address: SocketAddr,
+    time: Duration,
+    count: usize,
+    folder: Option<&Path>,
+) -> anyhow::Result<f64> {
     let mut command = machine::pinned(1, &std::env::current_exe()?);
     command.args([kind, &address.to_string(), &time.as_secs_f64().to_string(), &count.to_string()]);
+    command.args(folder);
     let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let done: f64 =
