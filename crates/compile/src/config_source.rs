@@ -77,7 +77,7 @@ pub(crate) fn ads(at: &At<'_>, source: Option<&ConfigSource>) -> Option<Duration
     compile(at, source).and_then(|(_, timeout)| timeout)
 }
 
-fn compile(at: &At<'_>, source: &ConfigSource) -> Option<(Origin, Option<Duration>)> {
+pub(crate) fn compile(at: &At<'_>, source: &ConfigSource) -> Option<(Origin, Option<Duration>)> {
     let ConfigSource { authorities, initial_fetch_timeout, resource_api_version, config_source_specifier } =
         source;
     refuse!(at; authorities);

@@ -154,7 +154,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
         preserve_external_request_id: _,
         always_set_request_id_in_response: _,
         forward_client_cert_details: _,
-        set_current_client_cert_details,
+        set_current_client_cert_details: _,
         forward_client_cert_matcher,
         proxy_100_continue: _,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
@@ -184,7 +184,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
     refuse!(at; path_normalization_options, typed_header_validation_config, append_local_overload);
     refuse!(at; forward_proto_config);
     at.refuse_true("add_user_agent", *add_user_agent);
-    harmless!(PlaintextOnly; set_current_client_cert_details, add_proxy_protocol_connection_state);
+    harmless!(PlaintextOnly; add_proxy_protocol_connection_state);
 }
 
 fn reporter(direction: Direction) -> Reporter {

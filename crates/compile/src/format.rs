@@ -8,8 +8,10 @@ mod arguments;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use parse::FormatError;
+pub use tls::TlsOp;
 
 /// A format string: literal text and operators in order.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -139,7 +141,9 @@ pub enum Op {
     Cut(Box<Op>, usize),
     /// `%LOCAL_REPLY_BODY%`: of an answer of the proxy's own while it is made; empty in logs.
     LocalReplyBody,
-    /// Operators of what a plaintext, untraced request does not have, such as `%DOWNSTREAM_TLS_VERSION%`: `-`.
+    /// `%DOWNSTREAM_TLS_VERSION%` and its kin.
+    Tls(TlsOp),
+    /// Operators of what a request does not have here, such as `%TRACE_ID%`: `-`.
     Missing,
     /// Operators that are an empty text here, such as `%CUSTOM_FLAGS%`.
     Empty,

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use crate::data_source::{DataSources, NoSources};
 use crate::rejection::Rejection;
 
 /// Gives each reason its doc comment as text too.
@@ -37,6 +38,8 @@ pub(crate) enum Harmless {
     Metadata,
     /// Concerns TLS or client certificates; transport sockets with TLS are refused, so it cannot matter.
     PlaintextOnly,
+    /// Watches files; those that a context names are read once, as in Envoy.
+    ReadOnce,
     /// Tunes how Envoy accepts connections among its threads; our workers accept side by side.
     AcceptPacing,
     /// Chooses one of Envoy's parsers; there is one parser here.
@@ -79,21 +82,31 @@ pub(crate) enum Harmless {
 }
 
 /// What was rejected in one resource.
-pub(crate) struct Ledger {
+pub(crate) struct Ledger<'s> {
     resource: String,
+    sources: &'s dyn DataSources,
     rejections: RefCell<Vec<Rejection>>,
 }
 
 /// The most rejections that one resource collects; the rest would only make the NACK unreadable.
 const MAX_REJECTIONS: usize = 64;
 
-impl Ledger {
-    /// Compiles a resource: its value when nothing was rejected.
+impl Ledger<'_> {
+    /// Compiles a resource: its value when nothing was rejected. Data must be in it.
     pub(crate) fn run<T>(
         resource: &str,
         compile: impl FnOnce(&At<'_>) -> Option<T>,
     ) -> Result<T, Vec<Rejection>> {
-        let ledger = Ledger { resource: resource.to_owned(), rejections: RefCell::default() };
+        Ledger::run_with(resource, &NoSources, compile)
+    }
+
+    /// The same for a resource whose data may be elsewhere.
+    pub(crate) fn run_with<T>(
+        resource: &str,
+        sources: &dyn DataSources,
+        compile: impl FnOnce(&At<'_>) -> Option<T>,
+    ) -> Result<T, Vec<Rejection>> {
+        let ledger = Ledger { resource: resource.to_owned(), sources, rejections: RefCell::default() };
         let value = compile(&At { ledger: &ledger, parent: None, step: Step::Root });
         let rejections = ledger.rejections.into_inner();
         match value {
@@ -107,7 +120,7 @@ impl Ledger {
 /// A place in a message.
 #[derive(Clone, Copy)]
 pub(crate) struct At<'a> {
-    ledger: &'a Ledger,
+    ledger: &'a Ledger<'a>,
     parent: Option<&'a At<'a>>,
     step: Step<'a>,
 }
@@ -142,6 +155,11 @@ impl At<'_> {
         if rejections.len() < MAX_REJECTIONS {
             rejections.push(Rejection::new(&self.ledger.resource, self.to_string(), reason.to_string()));
         }
+    }
+
+    /// Where data is read that is not in the message.
+    pub(crate) fn sources(&self) -> &dyn DataSources {
+        self.ledger.sources
     }
 
     /// Rejects this place, for use where a value is expected.

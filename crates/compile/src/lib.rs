@@ -16,6 +16,7 @@ mod cluster;
 mod config_source;
 mod connection_manager;
 pub mod coverage;
+mod data_source;
 mod endpoint;
 mod endpoints;
 mod extension;
@@ -42,6 +43,7 @@ pub mod retry;
 pub mod route;
 mod scalar;
 mod tcp_proxy;
+pub mod tls;
 mod transport_socket;
 mod uri_template;
 
@@ -49,6 +51,7 @@ use meltemi_envoy::config;
 
 pub use choice::Picked;
 pub use config_source::{FileOrigin, GrpcOrigin, Origin, ads_config, config_source};
+pub use data_source::{DataSources, NoSources};
 pub use matcher::without_query;
 pub use redirect::{direct_response_location, with_new_path};
 pub use rejection::Rejection;
@@ -60,7 +63,18 @@ use ledger::Ledger;
 /// # Errors
 /// All fields that are invalid or not supported.
 pub fn listener(message: &config::listener::v3::Listener) -> Result<program::Listener, Vec<Rejection>> {
-    Ledger::run(&message.name, |at| listener::compile(at, message))
+    listener_with(message, &NoSources)
+}
+
+/// Compiles a listener whose data (certificates, keys) may be in files or in the environment.
+///
+/// # Errors
+/// All fields that are invalid or not supported.
+pub fn listener_with(
+    message: &config::listener::v3::Listener,
+    sources: &dyn DataSources,
+) -> Result<program::Listener, Vec<Rejection>> {
+    Ledger::run_with(&message.name, sources, |at| listener::compile(at, message))
 }
 
 /// Compiles a cluster; with inline endpoints (`STATIC`), their table too.
@@ -70,7 +84,18 @@ pub fn listener(message: &config::listener::v3::Listener) -> Result<program::Lis
 pub fn cluster(
     message: &config::cluster::v3::Cluster,
 ) -> Result<(program::Cluster, Option<program::Endpoints>), Vec<Rejection>> {
-    Ledger::run(&message.name, |at| cluster::compile(at, message))
+    cluster_with(message, &NoSources)
+}
+
+/// Compiles a cluster whose data (certificates, keys) may be in files or in the environment.
+///
+/// # Errors
+/// All fields that are invalid or not supported.
+pub fn cluster_with(
+    message: &config::cluster::v3::Cluster,
+    sources: &dyn DataSources,
+) -> Result<(program::Cluster, Option<program::Endpoints>), Vec<Rejection>> {
+    Ledger::run_with(&message.name, sources, |at| cluster::compile(at, message))
 }
 
 /// Compiles the endpoints of an EDS cluster.

@@ -81,6 +81,8 @@ pub struct FilterChain {
     pub filter: NetworkFilter,
     /// Digest of the encoded message: a chain that did not change keeps its connections.
     pub digest: u64,
+    /// `transport_socket`; `None` is plaintext.
+    pub tls: Option<Arc<crate::tls::DownstreamTls>>,
     /// `transport_socket_connect_timeout`.
     pub transport_socket_connect_timeout: Option<Duration>,
 }
@@ -265,8 +267,10 @@ pub struct Forwarding {
     pub ip_detections: Vec<IpDetection>,
     /// `scheme_header_transformation.scheme_to_overwrite`.
     pub scheme: Option<http::HeaderValue>,
-    /// `forward_client_cert_details` is ALWAYS_FORWARD_ONLY; every other mode drops it on plaintext.
-    pub forwards_client_cert: bool,
+    /// `forward_client_cert_details`.
+    pub client_cert: ForwardClientCert,
+    /// `set_current_client_cert_details`.
+    pub cert_details: CertDetails,
     /// `via`.
     pub via: Option<http::HeaderValue>,
     /// `generate_request_id`, default true.
@@ -275,6 +279,34 @@ pub struct Forwarding {
     pub preserve_external_request_id: bool,
     /// `always_set_request_id_in_response`.
     pub always_set_request_id_in_response: bool,
+}
+
+/// `forward_client_cert_details`: what becomes of `x-forwarded-client-cert`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForwardClientCert {
+    /// It is taken away.
+    #[default]
+    Sanitize,
+    /// It passes if the client showed a certificate.
+    ForwardOnly,
+    /// The client's certificate is added to it.
+    AppendForward,
+    /// The client's certificate replaces it.
+    SanitizeSet,
+    /// It passes.
+    AlwaysForwardOnly,
+}
+
+/// `set_current_client_cert_details`: what is said of the client's certificate beside its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "named as in the message")]
+pub struct CertDetails {
+    pub subject: bool,
+    pub issuer: bool,
+    pub cert: bool,
+    pub chain: bool,
+    pub dns: bool,
+    pub uri: bool,
 }
 
 /// One of `original_ip_detection_extensions`.

@@ -121,10 +121,11 @@ pub async fn serve<S: Service + 'static>(
     service: Rc<S>,
     drain: DrainSignal,
 ) -> End {
+    let agreed = agreed(&io).filter(|_| options.codec == Codec::Auto);
     let connection = Connection::new(io, BytesMut::new(), options.h1);
     let deadline = Deadline::default();
     let mut context = Context { options, service, drain, deadline, started: Instant::now() };
-    let is_h2 = match context.options.codec {
+    let is_h2 = match agreed.unwrap_or(context.options.codec) {
         Codec::Http1 => false,
         Codec::Http2 => true,
         Codec::Auto => match sniff(&connection, &mut context).await {
@@ -138,6 +139,14 @@ pub async fn serve<S: Service + 'static>(
         return Box::pin(h2::run(io, prefix, context)).await;
     }
     h1::run(connection, context).await
+}
+
+/// What client and server agreed upon in the TLS handshake; whatever it is but HTTP/2, they mean HTTP/1.
+fn agreed(io: &Io) -> Option<Codec> {
+    match io.tls()?.session().state().alpn_protocol()? {
+        b"h2" => Some(Codec::Http2),
+        _ => Some(Codec::Http1),
+    }
 }
 
 /// Reads until it is clear whether the connection starts with the HTTP/2 preface.

@@ -45,7 +45,7 @@ pub struct TlsStream {
     session: Session,
     /// Bytes that came and were not understood yet.
     incoming: BytesMut,
-    /// `incoming` holds no whole record.
+    /// The session has nothing to say, and no whole record to read.
     is_starved: bool,
     /// The last read filled its room.
     is_bulk: bool,
@@ -99,11 +99,7 @@ impl TlsStream {
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            // A session that begins by itself does so without bytes.
-            let understood = match self.incoming.is_empty() {
-                true => self.understand(&mut ReadBuf::new(&mut [])),
-                false => self.digest(),
-            };
+            let understood = self.digest();
             if understood.is_err() {
                 // The alert goes if it can; the error is what counts.
                 let _gone = self.answer(cx);
@@ -136,9 +132,9 @@ impl TlsStream {
         self.outgoing.is_empty()
     }
 
-    /// Understands all records that came; their plaintext waits to be read.
+    /// Understands all records that came, and queues what the session answers; plaintext waits to be read.
     fn digest(&mut self) -> io::Result<()> {
-        while !self.incoming.is_empty() && !self.is_starved {
+        while !self.is_starved {
             self.understand(&mut ReadBuf::new(&mut []))?;
         }
         Ok(())

@@ -13,8 +13,11 @@ mod credential;
 mod csr;
 mod error;
 mod key;
+mod peer;
 mod pem;
+mod served;
 mod spiffe;
+pub mod verify;
 
 pub use authority::{Authority, Issued, Plugged, Serial, Ttl};
 pub use bundle::Bundle;
@@ -23,7 +26,9 @@ pub use credential::{Claims, Credential, CredentialKey};
 pub use csr::Csr;
 pub use error::{Error, ErrorKind};
 pub use key::{Key, KeyKind};
+pub use peer::{PeerCertificate, hex};
 pub use pem::{certificates_from_pem, certificates_to_pem};
+pub use served::{PublicKeyKind, ServedCertificate, Unservable};
 pub use spiffe::{SpiffeId, TrustDomain};
 
 /// Random bytes from the system: for serial numbers, nonces and keys that callers hand back to this crate.

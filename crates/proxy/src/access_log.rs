@@ -17,6 +17,7 @@ use crate::record::RecordView;
 
 mod filter;
 pub mod format;
+mod tls;
 mod values;
 mod writer;
 

@@ -36,6 +36,7 @@ use crate::departure::Asking;
 use crate::istio_stats::NodeFacts;
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
+use crate::tls::Contexts;
 use crate::upstream::shared::HostStates;
 use crate::worker::{self, Command, WorkerContext, WorkerHandle};
 
@@ -279,6 +280,7 @@ impl Workers {
         let registry = Registry::new();
         let node = Arc::new(NodeFacts::new(start.message.node.as_ref().unwrap_or(&Default::default())));
         let mut handles = Vec::with_capacity(concurrency);
+        let tls = Arc::<Contexts>::default();
         let admission = start.max_downstream_connections.map(|limit| Arc::new(Admission::new(limit)));
         for id in 0..concurrency {
             let context = WorkerContext {
@@ -289,6 +291,7 @@ impl Workers {
                 node: Arc::clone(&node),
                 lifecycle: Arc::clone(lifecycle),
                 admission: admission.clone(),
+                tls: Arc::clone(&tls),
             };
             handles.push(worker::spawn(context).with_context(|| format!("start worker {id}"))?);
         }

@@ -5,6 +5,7 @@
 //! Source: Envoy's `HttpConnectionManager` filter.
 
 mod client_address;
+mod client_certificate;
 mod path;
 mod request;
 mod request_head;

@@ -33,6 +33,7 @@ pub mod stats;
 mod stream;
 mod tcp;
 mod timer;
+pub mod tls;
 pub mod upstream;
 pub mod worker;
 

@@ -5,7 +5,7 @@
 //! else until the drain time is over.
 
 mod chain;
-mod client_hello;
+pub(crate) mod client_hello;
 mod connection;
 mod destinations;
 mod request_line;

@@ -17,6 +17,7 @@ use meltemi_http::proxy_protocol::Tlv;
 use meltemi_http::{Headers, RequestHead, Version};
 
 use crate::stats::{ClusterStats, HostStats};
+use crate::tls::TlsFacts;
 
 mod flags;
 mod state;
@@ -56,6 +57,10 @@ pub struct ConnectionInfo {
     pub server_name: Option<Box<str>>,
     /// Name of the listener.
     pub listener: Name,
+    /// What the TLS handshake told; `None` is plaintext.
+    pub(crate) tls: Option<Rc<TlsFacts>>,
+    /// Why there was no TLS (`%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`).
+    pub transport_failure: Option<Box<str>>,
     /// What listener and network filters left.
     pub state: State,
 }
@@ -73,6 +78,8 @@ impl ConnectionInfo {
             proxy: None,
             server_name: None,
             listener,
+            tls: None,
+            transport_failure: None,
             state: State::default(),
         }
     }

@@ -15,6 +15,7 @@ use crate::generation::Generation;
 use crate::istio_stats::{IstioReporter, NodeFacts};
 use crate::lifecycle::Lifecycle;
 use crate::stats::WorkerStats;
+use crate::tls::Contexts;
 use crate::upstream::shared::HostStates;
 
 /// What a worker is made with.
@@ -34,6 +35,8 @@ pub struct WorkerContext {
     pub lifecycle: Arc<Lifecycle>,
     /// How many connections the process may have, if that is limited; one per process.
     pub admission: Option<Arc<Admission>>,
+    /// TLS contexts and their secrets; one per process.
+    pub tls: Arc<Contexts>,
 }
 
 /// What the parts of a worker share.
@@ -50,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) states: Arc<HostStates>,
     pub(crate) admission: Option<Arc<Admission>>,
+    pub(crate) tls: Arc<Contexts>,
     generation: RefCell<Rc<Generation>>,
     reporters: RefCell<[Option<Rc<IstioReporter>>; 2]>,
 }
@@ -66,6 +70,7 @@ impl Shared {
             lifecycle: context.lifecycle,
             states: context.hosts,
             admission: context.admission,
+            tls: context.tls,
             generation: RefCell::default(),
             reporters: RefCell::default(),
         }

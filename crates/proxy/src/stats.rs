@@ -6,7 +6,7 @@
 //! serves. Leaves out: what the main thread counts about configuration (`config`).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use meltemi_compile::program::{Cluster, Listener, Name};
 
@@ -19,6 +19,7 @@ mod network;
 pub mod prometheus;
 mod sample;
 mod scope;
+mod ssl;
 pub mod text;
 mod value;
 
@@ -33,6 +34,7 @@ pub use scope::{
     Cell, ClusterCounts, ClusterStats, HostCounts, HostStats, HttpCounts, HttpStats, ListenerCounts,
     ListenerStats, ResponseCodes, TcpCounts, TcpStats,
 };
+pub use ssl::{ListenerTlsStats, SslCounts, SslFactoryCounts, SslStats};
 pub use value::{BUCKETS, Counter, Distribution, Gauge, Histogram};
 
 /// All statistics of the process that workers write.
@@ -137,8 +139,13 @@ impl WorkerStats {
                 None => listener.address.to_string().replace(':', "_").into(),
             },
             counts: ListenerCounts::default(),
+            tls: OnceLock::new(),
         };
-        self.part(&mut self.registry.scopes().listeners, &listener.name, make)
+        let part = self.part(&mut self.registry.scopes().listeners, &listener.name, make);
+        if listener.chains.iter().any(|chain| chain.tls.is_some()) {
+            part.tls.get_or_init(Box::default);
+        }
+        part
     }
 
     /// The cells of a `stat_prefix` of HTTP connection managers.

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::header::HeaderName;
-use meltemi_compile::matcher::RequestView;
+use meltemi_compile::matcher::{ClientTls, RequestView};
 use meltemi_compile::route::{Found, WeightedCluster};
 use meltemi_http::{Headers, RequestHead, Responder, ResponseHead, SendError, Version};
 
@@ -235,6 +235,11 @@ impl RequestView for Stream<'_, '_> {
 
     fn source_ip(&self) -> Option<IpAddr> {
         Some(self.record.remote.ip())
+    }
+
+    fn tls(&self) -> Option<ClientTls> {
+        let tls = self.record.connection.tls.as_deref()?;
+        Some(ClientTls { presented: !tls.peer_chain.is_empty(), validated: tls.is_validated })
     }
 
     fn random(&self) -> u64 {

@@ -32,6 +32,7 @@ fn by_server_name(names: &[Box<str>], actual: &str) -> Rank {
 
 fn chain(matches: ChainMatch) -> Arc<FilterChain> {
     Arc::new(FilterChain {
+        tls: None,
         name: "".into(),
         matches,
         before: vec![],

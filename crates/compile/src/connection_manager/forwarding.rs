@@ -7,14 +7,14 @@ use meltemi_envoy::config::core::v3::SchemeHeaderTransformation;
 use meltemi_envoy::config::core::v3::scheme_header_transformation::Transformation;
 use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as Message;
 use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    ForwardClientCertDetails, InternalAddressConfig,
+    ForwardClientCertDetails, InternalAddressConfig, SetCurrentClientCertDetails,
 };
 use meltemi_envoy::extensions::http::original_ip_detection::custom_header::v3::CustomHeaderConfig;
 use meltemi_envoy::extensions::http::original_ip_detection::xff::v3::{XffConfig, XffTrustedCidrs};
 
 use crate::extension::{unknown, unpack};
-use crate::ledger::{At, harmless};
-use crate::program::{Forwarding, IpDetection};
+use crate::ledger::{At, harmless, refuse};
+use crate::program::{CertDetails, ForwardClientCert, Forwarding, IpDetection};
 use crate::scalar::cidr;
 
 pub(super) fn forwarding(at: &At<'_>, message: &Message) -> Forwarding {
@@ -29,7 +29,10 @@ pub(super) fn forwarding(at: &At<'_>, message: &Message) -> Forwarding {
             at.reject("must not be set beside xff_num_trusted_hops");
         }
     }
-    let cert = at.choice("forward_client_cert_details", message.forward_client_cert_details);
+    let cert = at.choice::<ForwardClientCertDetails>(
+        "forward_client_cert_details",
+        message.forward_client_cert_details,
+    );
     Forwarding {
         use_remote_address,
         xff_num_trusted_hops: message.xff_num_trusted_hops,
@@ -38,11 +41,33 @@ pub(super) fn forwarding(at: &At<'_>, message: &Message) -> Forwarding {
         internal_addresses: internal_addresses(at, message.internal_address_config.as_ref()),
         ip_detections,
         scheme: scheme(at, message.scheme_header_transformation.as_ref()),
-        forwards_client_cert: cert == Some(ForwardClientCertDetails::AlwaysForwardOnly),
+        client_cert: match cert.unwrap_or_default() {
+            ForwardClientCertDetails::Sanitize => ForwardClientCert::Sanitize,
+            ForwardClientCertDetails::ForwardOnly => ForwardClientCert::ForwardOnly,
+            ForwardClientCertDetails::AppendForward => ForwardClientCert::AppendForward,
+            ForwardClientCertDetails::SanitizeSet => ForwardClientCert::SanitizeSet,
+            ForwardClientCertDetails::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+        },
+        cert_details: cert_details(at, message.set_current_client_cert_details.as_ref()),
         via: at.header_value("via", &message.via),
         generate_request_id: message.generate_request_id.unwrap_or(true),
         preserve_external_request_id: message.preserve_external_request_id,
         always_set_request_id_in_response: message.always_set_request_id_in_response,
+    }
+}
+
+fn cert_details(at: &At<'_>, message: Option<&SetCurrentClientCertDetails>) -> CertDetails {
+    let Some(message) = message else { return CertDetails::default() };
+    let SetCurrentClientCertDetails { subject, cert, chain, dns, uri, issuer, format } = message;
+    let at = &at.field("set_current_client_cert_details");
+    refuse!(at; format);
+    CertDetails {
+        subject: subject.unwrap_or(false),
+        issuer: *issuer,
+        cert: *cert,
+        chain: *chain,
+        dns: *dns,
+        uri: *uri,
     }
 }
 

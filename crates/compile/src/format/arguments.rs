@@ -1,7 +1,7 @@
 //! Operators with parameters, and those that need few words.
 
 use super::parse::{FormatError, Operator};
-use super::{GrpcStatusStyle, Op, PathSource, Precision, ServerNameSource, TimePoint};
+use super::{GrpcStatusStyle, Op, PathSource, Precision, ServerNameSource, TimePoint, TlsOp, tls};
 
 impl Operator<'_> {
     /// Reads an operator that has parameters or may have them; `None` when it is none of these.
@@ -49,10 +49,9 @@ impl Operator<'_> {
                 Op::Missing
             }
             // The dates of a certificate take a time format.
-            "DOWNSTREAM_PEER_CERT_V_START"
-            | "DOWNSTREAM_PEER_CERT_V_END"
-            | "UPSTREAM_PEER_CERT_V_START"
-            | "UPSTREAM_PEER_CERT_V_END" => {
+            "DOWNSTREAM_PEER_CERT_V_START" => Op::Tls(TlsOp::PeerCertStart(self.time()?)),
+            "DOWNSTREAM_PEER_CERT_V_END" => Op::Tls(TlsOp::PeerCertEnd(self.time()?)),
+            "UPSTREAM_PEER_CERT_V_START" | "UPSTREAM_PEER_CERT_V_END" => {
                 self.time()?;
                 Op::Missing
             }
@@ -208,19 +207,21 @@ pub(super) fn plain(name: &str) -> Option<Op> {
         "CUSTOM_FLAGS"
         | "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID"
         | "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID" => Op::Empty,
-        // There is no TLS, no tracing, no QUIC and no internal listener.
+        // There is no tracing, no QUIC and no internal listener.
         "TRACE_ID"
         | "SPAN_ID"
         | "DOWNSTREAM_HANDSHAKE_DURATION"
         | "ROUNDTRIP_DURATION"
-        | "UPSTREAM_SERVER_NAME"
-        | "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => Op::Missing,
-        _ if is_tls(name) => Op::Missing,
-        _ => return None,
+        | "UPSTREAM_SERVER_NAME" => Op::Missing,
+        _ => match tls::plain(name) {
+            Some(op) => Op::Tls(op),
+            None if is_tls(name) => Op::Missing,
+            None => return None,
+        },
     })
 }
 
-/// `%DOWNSTREAM_PEER_…%`, `%…_TLS_…%` and our own certificate.
+/// What is known of TLS upstream, and of other kinds of names.
 fn is_tls(name: &str) -> bool {
     const SIDES: [&str; 2] = ["DOWNSTREAM_", "UPSTREAM_"];
     const FACTS: [&str; 26] = [

@@ -4,16 +4,15 @@
 
 use std::sync::Arc;
 
-use meltemi_envoy::config::core::v3::{TransportSocket, transport_socket};
 use meltemi_envoy::config::listener::v3 as proto;
 use meltemi_envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
-use meltemi_envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 
 use crate::chain::{self, ChainIndex};
 use crate::ledger::{At, harmless, refuse};
 use crate::network_filter::network_filters;
 use crate::program::{ChainMatch, Direction, FilterChain, SourceType};
 use crate::scalar::{cidr, digest};
+use crate::tls;
 
 /// The chains with the default one at the end, its index, and the index by which the others are found.
 pub(super) fn chains(
@@ -61,7 +60,7 @@ fn filter_chain(at: &At<'_>, message: &proto::FilterChain, direction: Direction)
         at.field("use_proxy_proto").reject("deprecated: use the proxy_protocol listener filter");
     }
     harmless!(Metadata; metadata);
-    raw_transport_socket(at, transport_socket.as_ref());
+    let tls = tls::downstream(at, transport_socket.as_ref());
     let matches = match filter_chain_match {
         Some(message) => chain_match(&at.field("filter_chain_match"), message)?,
         None => ChainMatch::default(),
@@ -73,26 +72,13 @@ fn filter_chain(at: &At<'_>, message: &proto::FilterChain, direction: Direction)
         before,
         filter,
         digest: digest(message),
+        tls,
         transport_socket_connect_timeout: at.timeout(
             "transport_socket_connect_timeout",
             transport_socket_connect_timeout,
             None,
         ),
     })
-}
-
-/// Rejects every transport socket but plaintext.
-fn raw_transport_socket(at: &At<'_>, socket: Option<&TransportSocket>) {
-    let Some(TransportSocket { name, config_type }) = socket else { return };
-    let at = &at.field("transport_socket");
-    match config_type {
-        Some(transport_socket::ConfigType::TypedConfig(any)) if any.is::<RawBuffer>() => {}
-        Some(transport_socket::ConfigType::TypedConfig(any)) => {
-            at.field("typed_config").reject(format_args!("not supported yet: {}", any.message_name()));
-        }
-        None if name == "envoy.transport_sockets.raw_buffer" => {}
-        None => at.reject(format_args!("not supported yet: {name}")),
-    }
 }
 
 fn chain_match(at: &At<'_>, message: &proto::FilterChainMatch) -> Option<ChainMatch> {

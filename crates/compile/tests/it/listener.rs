@@ -382,15 +382,15 @@ fn tcp_proxies_have_one_cluster_or_weights() {
 }
 
 #[test]
-fn tls_is_refused_by_name() {
+fn tls_is_refused_without_a_certificate() {
     let yaml = chains(&[("a", "{}")], None).replace(
         "filters: [",
         r#"transport_socket: {name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}, filters: ["#,
     );
     assert_eq!(
         reason(compile(&yaml)),
-        "filter_chains[0].transport_socket.typed_config: not supported yet: \
-         envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+        "filter_chains[0].transport_socket.typed_config.common_tls_context.tls_certificates: no TLS certificates found \
+         for server context"
     );
     let raw = yaml.replace("tls.v3.DownstreamTlsContext", "raw_buffer.v3.RawBuffer");
     assert!(compile(&raw).is_ok());

@@ -132,6 +132,31 @@ async fn plaintext_that_waits_makes_the_stream_readable() {
 }
 
 #[tokio::test]
+async fn an_early_request_is_answered_behind_the_tickets() {
+    let (server, client) = configs(&[&rustls::version::TLS13]);
+    let (near, far) = tcp_pair().await;
+    let mut client = TlsStream::new(near, client_session(client, "shop.example"), BytesMut::new());
+    let mut server = TlsStream::new(far, server_session(server), BytesMut::new());
+    let ask = async {
+        client.handshake().await.unwrap();
+        client.write_all(b"ask").await.unwrap();
+        client.flush().await.unwrap();
+    };
+    let answer = async {
+        // The request comes in one piece with the end of the handshake.
+        server.handshake().await.unwrap();
+        let mut read = [0; 3];
+        server.read_exact(&mut read).await.unwrap();
+        server.write_all(b"yes").await.unwrap();
+        server.flush().await.unwrap();
+    };
+    tokio::join!(ask, answer);
+    let mut read = [0; 3];
+    client.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"yes");
+}
+
+#[tokio::test]
 async fn pieces_of_a_vectored_write_share_a_record() {
     let (mut client, mut server) = pair(&[&rustls::version::TLS13]).await;
     let pieces = [io::IoSlice::new(b"head, "), io::IoSlice::new(b""), io::IoSlice::new(b"body")];

@@ -191,6 +191,7 @@ pub(super) fn write_op(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> boo
         Op::StartTimeLocal(format) => values::write_local_time(format, record.start_time, out),
         Op::EmitTime(format) => write_time(format, SystemTime::now(), out),
         Op::EmitTimeLocal(format) => values::write_local_time(format, SystemTime::now(), out),
+        Op::Tls(op) => super::tls::write(op, view, out),
         op => values::write(op, view, out),
     }
 }
@@ -233,7 +234,7 @@ fn write_upstream(op: &Op, record: &RequestRecord, out: &mut Vec<u8>) -> bool {
 }
 
 /// Details may quote what came from outside; a log line is split at blanks.
-fn write_without_blanks(text: Option<&str>, out: &mut Vec<u8>) -> bool {
+pub(super) fn write_without_blanks(text: Option<&str>, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let there = write_text(text, out);
     out[start..].iter_mut().filter(|byte| byte.is_ascii_whitespace()).for_each(|byte| *byte = b'_');
@@ -313,7 +314,7 @@ thread_local! {
     static LAST_SECOND: RefCell<Second> = const { RefCell::new(Second { unix: i64::MIN, text: String::new() }) };
 }
 
-fn write_time(format: &str, time: SystemTime, out: &mut Vec<u8>) -> bool {
+pub(super) fn write_time(format: &str, time: SystemTime, out: &mut Vec<u8>) -> bool {
     let Ok(stamp) = jiff::Timestamp::try_from(time) else { return false };
     if !format.is_empty() {
         // A bare timestamp has no zone to name.

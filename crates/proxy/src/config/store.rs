@@ -23,6 +23,7 @@ use super::health;
 use super::references::{self, Need};
 use super::subscription::{ByName, TypeCounts};
 use super::table::{Entry, Loaded, Refused, Table};
+use crate::tls::Environment;
 use crate::upstream::shared::HostStates;
 
 /// A cluster with the endpoints of its own message.
@@ -88,7 +89,7 @@ impl Store {
             }
         }
         for message in listeners {
-            let taken = meltemi_compile::listener(message)
+            let taken = meltemi_compile::listener_with(message, &Environment)
                 .and_then(|listener| Ok((listener, references::listener_needs(message, now)?)));
             match taken {
                 Ok((listener, needs)) => {
@@ -253,7 +254,7 @@ impl Store {
             return Ok(Taken::Same);
         }
         let message: config::listener::v3::Listener = unpack(resource)?;
-        let listener = meltemi_compile::listener(&message)?;
+        let listener = meltemi_compile::listener_with(&message, &Environment)?;
         let name = listener.name.clone();
         let refuse = |path: &str, reason: String| vec![Rejection::new(&*name, path, reason)];
         if self.listeners.is_static(&name) {
@@ -495,7 +496,7 @@ pub(super) fn active<T>(table: &Table<T>) -> impl Iterator<Item = (&Name, &Loade
 }
 
 fn compile_cluster(message: &config::cluster::v3::Cluster) -> Result<ClusterEntry, Vec<Rejection>> {
-    let (cluster, inline) = meltemi_compile::cluster(message)?;
+    let (cluster, inline) = meltemi_compile::cluster_with(message, &Environment)?;
     Ok(ClusterEntry { cluster: Arc::new(cluster), inline: inline.map(Arc::new), pipe: None })
 }
 
@@ -518,7 +519,7 @@ fn compile_static_cluster(message: &config::cluster::v3::Cluster) -> Result<Clus
     };
     address.address = Some(address::Address::SocketAddress(socket));
     message.upstream_connection_options = None;
-    let (cluster, _) = meltemi_compile::cluster(&message)?;
+    let (cluster, _) = meltemi_compile::cluster_with(&message, &Environment)?;
     Ok(ClusterEntry { cluster: Arc::new(cluster), inline: None, pipe: Some(path.into()) })
 }
 

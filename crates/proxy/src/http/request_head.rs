@@ -8,10 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use meltemi_compile::matcher::StringMatcher;
-use meltemi_compile::program::{Forwarding, HttpConnectionManager, StripPort};
+use meltemi_compile::program::{ForwardClientCert, HttpConnectionManager, StripPort};
 use meltemi_http::{Headers, RequestHead, Text, is_hop_by_hop};
 
-use super::client_address;
+use super::{client_address, client_certificate};
 use crate::random;
 use crate::record::ConnectionInfo;
 use crate::router::asked::is_asking;
@@ -59,8 +59,14 @@ pub(crate) fn prepare(
     }
     let mut traits = RequestTraits { is_internal: client.is_internal, ..traits(head) };
     let is_edge = forwarding.use_remote_address && !client.is_internal;
-    clean(&mut head.headers, forwarding, &mut traits, is_edge);
-    forward_proto(head, settings);
+    // On plaintext, most modes only take it away, which is done in passing.
+    let keeps_client_cert =
+        connection.tls.is_some() || forwarding.client_cert == ForwardClientCert::AlwaysForwardOnly;
+    clean(&mut head.headers, keeps_client_cert, &mut traits, is_edge);
+    if connection.tls.is_some() {
+        client_certificate::forward(&mut head.headers, forwarding, connection);
+    }
+    forward_proto(head, settings, connection.tls.is_some());
     if forwarding.append_x_forwarded_port && !head.headers.contains(&names::X_FORWARDED_PORT) {
         head.headers.append(names::X_FORWARDED_PORT.clone(), HeaderValue::from(connection.local.port()));
     }
@@ -79,7 +85,7 @@ pub(crate) fn prepare(
 }
 
 /// Takes out what speaks of the connection, and what the client may not say.
-fn clean(headers: &mut Headers, forwarding: &Forwarding, traits: &mut RequestTraits, is_edge: bool) {
+fn clean(headers: &mut Headers, keeps_client_cert: bool, traits: &mut RequestTraits, is_edge: bool) {
     let keep_upgrade = traits.upgrade.is_some();
     remove_nominated(headers);
     headers.retain(|name, value| {
@@ -93,7 +99,7 @@ fn clean(headers: &mut Headers, forwarding: &Forwarding, traits: &mut RequestTra
                 traits.asks_router |= keeps && is_asking(text);
                 keeps
             }
-            Some("forwarded-client-cert") => forwarding.forwards_client_cert,
+            Some("forwarded-client-cert") => keeps_client_cert,
             _ => true,
         }
     });
@@ -155,9 +161,10 @@ fn remove_nominated(headers: &mut Headers) {
 }
 
 static HTTP: HeaderValue = HeaderValue::from_static("http");
+static HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 /// `x-forwarded-proto` and the scheme. Only a trusted hop may say something else than what we see.
-fn forward_proto(head: &mut RequestHead, settings: &HttpConnectionManager) {
+fn forward_proto(head: &mut RequestHead, settings: &HttpConnectionManager, is_tls: bool) {
     let forwarding = &settings.forwarding;
     if let Some(scheme) = &forwarding.scheme {
         head.headers.set(names::X_FORWARDED_PROTO.clone(), scheme.clone());
@@ -166,7 +173,8 @@ fn forward_proto(head: &mut RequestHead, settings: &HttpConnectionManager) {
     }
     let is_ours = forwarding.use_remote_address && forwarding.xff_num_trusted_hops == 0;
     if is_ours || !head.headers.contains(&names::X_FORWARDED_PROTO) {
-        head.headers.set(names::X_FORWARDED_PROTO.clone(), HTTP.clone());
+        let proto = if is_tls { HTTPS.clone() } else { HTTP.clone() };
+        head.headers.set(names::X_FORWARDED_PROTO.clone(), proto);
     }
     if head.scheme.is_none() {
         let is_https = head.headers.get(&names::X_FORWARDED_PROTO).is_some_and(|proto| proto == "https");

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use meltemi_compile::program::{
@@ -19,6 +20,7 @@ use crate::shared::Shared;
 use crate::stats::ConnectionLimitCounts;
 use crate::stream::Manager;
 use crate::tcp;
+use crate::tls::ServerContext;
 
 /// Bytes that are read at once only to be thrown away.
 const DISCARD_BYTES: usize = 4 << 10;
@@ -28,6 +30,10 @@ const DISCARD_BYTES: usize = 4 << 10;
 pub(super) struct Chain {
     pub(super) digest: u64,
     pub(super) connections: Connections,
+    /// `None` is plaintext.
+    pub(super) tls: Option<Arc<ServerContext>>,
+    /// `transport_socket_connect_timeout`.
+    pub(super) handshake_timeout: Option<Duration>,
     before: Vec<Before>,
     last: Last,
 }
@@ -82,7 +88,14 @@ impl Chain {
                 Before::ConnectionLimit(limit.clone(), worker.stats.connection_limit(&limit.stat_prefix))
             }
         };
-        Chain { digest: chain.digest, connections, before: chain.before.iter().map(before).collect(), last }
+        Chain {
+            digest: chain.digest,
+            connections,
+            tls: chain.tls.as_ref().map(|tls| worker.tls.server(tls)),
+            handshake_timeout: chain.transport_socket_connect_timeout,
+            before: chain.before.iter().map(before).collect(),
+            last,
+        }
     }
 
     /// Serves a connection to its end, and tells what is known of it then if `is_logged`.

@@ -5,7 +5,7 @@
 
 /// What the first bytes are.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum ClientHello {
+pub(crate) enum ClientHello {
     /// Not TLS.
     None,
     /// TLS, but no hello that makes sense.
@@ -31,7 +31,7 @@ const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
 
 /// Looks at the first bytes of a connection. Fewer than a record header decide nothing, as in Envoy.
-pub(super) fn parse(bytes: &[u8], max_bytes: usize) -> ClientHello {
+pub(crate) fn parse(bytes: &[u8], max_bytes: usize) -> ClientHello {
     let Some((header, rest)) = bytes.split_at_checked(RECORD_HEADER_BYTES) else {
         return ClientHello::Partial;
     };

@@ -14,6 +14,8 @@ use super::serving::{Open, Serving};
 use super::sniff::{Rejected, Sniffed};
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
+use crate::stats::SslStats;
+use crate::tls::{Accepted, Failure, TlsFacts};
 
 /// Serves a connection to its end.
 pub(super) async fn serve(open: &mut Open, stream: TcpStream, peer: SocketAddr) {
@@ -28,7 +30,11 @@ pub(super) async fn serve(open: &mut Open, stream: TcpStream, peer: SocketAddr) 
     let record = match (stream, chain) {
         (Some(stream), Some(chain)) => {
             open.join(&chain);
-            chain.serve(handshake(stream), connection, is_logged).await
+            let mut connection = connection;
+            match handshake(open, &chain, stream, &mut connection).await {
+                Some(io) => chain.serve(io, connection, is_logged).await,
+                None => is_logged.then(|| unserved(connection)),
+            }
         }
         (Some(_), None) => Some(refuse(&open.serving, connection)),
         (None, _) => is_logged.then(|| unserved(connection)),
@@ -133,9 +139,48 @@ fn connection_info(
     (connection, chain)
 }
 
-/// The transport socket of the chain: plaintext, until chains can hold TLS contexts.
-fn handshake(stream: TcpStream) -> Io {
-    Io::Tcp(stream)
+/// The transport socket of the chain. `None`: there is no TLS with this client.
+async fn handshake(
+    open: &Open,
+    chain: &Chain,
+    stream: TcpStream,
+    connection: &mut ConnectionInfo,
+) -> Option<Io> {
+    let Some(context) = &chain.tls else { return Some(Io::Tcp(stream)) };
+    let stats = &open.serving.stats;
+    let tls_stats = stats.tls.get_or_init(Box::default);
+    // On the heap: the task of every connection would carry room for it.
+    match Box::pin(context.accept(stream, chain.handshake_timeout)).await {
+        Ok(Accepted { stream, facts, server_name }) => {
+            count_handshake(&tls_stats.ssl, &facts);
+            connection.server_name = connection.server_name.take().or(server_name);
+            connection.tls = Some(Rc::new(facts));
+            Some(Io::Tls(Box::new(stream)))
+        }
+        Err(failure) => {
+            failure.count(&tls_stats.ssl);
+            match failure {
+                Failure::TimedOut => stats.counts.downstream_cx_transport_socket_connect_timeout.inc(),
+                Failure::NoSecret => tls_stats.factory.downstream_context_secrets_not_ready.inc(),
+                _ => {}
+            }
+            connection.transport_failure = failure.reason().map(Into::into);
+            None
+        }
+    }
+}
+
+fn count_handshake(stats: &SslStats, facts: &TlsFacts) {
+    stats.counts.handshake.inc();
+    if facts.is_resumed {
+        stats.counts.session_reused.inc();
+    }
+    if facts.peer_chain.is_empty() {
+        stats.counts.no_certificate.inc();
+    }
+    stats.agreed("ciphers", facts.cipher);
+    stats.agreed("versions", facts.version);
+    stats.agreed("curves", facts.group);
 }
 
 /// No chain wants the connection: it is closed.

@@ -155,6 +155,22 @@ impl Naming<'_> {
         }
     }
 
+    /// `ssl.<field>`; of `ssl.ciphers.<cipher>` and its kin, the last part is a tag.
+    fn ssl(&self, field: &str, cell: Cell<'_>) -> Sample {
+        let (metric, tag) = match field.split_once('.') {
+            Some((kind, name)) => {
+                let tag = match kind {
+                    "ciphers" => "envoy_ssl_cipher",
+                    "versions" => "envoy_ssl_version",
+                    _ => "envoy_ssl_curve",
+                };
+                (format!("ssl_{kind}"), Some((tag, name.to_owned())))
+            }
+            None => (format!("ssl_{field}"), None),
+        };
+        self.tagged(&format!("ssl.{field}"), &metric, tag, cell)
+    }
+
     /// `grpc.<field>`, or `grpc.<service>.<method>.<field>`; `method` is `service/method`.
     fn grpc(&self, method: &str, field: &str, cell: Cell<'_>) -> Sample {
         let mut sample = self.tagged(&format!("grpc.{field}"), &format!("grpc_{field}"), None, cell);
@@ -206,6 +222,13 @@ impl Registry {
         each(listeners, |stats| {
             let naming = Naming { kind: "listener", tag: "envoy_listener_address", instance: &stats.address };
             stats.counts.visit(&mut |field, cell| sums.add(naming.sample(field, cell)));
+            if let Some(tls) = stats.tls.get() {
+                tls.ssl.visit(&mut |field, cell| sums.add(naming.ssl(field, cell)));
+                tls.factory.visit(&mut |field, cell| {
+                    let field = format!("server_ssl_socket_factory.{field}");
+                    sums.add(naming.tagged(&field, &field.replace('.', "_"), None, cell));
+                });
+            }
         });
         each(http, |stats| {
             let naming =

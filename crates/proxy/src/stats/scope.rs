@@ -15,6 +15,7 @@ use super::breakers::Breakers;
 use super::filter::FilterStats;
 use super::grpc::GrpcStats;
 use super::istio::WorkloadIds;
+use super::ssl::ListenerTlsStats;
 use super::value::{Counter, Gauge, Histogram};
 
 /// A cell of a scope, for whoever walks it.
@@ -351,6 +352,8 @@ pub struct ListenerStats {
     pub address: Box<str>,
     /// The numbers.
     pub counts: ListenerCounts,
+    /// The numbers of TLS, once a chain has it.
+    pub tls: OnceLock<Box<ListenerTlsStats>>,
 }
 
 /// What one worker counts for a `stat_prefix` of HTTP connection managers.

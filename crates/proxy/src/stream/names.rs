@@ -26,6 +26,7 @@ names! {
     X_ENVOY_RATELIMITED "x-envoy-ratelimited"
     X_ENVOY_UNCONDITIONAL_DROP_OVERLOAD "x-envoy-unconditional-drop-overload"
     X_ENVOY_UPSTREAM_SERVICE_TIME "x-envoy-upstream-service-time"
+    X_FORWARDED_CLIENT_CERT "x-forwarded-client-cert"
     X_FORWARDED_FOR "x-forwarded-for"
     X_FORWARDED_HOST "x-forwarded-host"
     X_FORWARDED_PORT "x-forwarded-port"

@@ -41,6 +41,7 @@ impl Worker {
             node: Arc::new(NodeFacts::new(&Default::default())),
             lifecycle: Arc::default(),
             admission: None,
+            tls: Arc::default(),
         };
         let mut worker = Worker { handle: worker::spawn(context).unwrap(), addresses: BTreeMap::new() };
         worker.serve(resources);

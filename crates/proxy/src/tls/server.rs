@@ -1,0 +1,347 @@
+//! The server side: settings of rustls for a context, and the handshakes under them.
+
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::BytesMut;
+use meltemi_compile::tls::{
+    self, Believed, DownstreamTls, Group, Held, Secret, SecretKind, Suite, TlsParams, Validation, Versions,
+};
+use meltemi_http::{Session, TlsStream};
+use meltemi_identity::ServedCertificate;
+use meltemi_identity::verify::{PeerVerifier, Presence, Role, Rules, Trust};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs as provider};
+use rustls::pki_types::UnixTime;
+use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, UnbufferedServerConnection};
+use rustls::{HandshakeKind, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+
+use super::Failure;
+use super::facts::{TlsFacts, cipher_name, group_name, version_name};
+use super::resolver::{Certificates, Choice};
+use super::secrets::{SecretSlot, Secrets};
+use super::tickets::Tickets;
+use crate::listener::client_hello::{self, ClientHello};
+
+/// A first record is not longer than this.
+const HELLO_MAX_BYTES: usize = 5 + (16 << 10);
+
+/// Room for the hello of most clients.
+const HELLO_BYTES: usize = 2 << 10;
+
+/// Sessions of clients without tickets that a context keeps.
+const MAX_SESSIONS: usize = 4096;
+
+/// A handshake takes no longer than this, with or without `transport_socket_connect_timeout`.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
+
+/// What serves a context.
+#[derive(Debug)]
+pub(crate) struct ServerContext {
+    tls: Arc<DownstreamTls>,
+    slots: Vec<Arc<SecretSlot>>,
+    built: ArcSwapOption<Built>,
+    building: Mutex<()>,
+}
+
+/// Settings of rustls, and the secrets that they were made of.
+#[derive(Debug)]
+struct Built {
+    from: Vec<Arc<Secret>>,
+    /// Without a resolver that remembers: each handshake gets one of its own.
+    config: ServerConfig,
+    certificates: Arc<Certificates>,
+    rules: Arc<Rules>,
+    presence: Presence,
+}
+
+/// A connection after its handshake.
+pub(crate) struct Accepted {
+    pub(crate) stream: TlsStream,
+    pub(crate) facts: TlsFacts,
+    pub(crate) server_name: Option<Box<str>>,
+}
+
+impl ServerContext {
+    pub(super) fn new(tls: &Arc<DownstreamTls>, secrets: &Secrets) -> ServerContext {
+        ServerContext {
+            slots: tls.secrets().map(|secret| secrets.slot(secret)).collect(),
+            tls: Arc::clone(tls),
+            built: ArcSwapOption::empty(),
+            building: Mutex::default(),
+        }
+    }
+
+    /// The settings of now; `None` while a secret is missing.
+    fn current(&self) -> Option<Arc<Built>> {
+        let secrets: Vec<Arc<Secret>> =
+            self.slots.iter().map(|slot| slot.load_full()).collect::<Option<_>>()?;
+        let is_current =
+            |built: &Arc<Built>| built.from.iter().zip(&secrets).all(|(old, new)| Arc::ptr_eq(old, new));
+        if let Some(built) = self.built.load_full().filter(is_current) {
+            return Some(built);
+        }
+        // Workers do not build the same thing side by side.
+        let _one = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(built) = self.built.load_full().filter(is_current) {
+            return Some(built);
+        }
+        match Built::new(&self.tls, secrets) {
+            Ok(built) => {
+                let built = Arc::new(built);
+                self.built.store(Some(Arc::clone(&built)));
+                Some(built)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "secrets that cannot be used together");
+                None
+            }
+        }
+    }
+
+    /// Does the handshake.
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+        limit: Option<Duration>,
+    ) -> Result<Accepted, Failure> {
+        let built = self.current().ok_or(Failure::NoSecret)?;
+        let limit = limit.unwrap_or(HANDSHAKE_MAX).min(HANDSHAKE_MAX);
+        match tokio::time::timeout(limit, built.accept(stream)).await {
+            Ok(accepted) => accepted,
+            Err(_) => Err(Failure::TimedOut),
+        }
+    }
+}
+
+impl Built {
+    fn new(tls: &DownstreamTls, from: Vec<Arc<Secret>>) -> anyhow::Result<Built> {
+        let mut secrets = from.iter();
+        let certificates = certificates(tls, &mut secrets)?;
+        let validation = validation(tls.common.believed.as_ref(), &mut secrets)?;
+        let rules = Arc::clone(&validation.rules);
+        let presence = rules.presence(tls.requires_client_certificate);
+        let verifier = PeerVerifier::of_clients(Arc::clone(&rules), presence, !validation.hides_authorities);
+        let certificates = Arc::new(Certificates::new(certificates, tls.full_scan_certs_on_sni_mismatch));
+        let choice = Choice { certificates: Arc::clone(&certificates), chosen: Arc::default() };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(crypto(&tls.common.params)))
+            .with_protocol_versions(versions(tls.common.params.versions))?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(choice));
+        config.alpn_protocols = tls.common.alpn.clone();
+        config.ignore_client_order = !tls.prefers_client_ciphers;
+        sessions(&mut config, tls, &mut secrets)?;
+        Ok(Built { from, config, certificates, rules, presence })
+    }
+
+    async fn accept(&self, mut stream: TcpStream) -> Result<Accepted, Failure> {
+        let (hello, read) = first_record(&mut stream).await.map_err(|_| Failure::Closed)?;
+        let (server_name, protocols) = match hello {
+            ClientHello::Whole { server_name, protocols } => (server_name, protocols),
+            // rustls has the right alert for it.
+            _ => (None, Vec::new()),
+        };
+        let mut config = self.config.clone();
+        let chosen = Arc::new(OnceLock::new());
+        config.cert_resolver =
+            Arc::new(Choice { certificates: Arc::clone(&self.certificates), chosen: Arc::clone(&chosen) });
+        let has_common =
+            config.alpn_protocols.iter().any(|ours| protocols.iter().any(|theirs| theirs.as_bytes() == ours));
+        if !has_common {
+            // A client whose protocols are all unknown is served without one, as in Envoy; rustls would refuse it.
+            config.alpn_protocols.clear();
+        }
+        let session = UnbufferedServerConnection::new(Arc::new(config)).map_err(Failure::Protocol)?;
+        let mut stream = TlsStream::new(stream, Session::Server(Box::new(session)), read);
+        stream.handshake().await.map_err(Failure::of)?;
+        let local = chosen.get().and_then(|index| self.certificates.all.get(*index));
+        let facts = self.facts(&stream, local)?;
+        Ok(Accepted { stream, facts, server_name })
+    }
+
+    fn facts(&self, stream: &TlsStream, local: Option<&Arc<ServedCertificate>>) -> Result<TlsFacts, Failure> {
+        let state = stream.session().state();
+        let chain: Box<[_]> = state
+            .peer_certificates()
+            .unwrap_or_default()
+            .iter()
+            .map(|der| der.clone().into_owned())
+            .collect();
+        let is_resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
+        Ok(TlsFacts {
+            version: version_name(state.protocol_version()),
+            cipher: cipher_name(state.negotiated_cipher_suite().map(|suite| suite.suite())),
+            group: group_name(state.negotiated_key_exchange_group().map(SupportedKxGroup::name)),
+            is_resumed,
+            is_validated: self.is_validated(&chain, is_resumed)?,
+            peer_chain: chain,
+            local: local.map(|certificate| Arc::clone(&certificate.facts)),
+            ..TlsFacts::default()
+        })
+    }
+
+    /// Whether the certificate was believed. What a ticket brings back is looked at again: its time may be over, and a
+    /// list may have come since then.
+    fn is_validated(
+        &self,
+        chain: &[rustls::pki_types::CertificateDer<'static>],
+        is_resumed: bool,
+    ) -> Result<bool, Failure> {
+        let Some((leaf, intermediates)) = chain.split_first() else { return Ok(false) };
+        let asks = self.presence != Presence::Unasked;
+        if !(is_resumed || self.rules.accepts_untrusted) {
+            return Ok(asks);
+        }
+        match self.rules.check(leaf, intermediates, Role::Client, UnixTime::now()) {
+            Ok(()) => Ok(self.asks_something()),
+            Err(_) if self.rules.accepts_untrusted => Ok(false),
+            Err(refusal) => Err(Failure::Refused(refusal)),
+        }
+    }
+
+    fn asks_something(&self) -> bool {
+        let Rules { trust, names, hashes, key_hashes, .. } = &*self.rules;
+        !(matches!(trust, Trust::NoChain) && names.is_empty() && hashes.is_empty() && key_hashes.is_empty())
+    }
+}
+
+/// Reads until the first record tells what it is. Waits without a buffer.
+async fn first_record(stream: &mut TcpStream) -> io::Result<(ClientHello, BytesMut)> {
+    stream.readable().await?;
+    let mut read = BytesMut::with_capacity(HELLO_BYTES);
+    loop {
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match client_hello::parse(&read, HELLO_MAX_BYTES) {
+            ClientHello::Partial => read.reserve(HELLO_BYTES),
+            hello => return Ok((hello, read)),
+        }
+    }
+}
+
+type Taken<'s> = std::slice::Iter<'s, Arc<Secret>>;
+
+/// The next secret of those that the context names, in the order of [`DownstreamTls::secrets`].
+fn next<'s>(secrets: &mut Taken<'s>) -> anyhow::Result<&'s Secret> {
+    secrets.next().map(|secret| &**secret).ok_or_else(|| anyhow::anyhow!("a secret is missing"))
+}
+
+fn certificates(tls: &DownstreamTls, secrets: &mut Taken<'_>) -> anyhow::Result<Vec<Arc<ServedCertificate>>> {
+    let mut all = Vec::new();
+    for held in &tls.common.certificates {
+        all.push(match held {
+            Held::Inline(certificate) => Arc::clone(certificate),
+            Held::Secret(_) => match &next(secrets)?.kind {
+                SecretKind::Certificate(certificate) => Arc::clone(certificate),
+                _ => anyhow::bail!("a secret is no certificate"),
+            },
+        });
+    }
+    Ok(all)
+}
+
+fn validation(believed: Option<&Believed>, secrets: &mut Taken<'_>) -> anyhow::Result<Arc<Validation>> {
+    let Some(believed) = believed else { return Ok(Arc::default()) };
+    let default = match believed {
+        Believed::Rules(Held::Inline(validation)) => return Ok(Arc::clone(validation)),
+        Believed::Rules(Held::Secret(_)) => None,
+        Believed::Combined(default, _) => Some(default),
+    };
+    match (&next(secrets)?.kind, default) {
+        (SecretKind::Validation(validation, _), None) => Ok(Arc::clone(validation)),
+        (SecretKind::Validation(_, message), Some(default)) => {
+            let merged = tls::combined(default, message);
+            merged.map(Arc::new).map_err(|rejections| match rejections.first() {
+                Some(rejection) => anyhow::anyhow!("{rejection}"),
+                None => anyhow::anyhow!("the validation context cannot be merged"),
+            })
+        }
+        _ => anyhow::bail!("a secret is no validation context"),
+    }
+}
+
+fn sessions(config: &mut ServerConfig, tls: &DownstreamTls, secrets: &mut Taken<'_>) -> anyhow::Result<()> {
+    let keys = match &tls.tickets {
+        tls::Tickets::Own => {
+            config.ticketer = Arc::new(Tickets::own(tls.session_timeout)?);
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            return Ok(());
+        }
+        tls::Tickets::Disabled => {
+            // Without tickets, TLS 1.3 resumes nothing, as in BoringSSL.
+            config.send_tls13_tickets = 0;
+            config.session_storage = match tls.keeps_sessions {
+                true => ServerSessionMemoryCache::new(MAX_SESSIONS),
+                false => Arc::new(NoServerSessionStorage {}),
+            };
+            return Ok(());
+        }
+        tls::Tickets::Keys(Held::Inline(keys)) => Arc::clone(keys),
+        tls::Tickets::Keys(Held::Secret(_)) => match &next(secrets)?.kind {
+            SecretKind::TicketKeys(keys) => Arc::clone(keys),
+            _ => anyhow::bail!("a secret is no set of ticket keys"),
+        },
+    };
+    config.ticketer = Arc::new(Tickets::new(&keys, tls.session_timeout));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(())
+}
+
+fn versions(versions: Versions) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+    match versions {
+        Versions::Only12 => &BOTH[1..],
+        Versions::Only13 => &BOTH[..1],
+        Versions::Both => &BOTH,
+    }
+}
+
+/// Suites and groups. What is not said is BoringSSL's order, as far as we have it.
+pub(super) fn crypto(params: &TlsParams) -> CryptoProvider {
+    const SUITES: [Suite; 6] = [
+        Suite::EcdheEcdsaAes128Gcm,
+        Suite::EcdheEcdsaChaCha20,
+        Suite::EcdheRsaAes128Gcm,
+        Suite::EcdheRsaChaCha20,
+        Suite::EcdheEcdsaAes256Gcm,
+        Suite::EcdheRsaAes256Gcm,
+    ];
+    const GROUPS: [Group; 2] = [Group::X25519, Group::P256];
+    let suites = if params.suites.is_empty() { &SUITES[..] } else { &params.suites };
+    let groups = if params.groups.is_empty() { &GROUPS[..] } else { &params.groups };
+    let tls13 = [
+        provider::cipher_suite::TLS13_AES_128_GCM_SHA256,
+        provider::cipher_suite::TLS13_AES_256_GCM_SHA384,
+        provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    CryptoProvider {
+        cipher_suites: tls13.into_iter().chain(suites.iter().map(|suite| rustls_suite(*suite))).collect(),
+        kx_groups: groups.iter().map(|group| rustls_group(*group)).collect(),
+        ..provider::default_provider()
+    }
+}
+
+fn rustls_suite(suite: Suite) -> SupportedCipherSuite {
+    use provider::cipher_suite as known;
+    match suite {
+        Suite::EcdheEcdsaAes128Gcm => known::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        Suite::EcdheEcdsaAes256Gcm => known::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        Suite::EcdheEcdsaChaCha20 => known::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        Suite::EcdheRsaAes128Gcm => known::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        Suite::EcdheRsaAes256Gcm => known::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        Suite::EcdheRsaChaCha20 => known::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    }
+}
+
+fn rustls_group(group: Group) -> &'static dyn SupportedKxGroup {
+    match group {
+        Group::X25519MlKem768 => provider::kx_group::X25519MLKEM768,
+        Group::X25519 => provider::kx_group::X25519,
+        Group::P256 => provider::kx_group::SECP256R1,
+        Group::P384 => provider::kx_group::SECP384R1,
+    }
+}
