@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("control", &["api", "envoy", "identity", "runtime", "snapshot", "sources", "translate", "xds"]),
     ("cli", &["api", "identity", "snapshot", "sources"]),
     ("meltemi", &["agent", "cli", "control", "local", "proxy", "runtime", "traffic"]),
-    ("e2e", &["api", "compile", "envoy", "identity", "proxy", "snapshot", "translate"]),
+    ("e2e", &["api", "compile", "envoy", "http", "identity", "proxy", "snapshot", "translate", "xds"]),
 ];
 
 /// Crates that must stay pure: no runtime, no Kubernetes client, no sockets.
