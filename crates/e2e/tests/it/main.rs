@@ -12,6 +12,7 @@ mod hashing;
 mod hostile;
 mod hostile_http2;
 mod manifests;
+mod mutual_tls;
 mod shop;
 mod static_proxy;
 mod stock_envoy;
