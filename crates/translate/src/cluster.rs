@@ -4,27 +4,21 @@
 //! Source: Istio `pilot/pkg/networking/core/cluster*.go`.
 
 mod policy;
+mod protocol;
+
+pub(crate) use protocol::{Upstream, set_protocol};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use meltemi_api::{Object, istio};
-use meltemi_envoy::Any;
 use meltemi_envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
 };
 use meltemi_envoy::config::cluster::v3::{CircuitBreakers, Cluster};
-use meltemi_envoy::config::core::v3::{
-    Http1ProtocolOptions, Http2ProtocolOptions, Metadata, UpstreamHttpProtocolOptions,
-};
+use meltemi_envoy::config::core::v3::{Metadata, UpstreamHttpProtocolOptions};
 use meltemi_envoy::config::endpoint::v3::ClusterLoadAssignment;
-use meltemi_envoy::extensions::upstreams::http::v3::{
-    HttpProtocolOptions,
-    http_protocol_options::{
-        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
-        explicit_http_config::ProtocolConfig,
-    },
-};
+use meltemi_envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use meltemi_envoy::r#type::v3::Percent;
 use meltemi_snapshot::{
     CA_SUFFIX, ClientTls, Endpoint, EndpointAddress, Policy, Protocol, Registry, Resolution, Service,
@@ -37,8 +31,6 @@ use crate::message::{ads, config_path, fields, istio_metadata, list, structure, 
 use crate::names::{BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, outbound_cluster, server_name};
 use crate::resources::Origin;
 use crate::tls::upstream::{self, Secured};
-
-const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// `dns_refresh_rate` of Istio's mesh default.
 const DNS_REFRESH: prost_types::Duration = prost_types::Duration { seconds: 60, nanos: 0 };
@@ -330,38 +322,6 @@ fn passthrough() -> Cluster {
     let upstream = Upstream::AsDownstream { max_concurrent_streams: None };
     set_protocol(&mut cluster, upstream, HttpProtocolOptions::default());
     cluster
-}
-
-/// The HTTP version of upstream connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Upstream {
-    Http1,
-    Http2 { max_concurrent_streams: Option<u32> },
-    AsDownstream { max_concurrent_streams: Option<u32> },
-}
-
-/// Sets the HTTP version; `options` carries what else the cluster has to say.
-pub(crate) fn set_protocol(cluster: &mut Cluster, upstream: Upstream, options: HttpProtocolOptions) {
-    let explicit = |config| {
-        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
-    };
-    let http2 =
-        |max_concurrent_streams| Http2ProtocolOptions { max_concurrent_streams, ..Default::default() };
-    let protocol = match upstream {
-        Upstream::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())),
-        Upstream::Http2 { max_concurrent_streams } => {
-            explicit(ProtocolConfig::Http2ProtocolOptions(http2(max_concurrent_streams)))
-        }
-        Upstream::AsDownstream { max_concurrent_streams } => {
-            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-                http_protocol_options: Some(Http1ProtocolOptions::default()),
-                http2_protocol_options: Some(http2(max_concurrent_streams)),
-                ..Default::default()
-            })
-        }
-    };
-    let options = HttpProtocolOptions { upstream_protocol_options: Some(protocol), ..options };
-    cluster.typed_extension_protocol_options.insert(HTTP_PROTOCOL_OPTIONS.to_owned(), Any::pack(&options));
 }
 
 /// The clusters that a gateway forwards mutual TLS of the mesh to, unopened: they are named as its server name, and
