@@ -41,7 +41,8 @@ pub struct AgentArgs {
     #[arg(long, value_name = "DIR", requires = "identity")]
     pub agent_directory: Option<PathBuf>,
 
-    /// Read the one-time credential for the first certificate from this inherited descriptor, and close it.
+    /// Read the one-time credential for the first certificate from this inherited descriptor: 0, or one from 3 on, which is
+    /// then closed.
     #[arg(long, value_name = "FD", requires = "identity", conflicts_with = "credential_file")]
     pub credential_fd: Option<RawFd>,
 
@@ -80,13 +81,15 @@ impl AgentArgs {
     }
 
     fn credential(&self) -> anyhow::Result<Option<Credential>> {
-        let file = match (self.credential_fd, &self.credential_file) {
-            (Some(descriptor), _) => inherited(descriptor)?,
-            (None, Some(path)) => File::open(path).with_context(|| path.display().to_string())?,
+        let source: Box<dyn Read> = match (self.credential_fd, &self.credential_file) {
+            // Stays open, because others expect it to be; who runs a command beside the agent gives that another one.
+            (Some(0), _) => Box::new(std::io::stdin()),
+            (Some(descriptor), _) => Box::new(inherited(descriptor)?),
+            (None, Some(path)) => Box::new(File::open(path).with_context(|| path.display().to_string())?),
             (None, None) => return Ok(None),
         };
         let mut text = String::new();
-        file.take(MAX_CREDENTIAL_BYTES).read_to_string(&mut text)?;
+        source.take(MAX_CREDENTIAL_BYTES).read_to_string(&mut text)?;
         Ok(Some(Credential::from_text(&text)))
     }
 }
@@ -95,7 +98,7 @@ impl AgentArgs {
 #[expect(unsafe_code, reason = "there is no safe way to say that an inherited number is ours to close")]
 fn inherited(descriptor: RawFd) -> anyhow::Result<File> {
     if descriptor < 3 {
-        bail!("descriptor {descriptor} is standard input, output or error");
+        bail!("descriptor {descriptor} is standard output or error");
     }
     // SAFETY: the number came on the command line, from the parent that opened it for this process; nothing else here has
     // used it, since descriptors of our own get the lowest free numbers after it. One that is not open fails on reading.

@@ -1,12 +1,15 @@
 //! The bootstrap: node, admin interface, the two static listeners, the control plane's cluster, and ADS for all
 //! the rest. Leaves out what the control plane sends, and where the file is written.
 //!
-//! Differs from Istio's: the proxy asks for its configuration directly (there is no agent process between), so
-//! `xds-grpc` is the control plane's address and the readiness listener goes to the proxy's own admin interface.
+//! Differs from Istio's: without an agent the proxy asks for its configuration directly, so `xds-grpc` is then the control
+//! plane's address; and the readiness listener goes to the proxy's own admin interface.
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::spec::{ProxyKind, ProxySpec, node_id};
+use crate::agent::{SDS_SOCKET, XDS_SOCKET};
+use crate::spec::{ProxyKind, ProxySpec, XdsServer, node_id};
 use crate::{ADMIN_PORT, HTTP_PROXY_PORT, PROMETHEUS_PORT, READINESS_PORT};
 
 /// The bootstrap of a proxy, in protobuf JSON (which is YAML too).
@@ -17,7 +20,7 @@ pub fn bootstrap(spec: &ProxySpec) -> Value {
         "stats_config": stats_config(),
         "dynamic_resources": dynamic_resources(spec),
         "static_resources": {
-            "clusters": [prometheus_stats(spec), agent(spec), xds_grpc(spec)],
+            "clusters": clusters(spec),
             "listeners": [prometheus_listener(spec), readiness_listener(spec)],
         },
     })
@@ -72,9 +75,23 @@ fn dynamic_resources(spec: &ProxySpec) -> Value {
     })
 }
 
-fn xds_grpc(spec: &ProxySpec) -> Value {
-    let mut cluster =
-        static_cluster("xds-grpc", &spec.control_plane.ip().to_string(), spec.control_plane.port());
+fn clusters(spec: &ProxySpec) -> Vec<Value> {
+    let mut clusters = vec![prometheus_stats(spec), agent(spec)];
+    match &spec.xds {
+        XdsServer::Plaintext(address) => {
+            clusters
+                .push(grpc_cluster("xds-grpc", &socket_address(&address.ip().to_string(), address.port())));
+        }
+        XdsServer::Agent(directory) => {
+            clusters.push(grpc_cluster("xds-grpc", &pipe(&directory.join(XDS_SOCKET))));
+            clusters.push(grpc_cluster("sds-grpc", &pipe(&directory.join(SDS_SOCKET))));
+        }
+    }
+    clusters
+}
+
+fn grpc_cluster(name: &str, address: &Value) -> Value {
+    let mut cluster = cluster(name, address);
     cluster["connect_timeout"] = json!("1s");
     cluster["typed_extension_protocol_options"] = json!({
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -94,6 +111,10 @@ fn agent(spec: &ProxySpec) -> Value {
 }
 
 fn static_cluster(name: &str, address: &str, port: u16) -> Value {
+    cluster(name, &socket_address(address, port))
+}
+
+fn cluster(name: &str, address: &Value) -> Value {
     json!({
         "name": name,
         "type": "STATIC",
@@ -101,7 +122,7 @@ fn static_cluster(name: &str, address: &str, port: u16) -> Value {
         "lb_policy": "ROUND_ROBIN",
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(address, port) } }] }],
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }],
         },
     })
 }
@@ -139,6 +160,10 @@ fn static_listener(spec: &ProxySpec, port: u16, stat_prefix: &str, route: &Value
             "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }],
         }],
     })
+}
+
+fn pipe(path: &Path) -> Value {
+    json!({ "pipe": { "path": path.to_string_lossy() } })
 }
 
 fn socket_address(address: &str, port: u16) -> Value {

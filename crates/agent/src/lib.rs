@@ -13,6 +13,7 @@ mod agent;
 mod args;
 mod bootstrap;
 mod certificate_client;
+mod command;
 mod files;
 mod limits;
 mod relay;
@@ -20,16 +21,19 @@ mod renewal;
 mod secrets;
 mod spec;
 mod svid;
+mod thread;
 mod tls;
 mod workload_api;
 
 pub use agent::{Agent, AgentSpec, SDS_SOCKET, XDS_SOCKET};
 pub use args::AgentArgs;
+pub use command::{AgentCommand, run};
 pub use svid::{Current, Svid};
+pub use thread::beside;
 pub use tls::ControlPlane;
 
 pub use bootstrap::bootstrap;
-pub use spec::{Protocol, ProxyKind, ProxySpec, node_id};
+pub use spec::{Protocol, ProxyKind, ProxySpec, XdsServer, node_id};
 
 /// The proxy's admin interface.
 pub const ADMIN_PORT: u16 = 15000;

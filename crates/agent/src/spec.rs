@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 /// What a proxy is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,15 @@ impl Protocol {
     }
 }
 
+/// How a proxy reaches its control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum XdsServer {
+    /// Directly and in plaintext.
+    Plaintext(SocketAddr),
+    /// Through the agent beside it, whose sockets are in this directory; the proxy gets its certificates there too.
+    Agent(PathBuf),
+}
+
 /// One proxy: who it is, where it listens and who configures it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxySpec {
@@ -58,8 +68,8 @@ pub struct ProxySpec {
     pub labels: BTreeMap<String, String>,
     /// The address of the instance; the admin interface and the static listeners bind it.
     pub address: IpAddr,
-    /// Where the control plane serves xDS in plaintext.
-    pub control_plane: SocketAddr,
+    /// Where its configuration comes from.
+    pub xds: XdsServer,
     /// How resources travel.
     pub protocol: Protocol,
     /// Where gateway servers without `bind` listen; `None` leaves it to the control plane (`0.0.0.0`).

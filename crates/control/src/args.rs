@@ -105,7 +105,7 @@ pub struct CaArgs {
 }
 
 /// `30s`, `10m`, `24h` or `90d`; at least a second.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time: a number and s, m, h or d");
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {

@@ -6,6 +6,7 @@
 
 mod authenticate;
 mod directory;
+mod rotation;
 mod service;
 mod used;
 mod xfcc;
@@ -21,11 +22,11 @@ use tokio::sync::watch;
 use crate::args::CaArgs;
 use crate::limits::{AUTHORITY_POLL, MAX_CSR_MESSAGE};
 use authenticate::Authenticators;
-use directory::Directory;
 use service::CertificateService;
 use used::UsedCredentials;
 
-pub(crate) use directory::read_secret;
+pub(crate) use directory::{Directory, read_secret};
+pub(crate) use rotation::{Progress, Rotation};
 
 /// The authority of one mesh. Cheap to share; what signs may change while it runs.
 pub(crate) struct Ca {

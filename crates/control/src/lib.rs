@@ -12,6 +12,7 @@ mod admin;
 mod admission;
 mod args;
 mod ca;
+mod certificates;
 mod limits;
 mod mesh;
 mod metrics;
@@ -21,4 +22,5 @@ mod run;
 mod secure;
 
 pub use args::{CaArgs, ControlPlaneArgs};
+pub use certificates::{IssueArgs, RotateRootArgs, issue, rotate_root};
 pub use run::{ControlPlane, run};

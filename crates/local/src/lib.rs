@@ -9,6 +9,7 @@
 
 mod args;
 mod block;
+mod credentials;
 mod instance;
 mod limits;
 mod logs;

@@ -45,3 +45,6 @@ pub(crate) const MAX_LINE_BYTES: u64 = 64 << 10;
 pub(crate) const MAX_PROBE_BYTES: usize = 1024;
 /// Passes over the process table before giving up on processes that keep forking.
 pub(crate) const MAX_REAP_PASSES: usize = 100;
+
+/// How long a first credential is good: a proxy asks within a second of its start, unless the control plane is away.
+pub(crate) const CREDENTIAL_LIFETIME: Duration = Duration::from_secs(10 * 60);

@@ -19,6 +19,7 @@ use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use crate::credentials::Credentials;
 use crate::instance::{APP, App, Instance};
 use crate::limits::{CONTROL_PLANE_START, ENDPOINT_PROPAGATION, EVENT_QUEUE, SCAN_PERIOD, STATE_DEBOUNCE};
 use crate::manifests::Manifests;
@@ -146,6 +147,9 @@ impl Mesh {
         let mesh = mark::fresh();
         let (reaper, registrar) = start_reaper(&setup.programs, &mesh)?;
         let Setup { programs, state, manifests, memory, plan, gateway_ports, terminal, wait_ready } = setup;
+        let credentials =
+            Credentials::start(&state.credential_key()).context("writing the key of credentials")?;
+        let credentials = Arc::new(credentials);
         let inbox = Inbox { notices: notices_inbox, verdicts: verdicts_inbox, departures: departures_inbox };
         let mesh = Mesh {
             programs,
@@ -154,7 +158,7 @@ impl Mesh {
             memory,
             plan,
             terminal,
-            shared: Shared { mesh: mesh.clone(), registrar, notices },
+            shared: Shared { mesh: mesh.clone(), registrar, notices, credentials },
             mesh,
             verdicts,
             departures,

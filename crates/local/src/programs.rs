@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use meltemi_agent::{CONTROL_ADMIN_PORT, Protocol, ProxyKind, ProxySpec, XDS_PORT};
+use meltemi_agent::{CONTROL_ADMIN_PORT, Protocol, ProxyKind, ProxySpec, SECURE_PORT, XDS_PORT, XdsServer};
+use meltemi_identity::{SpiffeId, TrustDomain};
 use tokio::process::Command;
 
 use crate::plan::{
@@ -33,6 +34,8 @@ pub(crate) struct Programs {
     pub(crate) protocol: Protocol,
     pub(crate) gateway_bind: IpAddr,
     pub(crate) control_plane: IpAddr,
+    /// The first part of every identity.
+    pub(crate) trust_domain: TrustDomain,
     pub(crate) surroundings: Surroundings,
     /// Whether the control plane may colour its findings.
     pub(crate) color: bool,
@@ -52,6 +55,11 @@ impl Programs {
         SocketAddr::new(self.control_plane, CONTROL_ADMIN_PORT)
     }
 
+    /// Where the control plane gives certificates and serves xDS over TLS.
+    fn secure(&self) -> SocketAddr {
+        SocketAddr::new(self.control_plane, SECURE_PORT)
+    }
+
     pub(crate) fn control_plane(&self, state: &StateDir) -> Launch {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let command = [
@@ -61,6 +69,10 @@ impl Programs {
             format!("--state={}", text(&state.workloads_file())),
             format!("--xds-address={}", SocketAddr::new(self.control_plane, XDS_PORT)),
             format!("--admin-address={}", self.control_admin()),
+            format!("--secure-address={}", self.secure()),
+            format!("--trust-domain={}", self.trust_domain),
+            format!("--ca-directory={}", text(&state.authority())),
+            format!("--credential-key={}", text(&state.credential_key())),
             "--access-log-file=/dev/stdout".to_owned(),
             format!("--log-level={}", self.log_level),
         ];
@@ -70,6 +82,7 @@ impl Programs {
             environment: [(color.to_owned(), "1".to_owned())].into(),
             directory: self.directory.clone(),
             log: state.logs("control-plane").join("control-plane.log"),
+            identity: None,
             returns_lines: true,
         }
     }
@@ -83,7 +96,7 @@ impl Programs {
             service_account: workload.service_account.clone(),
             labels: sidecar_labels(workload),
             address: replica.address.into(),
-            control_plane: SocketAddr::new(self.control_plane, XDS_PORT),
+            xds: XdsServer::Agent(state.sockets(&instance_name(&workload.id.namespace, &replica.name))),
             protocol: self.protocol,
             gateway_bind: None,
         };
@@ -99,19 +112,32 @@ impl Programs {
             service_account: gateway.workload.clone(),
             labels: gateway.labels.clone(),
             address: gateway.address.into(),
-            control_plane: SocketAddr::new(self.control_plane, XDS_PORT),
+            xds: XdsServer::Agent(state.sockets(&instance_name(&gateway.namespace, &gateway.name))),
             protocol: self.protocol,
             gateway_bind: Some(self.gateway_bind),
         };
         self.proxy(&spec, state)
     }
 
-    /// `meltemi proxy` takes Envoy's own flags, so the two differ in nothing but the program.
+    /// `meltemi proxy` takes Envoy's own flags and those of the agent; a stock Envoy runs under an agent of its own.
     fn proxy(&self, spec: &ProxySpec, state: &StateDir) -> ProxyLaunch {
         let instance = instance_name(&spec.namespace, &spec.name);
+        let identity =
+            SpiffeId::of_service_account(&self.trust_domain, &spec.namespace, &spec.service_account).ok();
+        let executable = self.executable.to_string_lossy().into_owned();
+        let agent = identity.as_ref().map_or_else(Vec::new, |id| self.agent(id, &instance, state));
         let mut command = match &self.foreign_proxy {
-            Some(binary) => vec![binary.to_string_lossy().into_owned()],
-            None => vec![self.executable.to_string_lossy().into_owned(), "proxy".to_owned()],
+            Some(binary) => {
+                let log_level = ["-l".to_owned(), self.log_level.clone(), "--".to_owned()];
+                let binary = binary.to_string_lossy().into_owned();
+                [executable, "agent".to_owned()]
+                    .into_iter()
+                    .chain(agent)
+                    .chain(log_level)
+                    .chain([binary])
+                    .collect()
+            }
+            None => [executable, "proxy".to_owned()].into_iter().chain(agent).collect::<Vec<String>>(),
         };
         command.extend([
             "-c".to_owned(),
@@ -129,9 +155,21 @@ impl Programs {
             environment: BTreeMap::new(),
             directory: self.directory.clone(),
             log: state.logs(&instance).join("proxy.log"),
+            identity,
             returns_lines: false,
         };
         ProxyLaunch { bootstrap: format!("{:#}\n", meltemi_agent::bootstrap(spec)), launch }
+    }
+
+    /// The flags of an agent. Its first credential is on its standard input.
+    fn agent(&self, id: &SpiffeId, instance: &str, state: &StateDir) -> Vec<String> {
+        vec![
+            format!("--identity={id}"),
+            format!("--ca-address={}", self.secure()),
+            format!("--ca-root-cert={}", state.authority().join("root-cert.pem").display()),
+            format!("--agent-directory={}", state.sockets(instance).display()),
+            "--credential-fd=0".to_owned(),
+        ]
     }
 
     pub(crate) fn workload(&self, workload: &Workload, replica: &Replica, state: &StateDir) -> Launch {
@@ -143,7 +181,7 @@ impl Programs {
         // `join` keeps an absolute working directory as it is.
         let directory = self.directory.join(container.working_dir.as_deref().unwrap_or_default());
         let log = state.logs(&instance).join("app.log");
-        Launch { command, environment, directory, log, returns_lines: false }
+        Launch { command, environment, directory, log, identity: None, returns_lines: false }
     }
 
     /// The command that cleans up when `up` is killed.

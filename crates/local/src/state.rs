@@ -45,6 +45,21 @@ impl StateDir {
         self.root.join("bootstrap").join(format!("{instance}.json"))
     }
 
+    /// The files of the certificate authority, kept from run to run.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.root.join("ca")
+    }
+
+    /// The key of first credentials.
+    pub(crate) fn credential_key(&self) -> PathBuf {
+        self.root.join("credential-key")
+    }
+
+    /// The directory of the sockets beside one proxy. Its name is short, because the path of a socket must be.
+    pub(crate) fn sockets(&self, instance: &str) -> PathBuf {
+        self.root.join("run").join(format!("{:016x}", xxh3_64(instance.as_bytes())))
+    }
+
     /// The directory of one instance's logs.
     pub(crate) fn logs(&self, instance: &str) -> PathBuf {
         self.root.join("logs").join(instance)
@@ -85,10 +100,10 @@ pub(crate) fn directory_hash(directory: &Path) -> u64 {
 }
 
 /// Replaces a file whole: whoever reads it sees the old text or the new one, never a part.
-pub(crate) fn write_atomically(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_atomically(path: &Path, text: impl AsRef<[u8]>) -> io::Result<()> {
     let scratch = path.with_extension("tmp");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text.as_ref())?;
     std::fs::rename(&scratch, path)
 }
 

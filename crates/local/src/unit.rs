@@ -8,13 +8,16 @@ mod child;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use meltemi_identity::SpiffeId;
 use meltemi_runtime::backoff::{Backoff, jitter};
 use meltemi_runtime::task::{self, Task};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
+use crate::credentials::Credentials;
 use crate::limits::{RESTART_BASE, RESTART_MAX, STABLE_RUN};
 use crate::mark;
 use crate::reaper::Registrar;
@@ -30,6 +33,8 @@ pub(crate) struct Launch {
     pub(crate) directory: PathBuf,
     /// Where its output goes.
     pub(crate) log: PathBuf,
+    /// Who it is: every start gets a new one-time credential for this on its standard input.
+    pub(crate) identity: Option<SpiffeId>,
     /// Whether its standard output comes back as [`Notice::Line`]s instead.
     pub(crate) returns_lines: bool,
 }
@@ -61,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) mesh: String,
     pub(crate) registrar: Registrar,
     pub(crate) notices: Notices,
+    pub(crate) credentials: Arc<Credentials>,
 }
 
 #[derive(Debug)]
@@ -151,7 +157,8 @@ impl Supervisor {
     /// One life of the process.
     async fn run_once(&mut self) -> End {
         let mark = mark::of_unit(&self.shared.mesh, &self.name);
-        let mut child = match Child::spawn(&self.launch, &mark) {
+        let credential = self.launch.identity.as_ref().map(|id| self.shared.credentials.mint(id));
+        let mut child = match credential.transpose().and_then(|c| Child::spawn(&self.launch, &mark, c)) {
             Ok(child) => child,
             Err(error) => return End::Because(format!("{}: {error}", self.launch.command[0])),
         };

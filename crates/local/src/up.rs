@@ -19,6 +19,9 @@ use crate::programs::Programs;
 use crate::state::{StateDir, default_root, directory_hash};
 use crate::terminal::{Happening, Terminal};
 
+/// The trust domain of every mesh on one machine. Istio's default.
+const TRUST_DOMAIN: &str = "cluster.local";
+
 /// Runs the mesh of a directory until Ctrl-C, SIGTERM or SIGHUP; then everything it started has ended, and the exit code
 /// is 0. It is 1 when the manifests ask for something that cannot run here.
 ///
@@ -115,6 +118,7 @@ fn programs(
         protocol: if args.sotw { Protocol::StateOfTheWorld } else { Protocol::Delta },
         gateway_bind: args.bind,
         control_plane: block.control_plane().into(),
+        trust_domain: TRUST_DOMAIN.parse().context("the trust domain")?,
         surroundings: Surroundings { path: format!("{}:{path}", bin.display()) },
         color,
     })

@@ -33,7 +33,11 @@ enum Command {
     Up(meltemi_local::UpArgs),
     Validate(meltemi_cli::ValidateArgs),
     ControlPlane(meltemi_control::ControlPlaneArgs),
-    Proxy(Box<meltemi_proxy::ProxyArgs>),
+    Proxy(Box<ProxyCommand>),
+    Agent(Box<meltemi_agent::AgentCommand>),
+    /// Look at certificates, issue them, and change the root of a mesh
+    #[command(subcommand)]
+    Cert(CertCommand),
     Echo(meltemi_traffic::EchoArgs),
     Load(meltemi_traffic::LoadArgs),
     /// Print the completion script of a shell
@@ -43,6 +47,22 @@ enum Command {
     },
     #[command(hide = true)]
     Reaper(meltemi_local::ReaperArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum CertCommand {
+    Inspect(meltemi_cli::InspectArgs),
+    Issue(meltemi_control::IssueArgs),
+    RotateRoot(meltemi_control::RotateRootArgs),
+}
+
+/// A proxy, and with --identity the agent that gets its certificates.
+#[derive(Debug, clap::Args)]
+struct ProxyCommand {
+    #[command(flatten)]
+    proxy: meltemi_proxy::ProxyArgs,
+    #[command(flatten)]
+    agent: meltemi_agent::AgentArgs,
 }
 
 fn main() -> ExitCode {
@@ -60,7 +80,11 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up(args) => meltemi_local::up(args),
         Command::Validate(args) => meltemi_cli::validate(&args),
         Command::ControlPlane(args) => control_plane(args),
-        Command::Proxy(args) => meltemi_proxy::run(*args),
+        Command::Proxy(command) => proxy(*command),
+        Command::Agent(command) => meltemi_agent::run(*command),
+        Command::Cert(CertCommand::Inspect(args)) => meltemi_cli::inspect(&args),
+        Command::Cert(CertCommand::Issue(args)) => meltemi_control::issue(&args),
+        Command::Cert(CertCommand::RotateRoot(args)) => meltemi_control::rotate_root(&args),
         Command::Echo(args) => meltemi_traffic::echo(&args),
         Command::Load(args) => meltemi_traffic::load(&args),
         Command::Completion { shell } => {
@@ -69,6 +93,14 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Reaper(args) => Ok(meltemi_local::reap(&args)),
     }
+}
+
+/// The agent first: the proxy's bootstrap names its sockets.
+fn proxy(command: ProxyCommand) -> anyhow::Result<ExitCode> {
+    if let Some(spec) = command.agent.spec()? {
+        meltemi_agent::beside(spec)?;
+    }
+    meltemi_proxy::run(command.proxy)
 }
 
 /// One thread is enough: translation is shared by proxies of one shape, and the rest waits for sockets.

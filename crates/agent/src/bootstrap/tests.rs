@@ -18,7 +18,7 @@ fn sidecar() -> ProxySpec {
         service_account: "frontend".into(),
         labels: [("app", "frontend"), ("version", "v1")].map(|(k, v)| (k.into(), v.into())).into(),
         address: "127.8.9.2".parse().unwrap(),
-        control_plane: "127.8.9.1:15010".parse().unwrap(),
+        xds: XdsServer::Plaintext("127.8.9.1:15010".parse().unwrap()),
         protocol: Protocol::Delta,
         gateway_bind: None,
     }
@@ -52,6 +52,14 @@ fn check(name: &str, spec: &ProxySpec) {
 #[test]
 fn sidecar_golden() {
     check("sidecar.json", &sidecar());
+}
+
+#[test]
+fn sidecar_with_agent_golden() {
+    check(
+        "sidecar-with-agent.json",
+        &ProxySpec { xds: XdsServer::Agent("/run/frontend".into()), ..sidecar() },
+    );
 }
 
 #[test]

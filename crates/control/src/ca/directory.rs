@@ -10,13 +10,13 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 use meltemi_identity::{Authority, KeyKind, Plugged, Serial, TrustDomain};
 
-const CA_CERT: &str = "ca-cert.pem";
-const CA_KEY: &str = "ca-key.pem";
-const ROOT_CERT: &str = "root-cert.pem";
+pub(super) const CA_CERT: &str = "ca-cert.pem";
+pub(super) const CA_KEY: &str = "ca-key.pem";
+pub(super) const ROOT_CERT: &str = "root-cert.pem";
 const CERT_CHAIN: &str = "cert-chain.pem";
 
 /// Where an authority is kept.
-pub(super) struct Directory {
+pub(crate) struct Directory {
     path: PathBuf,
     trust_domain: TrustDomain,
     kind: KeyKind,
@@ -26,12 +26,12 @@ pub(super) struct Directory {
 pub(super) type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
 
 impl Directory {
-    pub(super) fn new(path: PathBuf, trust_domain: TrustDomain, kind: KeyKind) -> Directory {
+    pub(crate) fn new(path: PathBuf, trust_domain: TrustDomain, kind: KeyKind) -> Directory {
         Directory { path, trust_domain, kind }
     }
 
     /// The authority, which is made when there is none yet.
-    pub(super) fn open_or_create(&self, now: SystemTime) -> anyhow::Result<Authority> {
+    pub(crate) fn open_or_create(&self, now: SystemTime) -> anyhow::Result<Authority> {
         if !self.path.join(CA_CERT).exists() && !self.path.join(CA_KEY).exists() {
             self.create(now).context("make a root")?;
         }
@@ -51,7 +51,7 @@ impl Directory {
     }
 
     /// What the files say now.
-    pub(super) fn load(&self, now: SystemTime) -> anyhow::Result<Authority> {
+    pub(crate) fn load(&self, now: SystemTime) -> anyhow::Result<Authority> {
         let read = |name: &str| fs::read(self.path.join(name)).with_context(|| format!("read {name}"));
         let ca_key = read_secret(&self.path.join(CA_KEY))?;
         let cert_chain = match read(CERT_CHAIN) {
@@ -74,7 +74,8 @@ impl Directory {
     }
 }
 
-fn write_new(path: &Path, mode: u32, text: &[u8]) -> anyhow::Result<()> {
+/// Writes a file that must not exist yet.
+pub(super) fn write_new(path: &Path, mode: u32, text: &[u8]) -> anyhow::Result<()> {
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(text)?;

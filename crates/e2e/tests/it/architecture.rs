@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("proxy", &["envoy", "xds", "compile", "http", "identity", "runtime"]),
     ("agent", &["envoy", "xds", "identity", "runtime"]),
     ("traffic", &["http", "runtime"]),
-    ("local", &["api", "runtime", "agent"]),
+    ("local", &["api", "identity", "runtime", "agent"]),
     ("control", &["api", "envoy", "identity", "runtime", "snapshot", "sources", "translate", "xds"]),
     ("cli", &["api", "identity", "snapshot", "sources"]),
     ("meltemi", &["agent", "cli", "control", "local", "proxy", "runtime", "traffic"]),

@@ -11,6 +11,7 @@ mod foreign;
 mod hashing;
 mod hostile;
 mod hostile_http2;
+mod identity;
 mod manifests;
 mod mutual_tls;
 mod shop;

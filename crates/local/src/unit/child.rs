@@ -1,12 +1,13 @@
 //! One process with its process group, its log and its end. Leaves out restarts.
 
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use meltemi_identity::Credential;
 use meltemi_runtime::task::{self, Task};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -25,7 +26,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    pub(super) fn spawn(launch: &Launch, mark: &str) -> io::Result<Child> {
+    /// Starts it; a credential is on its standard input, and nothing else ever.
+    pub(super) fn spawn(launch: &Launch, mark: &str, credential: Option<Credential>) -> io::Result<Child> {
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&launch.log)?;
         let (program, arguments) = launch.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
@@ -34,7 +36,7 @@ impl Child {
             .envs(&launch.environment)
             .env(mark::VARIABLE, mark)
             .current_dir(&launch.directory)
-            .stdin(Stdio::null())
+            .stdin(credential.map_or(Ok(Stdio::null()), |credential| input(&credential))?)
             .stderr(log.try_clone()?)
             .stdout(if launch.returns_lines { Stdio::piped() } else { Stdio::from(log) })
             .process_group(0);
@@ -81,6 +83,13 @@ impl Child {
         let _ = kill_process_group(self.pid, Signal::KILL);
         mark::kill_all(&self.mark);
     }
+}
+
+/// A pipe that holds the credential and whose other end is closed. It is far smaller than what a pipe holds.
+fn input(credential: &Credential) -> io::Result<Stdio> {
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(credential.as_str().as_bytes())?;
+    Ok(Stdio::from(reader))
 }
 
 /// The process gets SIGKILL when `up` dies. The signal is tied to the thread that forks, which is the main thread: all

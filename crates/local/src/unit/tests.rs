@@ -17,8 +17,11 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let (sender, notices) = mpsc::channel(64);
-        let shared = Shared { mesh: mark::fresh(), registrar: Registrar::to_nobody(), notices: sender };
-        Bench { shared, notices, scratch: tempfile::tempdir().unwrap() }
+        let scratch = tempfile::tempdir().unwrap();
+        let credentials = Arc::new(Credentials::start(&scratch.path().join("key")).unwrap());
+        let registrar = Registrar::to_nobody();
+        let shared = Shared { mesh: mark::fresh(), registrar, notices: sender, credentials };
+        Bench { shared, notices, scratch }
     }
 
     fn launch(&self, script: &str) -> Launch {
@@ -27,6 +30,7 @@ impl Bench {
             environment: [("GREETING".to_owned(), "hello".to_owned())].into(),
             directory: self.scratch.path().to_owned(),
             log: self.scratch.path().join("app.log"),
+            identity: None,
             returns_lines: true,
         }
     }
@@ -123,5 +127,21 @@ async fn a_restart_runs_the_new_command() {
     unit.restart(bench.launch("echo new; exec sleep 600"), LIMIT).await;
     assert!(matches!(bench.next().await, Notice::Ended { was_asked: true, .. }));
     assert_eq!(bench.line().await, "new");
+    unit.stop(LIMIT).await;
+}
+
+#[tokio::test]
+async fn every_start_gets_a_credential_of_its_own_where_nobody_else_sees_it() {
+    let mut bench = Bench::new();
+    let launch = Launch {
+        identity: Some("spiffe://td/ns/a/sa/b".parse().unwrap()),
+        ..bench.launch("cat; echo; env | grep -c spiffe; tr '\\0' ' ' < /proc/$$/cmdline | grep -c 'v1[~]'")
+    };
+    let unit = Unit::start("a-0/proxy".to_owned(), launch, bench.shared.clone());
+    let first = bench.line().await;
+    assert!(first.starts_with("v1~spiffe://td/ns/a/sa/b~"), "{first}");
+    assert_eq!((bench.line().await.as_str(), bench.line().await.as_str()), ("0", "0"));
+    let second = bench.line().await;
+    assert!(second.starts_with("v1~") && second != first, "{second}");
     unit.stop(LIMIT).await;
 }
