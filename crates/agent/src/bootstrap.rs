@@ -46,6 +46,9 @@ fn metadata(spec: &ProxySpec) -> Value {
         "CLUSTER_ID": "Kubernetes",
         "MESH_ID": "cluster.local",
     });
+    if spec.has_sds {
+        metadata["MELTEMI_SDS"] = json!("true");
+    }
     match spec.kind {
         ProxyKind::Sidecar => {
             metadata["INTERCEPTION_MODE"] = json!("NONE");

@@ -315,7 +315,7 @@ impl Mesh {
         self.heard_due = Some(Instant::now() + ENDPOINT_PROPAGATION);
         let ready =
             self.instances.iter().filter(|(_, instance)| instance.is_ready()).map(|(name, _)| name.clone());
-        let text = documents(&self.plan, &ready.collect());
+        let text = documents(&self.plan, &ready.collect(), self.programs.has_mutual_tls());
         if let Err(error) = write_atomically(&self.state.workloads_file(), &text) {
             tracing::error!(%error, "cannot write the file of replicas");
             self.state_due = Some(Instant::now() + SCAN_PERIOD);

@@ -55,6 +55,11 @@ impl Programs {
         SocketAddr::new(self.control_plane, CONTROL_ADMIN_PORT)
     }
 
+    /// Whether the proxies speak mutual TLS with each other. Ours cannot connect by TLS yet; a stock Envoy can.
+    pub(crate) fn has_mutual_tls(&self) -> bool {
+        self.foreign_proxy.is_some()
+    }
+
     /// Where the control plane gives certificates and serves xDS over TLS.
     fn secure(&self) -> SocketAddr {
         SocketAddr::new(self.control_plane, SECURE_PORT)
@@ -97,6 +102,7 @@ impl Programs {
             labels: sidecar_labels(workload),
             address: replica.address.into(),
             xds: XdsServer::Agent(state.sockets(&instance_name(&workload.id.namespace, &replica.name))),
+            has_sds: self.has_mutual_tls(),
             protocol: self.protocol,
             gateway_bind: None,
         };
@@ -113,6 +119,7 @@ impl Programs {
             labels: gateway.labels.clone(),
             address: gateway.address.into(),
             xds: XdsServer::Agent(state.sockets(&instance_name(&gateway.namespace, &gateway.name))),
+            has_sds: self.has_mutual_tls(),
             protocol: self.protocol,
             gateway_bind: Some(self.gateway_bind),
         };
