@@ -188,7 +188,7 @@ fn combined_context(at: &At<'_>, message: &CombinedCertificateValidationContext)
     };
     let default = validation::with_data(&at.field("default_validation_context"), default)?;
     // What is wrong with it alone is wrong with it merged, too.
-    validation::validation(&at.field("default_validation_context"), &default)?;
+    validation::part(&at.field("default_validation_context"), &default)?;
     let field = at.field("validation_context_sds_secret_config");
     let Some(secret) = validation_context_sds_secret_config else { return field.none("must be set") };
     Some(Believed::Combined(Arc::new(default), secret_ref(&field, secret)?))

@@ -65,8 +65,8 @@ pub(crate) fn ingress_listener(listener: &IstioIngressListener, decoder: &mut De
         let message = "`tls` needs protocol HTTPS or TLS".to_owned();
         decoder.report_below("port.protocol", &codes::CONFLICTING_FIELDS, message, "");
     }
+    not_for_sidecars(tls, decoder);
     if !tls.mode().is_passthrough() && !tls.mode().is_of_mesh() {
-        not_for_sidecars(tls, decoder);
         return;
     }
     let message = format!("a sidecar does not know TLS mode {} on ingress", tls.mode().as_str());
@@ -84,6 +84,6 @@ fn not_for_sidecars(tls: &ServerTlsSettings, decoder: &mut Decoder) {
     ];
     for (field, _) in fields.into_iter().filter(|(_, is_set)| *is_set) {
         let message = format!("a sidecar has no `{field}` on ingress");
-        decoder.report_below(&format!("tls.{field}"), &codes::CONFLICTING_FIELDS, message, "");
+        decoder.report_below(&format!("tls.{field}"), &codes::UNSUPPORTED_FIELD, message, "");
     }
 }

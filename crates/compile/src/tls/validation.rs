@@ -39,6 +39,15 @@ pub struct Validation {
 
 /// Compiles a validation context.
 pub(super) fn validation(at: &At<'_>, message: &CertificateValidationContext) -> Option<Validation> {
+    let trusts = message.trusted_ca.is_some() || message.custom_validator_config.is_some();
+    if message.crl.is_some() && !trusts {
+        at.field("crl").reject("must not be set without trusted_ca");
+    }
+    part(at, message)
+}
+
+/// Compiles a validation context that a secret completes: whom to believe may come with it.
+pub(super) fn part(at: &At<'_>, message: &CertificateValidationContext) -> Option<Validation> {
     let CertificateValidationContext {
         trusted_ca,
         ca_certificate_provider_instance,
@@ -69,9 +78,6 @@ pub(super) fn validation(at: &At<'_>, message: &CertificateValidationContext) ->
     };
     if let Some(source) = crl {
         revocations.extend(lists(&at.field("crl"), source)?);
-    }
-    if roots.is_none() && custom_validator_config.is_none() && crl.is_some() {
-        at.field("crl").reject("must not be set without trusted_ca");
     }
     let mut names = at.each("match_typed_subject_alt_names", match_typed_subject_alt_names, name_rule);
     let of_any_kind = at.each("match_subject_alt_names", match_subject_alt_names, |at, matcher| {

@@ -1,6 +1,8 @@
 //! The agreement between the planes: what the API accepts can be translated, and what translation sends, our own proxy
 //! takes. An accepted field that ends in a refused update would leave the user with a mesh that stands still.
 
+mod files;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,14 +32,16 @@ extensions: [{name: istio.stats}]";
 const KINDS: &[Kind] =
     &[Kind::VirtualService, Kind::DestinationRule, Kind::Gateway, Kind::ServiceEntry, Kind::Sidecar];
 
-/// Cases with TLS contexts, which the proxy does not take yet.
-const TLS_CASES: &[&str] = &["gateway-tls", "mtls-sidecar", "tls-origination"];
+/// Cases with TLS towards servers, which the proxy does not take yet.
+const TLS_CASES: &[&str] = &["tls-origination"];
 
-/// Fields that become TLS contexts.
-const TLS_FIELDS: &str = "tls.";
+/// Fields of TLS towards servers.
+fn is_client_tls(kind: Kind, path: &str) -> bool {
+    kind == Kind::DestinationRule && path.contains("tls.")
+}
 
 /// Fields that the API reads and that mean nothing by its own documentation.
-const MEANINGLESS: &[&str] = &["port.targetPort"];
+const MEANINGLESS: &[&str] = &["port.targetPort", "ingress[].tls.httpsRedirect"];
 
 /// The sound objects of a text.
 fn objects(text: &str) -> Vec<Arc<Object>> {
@@ -54,17 +58,18 @@ fn shape(node: &str) -> ProxyShape {
 /// What our proxy says against the resources.
 fn rejections(resources: &Resources) -> Vec<Rejection> {
     let mut found = Vec::new();
+    let files = files::Files::new();
     for resource in &resources.clusters {
-        found.extend(meltemi_compile::cluster(&resource.body.unpack::<Cluster>().expect("a cluster")).err());
+        let message = resource.body.unpack::<Cluster>().expect("a cluster");
+        found.extend(meltemi_compile::cluster_with(&message, &files).err());
     }
     for resource in &resources.endpoints {
         let message = resource.body.unpack::<ClusterLoadAssignment>().expect("endpoints");
         found.extend(meltemi_compile::endpoints(&message).err());
     }
     for resource in &resources.listeners {
-        found.extend(
-            meltemi_compile::listener(&resource.body.unpack::<Listener>().expect("a listener")).err(),
-        );
+        let message = resource.body.unpack::<Listener>().expect("a listener");
+        found.extend(meltemi_compile::listener_with(&message, &files).err());
     }
     for resource in &resources.routes {
         let message = resource.body.unpack::<RouteConfiguration>().expect("routes");
@@ -210,7 +215,7 @@ fn everything_has_every_accepted_field() {
         let Some(kind) = kind.filter(|kind| KINDS.contains(kind)) else { continue };
         let (path, syntax) = line.split_once(' ').unwrap_or((line, ""));
         let is_meaningless = kind != Kind::ServiceEntry && MEANINGLESS.iter().any(|m| path.ends_with(m));
-        if is_meaningless || path.contains(TLS_FIELDS) || !is_accepted(kind, path, syntax) {
+        if is_meaningless || is_client_tls(kind, path) || !is_accepted(kind, path, syntax) {
             continue;
         }
         accepted += 1;

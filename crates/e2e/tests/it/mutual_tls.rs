@@ -1,5 +1,5 @@
 //! Who is let in: callers with and without an identity, by mode and by what says it (mesh, namespace, workload, port),
-//! on what translation sends. The secrets of the agent are in the bootstrap, so nobody has to serve them.
+//! on what translation sends. Certificates are in the bootstrap, so nobody has to serve them.
 
 mod callers;
 mod edge;
@@ -107,6 +107,12 @@ async fn check(proxy: &Proxy, dir: &Path) {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_let_in_by_us() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    check(&Proxy::Meltemi(peers::meltemi()), scratch.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

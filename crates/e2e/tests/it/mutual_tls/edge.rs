@@ -83,6 +83,12 @@ async fn check(proxy: &Proxy, dir: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn servers_by_name_on_ours() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    check(&Proxy::Meltemi(peers::meltemi()), scratch.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn servers_by_name_on_envoy() {
     let Some(envoy) = peers::envoy() else { return peers::missing("no Envoy") };
     let scratch = tempfile::tempdir().expect("a folder");

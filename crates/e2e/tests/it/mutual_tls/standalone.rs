@@ -7,7 +7,7 @@ use std::sync::Arc;
 use meltemi_envoy::json::Codec;
 use meltemi_snapshot::{Inputs, Snapshot};
 use meltemi_translate::{MeshIdentity, Options, ProxyShape, Resource, translate};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::callers::{Identity, Root};
 
@@ -39,17 +39,23 @@ pub(super) fn bootstrap(objects: &str, node: &str, secrets: Vec<Value>) -> Value
     let by_name = |list: &[Arc<Resource>]| -> BTreeMap<String, Value> {
         list.iter().map(|resource| (resource.name.clone(), body(&codec, resource))).collect()
     };
-    let served = Served { routes: by_name(&resources.routes), endpoints: by_name(&resources.endpoints) };
+    let credentials = resources.secrets.iter().map(|resource| body(&codec, resource));
+    let secrets = secrets.into_iter().chain(credentials);
+    let served = Served {
+        routes: by_name(&resources.routes),
+        endpoints: by_name(&resources.endpoints),
+        secrets: secrets
+            .map(|secret| (secret["name"].as_str().expect("a name").to_owned(), secret))
+            .collect(),
+    };
     let whole = |list: &[Arc<Resource>]| -> Vec<Value> {
         list.iter().map(|resource| served.whole(body(&codec, resource))).collect()
     };
-    let credentials = resources.secrets.iter().map(|resource| body(&codec, resource));
     json!({
         "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
         "static_resources": {
             "listeners": whole(&resources.listeners),
             "clusters": whole(&resources.clusters),
-            "secrets": secrets.into_iter().chain(credentials).collect::<Vec<_>>(),
         },
     })
 }
@@ -64,15 +70,16 @@ fn body(codec: &Codec, resource: &Resource) -> Value {
 struct Served {
     routes: BTreeMap<String, Value>,
     endpoints: BTreeMap<String, Value>,
+    secrets: BTreeMap<String, Value>,
 }
 
 impl Served {
-    /// The message with what it refers to in it. A secret without a source is one of the bootstrap.
+    /// The message with what it refers to in it.
     fn whole(&self, value: Value) -> Value {
         match value {
             Value::Array(items) => items.into_iter().map(|item| self.whole(item)).collect(),
             Value::Object(mut fields) => {
-                fields.remove("sds_config");
+                self.certificates(&mut fields);
                 if let Some(rds) = fields.remove("rds") {
                     let name = rds["route_config_name"].as_str().expect("a name");
                     fields.insert("route_config".to_owned(), self.routes[name].clone());
@@ -86,5 +93,24 @@ impl Served {
             }
             other => other,
         }
+    }
+
+    /// The secrets of a TLS context.
+    fn certificates(&self, context: &mut Map<String, Value>) {
+        if let Some(Value::Array(named)) = context.remove("tls_certificate_sds_secret_configs") {
+            let certificate = |config: &Value| self.secret(config)["tls_certificate"].clone();
+            context.insert("tls_certificates".to_owned(), named.iter().map(certificate).collect());
+        }
+        if let Some(combined) = context.remove("combined_validation_context") {
+            let mut rules = combined["default_validation_context"].clone();
+            let named = self.secret(&combined["validation_context_sds_secret_config"]);
+            let trust = named["validation_context"].as_object().expect("CA certificates").clone();
+            rules.as_object_mut().expect("a message").extend(trust);
+            context.insert("validation_context".to_owned(), rules);
+        }
+    }
+
+    fn secret(&self, config: &Value) -> &Value {
+        &self.secrets[config["name"].as_str().expect("a name")]
     }
 }
