@@ -21,7 +21,7 @@ impl Credentials {
     /// If it cannot be written.
     pub(crate) fn start(path: &Path) -> io::Result<Credentials> {
         let secret: [u8; 32] = meltemi_identity::random().map_err(io::Error::other)?;
-        write_atomically(path, &secret)?;
+        write_atomically(path, secret)?;
         Ok(Credentials(CredentialKey::new(&secret)))
     }
 

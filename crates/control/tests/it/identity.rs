@@ -42,17 +42,22 @@ impl World {
             .open(&key)
             .expect("it is set up");
         file.write_all(&secret).expect("it is set up");
-        let ca = scratch.path().join("ca");
+        let running = World::run(scratch.path(), "127.0.0.1:0", flags).await;
+        World { running, scratch, key: CredentialKey::new(&secret) }
+    }
+
+    /// A control plane on what was set up before.
+    async fn run(scratch: &Path, secure: &str, flags: &[&str]) -> Running {
+        let (ca, key) = (scratch.join("ca"), scratch.join("credential-key"));
         let fixed = [
             "--ca-directory",
             ca.to_str().expect("it is set up"),
             "--credential-key",
             key.to_str().expect("it is set up"),
         ];
-        let ports = ["--secure-address", "127.0.0.1:0"];
+        let ports = ["--secure-address", secure];
         let flags: Vec<&str> = fixed.iter().chain(&ports).chain(flags).copied().collect();
-        let running = Running::start(&mesh, &flags).await;
-        World { running, scratch, key: CredentialKey::new(&secret) }
+        Running::start(&scratch.join("mesh"), &flags).await
     }
 
     fn ca(&self, file: &str) -> PathBuf {
@@ -252,6 +257,30 @@ async fn certificates_are_renewed_and_pushed() {
         assert!(!chains.contains(&chain), "another certificate each time");
         chains.push(chain);
     }
+}
+
+#[tokio::test]
+async fn a_workload_outlives_the_absence_of_its_authority_and_a_used_credential_stays_used() {
+    let flags = ["--workload-cert-ttl", "10s"];
+    let world = World::start(&flags).await;
+    let credential = world.credential(CART);
+    let agent = Agent::start(world.spec("cart", CART, Some(credential.clone()))).expect("it is set up");
+    let first = certificate(&agent, None).await;
+    let mut sds = secrets(&world, "cart", &["default"]).await;
+    let update = sds.update().await;
+    sds.ack(&update).await;
+    let World { running, scratch, key } = world;
+    let address = running.secure.expect("an address").to_string();
+    running.stop().await;
+
+    let running = World::run(scratch.path(), &address, &flags).await;
+    let world = World { running, scratch, key };
+    let mut thief = Agent::start(world.spec("thief", CART, Some(credential))).expect("it is set up");
+    let reason = hopeless(&mut thief).await;
+    assert!(reason.contains("used before"), "{reason}");
+    let second = certificate(&agent, Some(&first)).await;
+    assert_eq!(second.id, first.id);
+    assert_ne!(texts(&sds.update().await), texts(&update));
 }
 
 #[tokio::test]
