@@ -44,6 +44,8 @@ pub(crate) enum Harmless {
     AcceptPacing,
     /// Chooses one of Envoy's parsers; there is one parser here.
     ParserChoice,
+    /// Envoy 1.40 does not enforce it.
+    NotEnforced,
     /// A runtime key: there is no runtime layer, the default value beside it holds.
     RuntimeKey,
     /// Size of a buffer that bounds what is read ahead; here less than any useful value is read ahead.

@@ -11,11 +11,13 @@ use meltemi_envoy::config::listener::v3 as proto;
 use meltemi_envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit as ConnectionLimitMessage;
 use meltemi_envoy::extensions::filters::network::direct_response::v3::Config as DirectResponse;
 use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as HttpMessage;
+use meltemi_envoy::extensions::filters::network::set_filter_state::v3::Config as SetFilterState;
 use meltemi_envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
 
 use crate::connection_manager::connection_manager;
 use crate::extension::{typed_struct, unknown, unpack};
+use crate::filter::set_filter_state::ObjectValue;
 use crate::istio_stats;
 use crate::ledger::At;
 use crate::program::{Direction, HttpConnectionManager, TcpProxy};
@@ -23,6 +25,7 @@ use crate::scalar::inline_data;
 use crate::tcp_proxy::tcp_proxy;
 
 mod connection_limit;
+mod set_filter_state;
 
 pub use connection_limit::{ConnectionLimit, Slot};
 
@@ -44,6 +47,8 @@ pub enum ConnectionFilter {
     SniCluster,
     /// `envoy.filters.network.connection_limit`.
     ConnectionLimit(Arc<ConnectionLimit>),
+    /// `envoy.filters.network.set_filter_state`: these objects, when the connection is new.
+    SetFilterState(Arc<[ObjectValue]>),
 }
 
 /// The filter state by which another filter tells the TCP proxy its cluster.
@@ -88,6 +93,10 @@ fn connection_filter(at: &At<'_>, name: &str, any: &Any) -> Option<ConnectionFil
         let limit = connection_limit::compile(at, &unpack(at, any)?)?;
         return Some(ConnectionFilter::ConnectionLimit(Arc::new(limit)));
     }
+    if any.is::<SetFilterState>() {
+        let objects = set_filter_state::compile(at, &unpack(at, any)?);
+        return Some(ConnectionFilter::SetFilterState(objects.into()));
+    }
     unknown(at, name, any)
 }
 
@@ -114,7 +123,7 @@ fn terminal(
         };
         return Some(NetworkFilter::DirectResponse(bytes));
     }
-    if any.is::<SniCluster>() || any.is::<ConnectionLimitMessage>() {
+    if any.is::<SniCluster>() || any.is::<ConnectionLimitMessage>() || any.is::<SetFilterState>() {
         return at.none("a filter that is not terminal must not be the last one");
     }
     unknown(at, name, any)

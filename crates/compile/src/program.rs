@@ -32,7 +32,10 @@ pub use crate::listener::{
     ProxyProtocol, SocketSettings, TlsInspector, TlvRule,
 };
 pub use crate::network_filter::{ConnectionFilter, ConnectionLimit, NetworkFilter, Slot, TCP_PROXY_CLUSTER};
-pub use crate::tcp_proxy::{Backoff, TcpCluster, TcpHashPolicy, TcpLogOptions, TcpProxy};
+pub use crate::tcp_proxy::{
+    Backoff, TUNNEL_RESPONSE_HEADERS, TUNNEL_RESPONSE_TRAILERS, TcpCluster, TcpHashPolicy, TcpLogOptions,
+    TcpProxy, Tunneling,
+};
 pub use crate::transport_socket::{
     AddedTlv, ProxyProtocolSocket, TransportSocket, TransportSocketMatch, TransportSockets,
 };

@@ -1,6 +1,6 @@
 //! The TCP proxy: which cluster a connection goes to, and for how long.
 //!
-//! Source: `envoy.extensions.filters.network.tcp_proxy.v3`. Leaves out: on-demand clusters, tunnels.
+//! Source: `envoy.extensions.filters.network.tcp_proxy.v3`. Leaves out: on-demand clusters.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,6 +19,10 @@ use crate::access_log::access_logs;
 use crate::ledger::{At, refuse};
 use crate::metadata_match::{MetadataMatch, metadata_match};
 use crate::program::{AccessLog, Name};
+
+mod tunneling;
+
+pub use tunneling::{TUNNEL_RESPONSE_HEADERS, TUNNEL_RESPONSE_TRAILERS, Tunneling};
 
 /// `idle_timeout` when it is not set.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -54,6 +58,8 @@ pub struct TcpProxy {
     pub access_log: Vec<Arc<AccessLog>>,
     /// `access_log_options`.
     pub log_options: TcpLogOptions,
+    /// `tunneling_config`.
+    pub tunneling: Option<Tunneling>,
     /// The `istio.stats` network filter stands before this one: report `istio_tcp_*`.
     pub istio_stats: bool,
 }
@@ -145,7 +151,7 @@ pub(crate) fn tcp_proxy(at: &At<'_>, message: &proto::TcpProxy, istio_stats: boo
         cluster_specifier,
     } = message;
     refuse!(at; on_demand, downstream_idle_timeout, upstream_idle_timeout);
-    refuse!(at; tunneling_config, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy);
+    refuse!(at; proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy);
     refuse!(at; upstream_connect_mode, max_early_data_bytes);
     at.refuse_true("check_drain_close", *check_drain_close);
     at.required("stat_prefix", stat_prefix);
@@ -172,6 +178,10 @@ pub(crate) fn tcp_proxy(at: &At<'_>, message: &proto::TcpProxy, istio_stats: boo
         hash_policy: hash(at, hash_policy),
         access_log: access_logs(at, access_log),
         log_options: log_options(at, access_log_options.as_ref(), deprecated),
+        tunneling: match tunneling_config {
+            Some(message) => Some(tunneling::tunneling(&at.field("tunneling_config"), message)?),
+            None => None,
+        },
         istio_stats,
     })
 }

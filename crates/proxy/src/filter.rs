@@ -260,7 +260,7 @@ impl Stream<'_, '_> {
         }
     }
 
-    /// Objects of which nothing can be made, or that are read-only, are left out.
+    /// Objects of which nothing can be made are left out, and those that the connection has: as in Envoy, these stay.
     fn set_filter_state(&mut self, config: &SetFilterState, name: &str) {
         let taken = self.record.found.clone();
         let levels = self.levels_of(taken.as_ref());
@@ -269,8 +269,9 @@ impl Stream<'_, '_> {
             clear_route_cache |= config.clear_route_cache;
             for value in &config.on_request_headers {
                 let view = self.record.view(Some(&self.request), None, None);
-                if let Some(object) = filter_object(value, &view) {
-                    let _ = self.record.state.set_object(value.key.clone(), object);
+                let is_free = self.record.connection.state.object(&value.key).is_none();
+                if let Some(object) = filter_object(value, &view).filter(|_| is_free) {
+                    self.record.state.set_object(value.key.clone(), object);
                 }
             }
         }
@@ -356,7 +357,7 @@ impl Stream<'_, '_> {
 }
 
 /// What a format gives, if an object can be made of it.
-fn filter_object(value: &ObjectValue, view: &RecordView<'_>) -> Option<FilterObject> {
+pub(crate) fn filter_object(value: &ObjectValue, view: &RecordView<'_>) -> Option<FilterObject> {
     let missing = if value.omit_empty { Missing::Empty } else { Missing::Dash };
     let mut text = Vec::new();
     render(&value.value, view, missing, &mut text);
@@ -367,7 +368,6 @@ fn filter_object(value: &ObjectValue, view: &RecordView<'_>) -> Option<FilterObj
     Some(FilterObject {
         text: text.as_ref().into(),
         is_hashable: value.kind == ObjectKind::HashableText,
-        is_read_only: value.is_read_only,
         sharing: value.sharing,
     })
 }

@@ -23,7 +23,7 @@ mod flags;
 mod state;
 
 pub use flags::ResponseFlags;
-pub use state::{FilterObject, ReadOnly, Sharing, State};
+pub use state::{FilterObject, Sharing, State};
 
 /// A header of the PROXY protocol, as far as it is passed on (`envoy.network.proxy_protocol_options`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

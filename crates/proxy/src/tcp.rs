@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use self::flow::{Broken, Side};
 use self::relay::{End, Event, Limits, Relay};
 use crate::access_log::Logger;
+use crate::generation::Generation;
 use crate::istio_stats::IstioReporter;
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
@@ -24,11 +25,15 @@ use crate::stats::{ClusterStats, TcpStats};
 use crate::upstream::outlier::{self, Outcome};
 use crate::upstream::pool::{LeaseError, TcpLease};
 use crate::upstream::transport::TransportOptions;
-use crate::upstream::{Cluster, PickContext};
+use crate::upstream::{Cluster, Host, PickContext};
 
 mod flow;
 mod pipe;
 mod relay;
+mod tunnel;
+
+/// The filter state that holds the idle timeout of one connection.
+const IDLE_TIMEOUT_MS: &str = "envoy.tcp_proxy.per_connection_idle_timeout_ms";
 
 /// A `tcp_proxy` of one filter chain, as one worker runs it.
 #[derive(Debug)]
@@ -74,6 +79,12 @@ impl Proxy {
             self.log(&record, LogType::TcpConnectionStart);
         }
         let max_duration = self.max_duration();
+        if let Some(tunneling) = &self.settings.tunneling {
+            self.serve_tunnel(tunneling, &mut client, max_duration, drain, &mut record).await;
+            drop(client);
+            self.record(&mut record);
+            return record;
+        }
         let lease = relay::until(max_duration, self.dial(&mut record)).await;
         let series = self.istio.as_ref().map(|istio| istio.tcp(&record));
         if let Some(series) = &series {
@@ -124,37 +135,54 @@ impl Proxy {
     /// A connection to a host, after at most `max_connect_attempts`.
     async fn dial(&self, record: &mut RequestRecord) -> Option<TcpLease> {
         let generation = self.worker.generation();
-        let connection = record.connection.clone();
-        let (name, metadata) = self.choice(&connection);
-        let cluster = name.and_then(|name| generation.cluster(name));
-        let Some(cluster) = cluster else {
-            self.stats.counts.downstream_cx_no_route.inc();
-            record.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
-            return None;
-        };
-        record.cluster = Some(cluster.stats.clone());
-        let attempts = self.settings.max_connect_attempts;
-        for number in 1..=attempts {
+        let (cluster, metadata) = self.cluster(&generation, record)?;
+        for number in 1..=self.settings.max_connect_attempts {
             match self.attempt(cluster, metadata, record).await {
                 Ok(lease) => {
                     record.upstream_local = lease.local;
                     return Some(lease);
                 }
                 Err(Refusal::Final) => return None,
-                Err(Refusal::Again) => {}
-            }
-            if let Some(backoff) = self.settings.backoff.filter(|_| number < attempts) {
-                let ceiling = usize::try_from(backoff.ceiling(number).as_micros()).unwrap_or(usize::MAX);
-                tokio::time::sleep(Duration::from_micros(random::below(ceiling) as u64)).await;
+                Err(Refusal::Again) => self.pause(number).await,
             }
         }
-        cluster.stats.counts.upstream_cx_connect_attempts_exceeded.inc();
-        record.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        exhausted(cluster, record);
         None
     }
 
+    /// The cluster of the connection, and what the metadata of its host must hold.
+    fn cluster<'g>(
+        &'g self,
+        generation: &'g Generation,
+        record: &mut RequestRecord,
+    ) -> Option<(&'g Rc<Cluster>, Option<&'g MetadataMatch>)> {
+        let connection = record.connection.clone();
+        let (name, metadata) = self.choice(&connection);
+        let Some(cluster) = name.and_then(|name| generation.cluster(name)) else {
+            self.stats.counts.downstream_cx_no_route.inc();
+            record.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
+            return None;
+        };
+        record.cluster = Some(cluster.stats.clone());
+        Some((cluster, metadata))
+    }
+
+    /// `backoff_options`, before another attempt.
+    async fn pause(&self, number: u32) {
+        let is_last = number >= self.settings.max_connect_attempts;
+        let Some(backoff) = self.settings.backoff.filter(|_| !is_last) else { return };
+        let ceiling = usize::try_from(backoff.ceiling(number).as_micros()).unwrap_or(usize::MAX);
+        tokio::time::sleep(Duration::from_micros(random::below(ceiling) as u64)).await;
+    }
+
     /// The cluster, and what the metadata of its host must hold.
-    fn choice<'c>(&'c self, connection: &'c ConnectionInfo) -> (Option<&'c str>, Option<&'c MetadataMatch>) {
+    fn choice<'p, 'c>(
+        &'p self,
+        connection: &'c ConnectionInfo,
+    ) -> (Option<&'c str>, Option<&'p MetadataMatch>)
+    where
+        'p: 'c,
+    {
         if let Some(object) = connection.state.object(TCP_PROXY_CLUSTER) {
             return (Some(&object.text), self.settings.metadata_match.as_ref());
         }
@@ -183,38 +211,31 @@ impl Proxy {
         metadata: Option<&MetadataMatch>,
         record: &mut RequestRecord,
     ) -> Result<TcpLease, Refusal> {
+        let host = self.pick(cluster, metadata, record).ok_or(Refusal::Final)?;
+        let options = TransportOptions { connection: Some(&record.connection) };
+        let leased = host.pool.lease_tcp(options).await;
+        attempted(cluster, &host, leased, record)
+    }
+
+    /// A host for the next attempt.
+    fn pick(
+        &self,
+        cluster: &Cluster,
+        metadata: Option<&MetadataMatch>,
+        record: &mut RequestRecord,
+    ) -> Option<Rc<Host>> {
         let context = PickContext {
             hash: self.hash(&record.connection),
             metadata,
             original_destination: record.connection.original_destination,
             ..PickContext::default()
         };
-        let Some(host) = cluster.pick(&context) else {
+        let host = cluster.pick(&context);
+        if host.is_none() {
             cluster.stats.counts.upstream_cx_none_healthy.inc();
             record.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
-            return Err(Refusal::Final);
-        };
-        let options = TransportOptions { connection: Some(&record.connection) };
-        let leased = host.pool.lease_tcp(options).await;
-        if matches!(leased, Err(LeaseError::Overflow)) {
-            record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
-            return Err(Refusal::Final);
         }
-        record.attempts += 1;
-        record.host = Some(host.stats.clone());
-        let outcome = match &leased {
-            Ok(_) => Outcome::ConnectedFinally,
-            Err(LeaseError::ConnectFailed(_)) => Outcome::ConnectFailed,
-            Err(_) => Outcome::TimedOut,
-        };
-        outlier::observe(cluster, &host, outcome);
-        leased.map_err(|error| {
-            if let LeaseError::ConnectFailed(reason) = error {
-                record.upstream_failure = Some((*reason).into());
-            }
-            record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-            Refusal::Again
-        })
+        host
     }
 
     /// Moves bytes both ways until the end of the connection.
@@ -227,12 +248,7 @@ impl Proxy {
         record: &mut RequestRecord,
     ) {
         let TcpLease { io: mut upstream, counted, .. } = lease;
-        let mut relay = Relay::new(Limits {
-            idle: self.settings.idle_timeout,
-            max_duration,
-            flush: self.settings.log_options.flush_interval,
-            buffer: self.buffer_limit,
-        });
+        let mut relay = Relay::new(self.limits(max_duration, &record.connection));
         let end = loop {
             let event = relay.next(client, &mut upstream, &mut drain).await;
             record.bytes_received = relay.up.received;
@@ -257,6 +273,16 @@ impl Proxy {
         drop(counted);
     }
 
+    fn limits(&self, max_duration: Option<Instant>, connection: &ConnectionInfo) -> Limits {
+        let own = connection.state.object(IDLE_TIMEOUT_MS).and_then(|object| object.text.parse().ok());
+        Limits {
+            idle: own.map(Duration::from_millis).or(self.settings.idle_timeout),
+            max_duration,
+            flush: self.settings.log_options.flush_interval,
+            buffer: self.buffer_limit,
+        }
+    }
+
     fn ended(&self, end: &End, record: &mut RequestRecord) {
         match end {
             End::Idle => self.stats.counts.idle_timeout.inc(),
@@ -278,6 +304,40 @@ enum Refusal {
     Again,
     /// No attempt would.
     Final,
+}
+
+/// Notes how an attempt to connect went.
+fn attempted<L>(
+    cluster: &Cluster,
+    host: &Rc<Host>,
+    leased: Result<L, LeaseError>,
+    record: &mut RequestRecord,
+) -> Result<L, Refusal> {
+    if matches!(leased, Err(LeaseError::Overflow)) {
+        record.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+        return Err(Refusal::Final);
+    }
+    record.attempts += 1;
+    record.host = Some(host.stats.clone());
+    let outcome = match &leased {
+        Ok(_) => Outcome::ConnectedFinally,
+        Err(LeaseError::ConnectFailed(_)) => Outcome::ConnectFailed,
+        Err(_) => Outcome::TimedOut,
+    };
+    outlier::observe(cluster, host, outcome);
+    leased.map_err(|error| {
+        if let LeaseError::ConnectFailed(reason) = error {
+            record.upstream_failure = Some((*reason).into());
+        }
+        record.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+        Refusal::Again
+    })
+}
+
+/// All attempts failed.
+fn exhausted(cluster: &Cluster, record: &mut RequestRecord) {
+    cluster.stats.counts.upstream_cx_connect_attempts_exceeded.inc();
+    record.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
 }
 
 /// The close that follows resets the connection.

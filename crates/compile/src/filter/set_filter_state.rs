@@ -16,7 +16,7 @@ use meltemi_envoy::extensions::filters::http::set_filter_state::v3::Config;
 
 use super::{Effect, Levels, RouteFilterConfig, Verdict};
 use crate::format::Format;
-use crate::ledger::{At, refuse};
+use crate::ledger::{At, harmless, refuse};
 use crate::scalar::inline_data;
 
 /// The configuration.
@@ -37,8 +37,6 @@ pub struct ObjectValue {
     pub value: Format,
     /// Operators without a value give nothing, instead of `-`.
     pub omit_empty: bool,
-    /// `read_only`.
-    pub is_read_only: bool,
     /// `shared_with_upstream`.
     pub sharing: ObjectSharing,
     /// `skip_if_empty`.
@@ -136,6 +134,7 @@ pub(super) fn compile(at: &At<'_>, message: &Config) -> SetFilterState {
 pub(crate) fn object_value(at: &At<'_>, message: &common::FilterStateValue) -> Option<ObjectValue> {
     let common::FilterStateValue { factory_key, read_only, shared_with_upstream, skip_if_empty, key, value } =
         message;
+    harmless!(NotEnforced; read_only);
     let Some(Key::ObjectKey(key)) = key else { return at.field("object_key").none("must be set") };
     at.required("object_key", key);
     let factory = if factory_key.is_empty() { key } else { factory_key };
@@ -152,7 +151,6 @@ pub(crate) fn object_value(at: &At<'_>, message: &common::FilterStateValue) -> O
         key: key.as_str().into(),
         value,
         omit_empty,
-        is_read_only: *read_only,
         sharing: match at.choice("shared_with_upstream", *shared_with_upstream)? {
             SharedWithUpstream::None => ObjectSharing::None,
             SharedWithUpstream::Once => ObjectSharing::Once,

@@ -376,8 +376,8 @@ fn tcp_proxies_have_one_cluster_or_weights() {
     );
     assert!(reason(tcp("weighted_clusters: {clusters: [{name: a}]}")).contains("clusters[0].weight"));
     assert!(
-        reason(tcp("cluster: c, tunneling_config: {hostname: h}"))
-            .contains("tunneling_config: not supported yet")
+        reason(tcp("cluster: c, tunneling_config: {hostname: h, post_path: /p}"))
+            .contains("tunneling_config.post_path: ")
     );
 }
 

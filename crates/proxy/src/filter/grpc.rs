@@ -86,9 +86,9 @@ impl GrpcRun {
             return;
         }
         let text = format!("{request},{response}").into();
-        let object = FilterObject { text, is_hashable: false, is_read_only: false, sharing: Sharing::None };
+        let object = FilterObject { text, is_hashable: false, sharing: Sharing::None };
         // Nobody else has this key.
-        let _ = state.set_object(OBJECT.into(), object);
+        state.set_object(OBJECT.into(), object);
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use meltemi_compile::filter::set_filter_state::ObjectValue;
+use meltemi_compile::log_filter::LogType;
 use meltemi_compile::program::{
     self, ConnectionFilter, ConnectionLimit, Direction, FilterChain, NetworkFilter, Reporter, Slot,
     TCP_PROXY_CLUSTER,
@@ -13,6 +15,7 @@ use meltemi_http::Io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::serving::Connections;
+use crate::filter::filter_object;
 use crate::http;
 use crate::random;
 use crate::record::{ConnectionInfo, FilterObject, RequestRecord, Sharing};
@@ -43,6 +46,7 @@ pub(super) struct Chain {
 enum Before {
     SniCluster,
     ConnectionLimit(Arc<ConnectionLimit>, Arc<ConnectionLimitCounts>),
+    SetFilterState(Arc<[ObjectValue]>),
 }
 
 /// The filter that consumes the connection.
@@ -87,6 +91,7 @@ impl Chain {
             ConnectionFilter::ConnectionLimit(limit) => {
                 Before::ConnectionLimit(limit.clone(), worker.stats.connection_limit(&limit.stat_prefix))
             }
+            ConnectionFilter::SetFilterState(objects) => Before::SetFilterState(objects.clone()),
         };
         Chain {
             digest: chain.digest,
@@ -109,6 +114,7 @@ impl Chain {
         for filter in &self.before {
             match filter {
                 Before::SniCluster => name_cluster(&mut connection),
+                Before::SetFilterState(objects) => connection = with_objects(connection, objects),
                 Before::ConnectionLimit(limit, _) if !limit.is_enabled => {}
                 Before::ConnectionLimit(limit, counts) => {
                     let slot = limit.admit();
@@ -150,13 +156,24 @@ fn record(connection: Rc<ConnectionInfo>) -> Box<RequestRecord> {
     Box::new(RequestRecord::new(connection, random::next(), None))
 }
 
+/// The connection with objects of filter state; those of which nothing can be made are left out.
+fn with_objects(connection: ConnectionInfo, objects: &[ObjectValue]) -> ConnectionInfo {
+    let mut record = *record(Rc::new(connection));
+    for value in objects {
+        let object = filter_object(value, &record.connection_view(LogType::NotSet));
+        if let Some(object) = object {
+            let state = &mut Rc::make_mut(&mut record.connection).state;
+            state.set_object(value.key.clone(), object);
+        }
+    }
+    Rc::unwrap_or_clone(record.connection)
+}
+
 /// The TCP proxy takes the cluster that the client named by SNI.
 fn name_cluster(connection: &mut ConnectionInfo) {
     let Some(name) = connection.server_name.as_deref().filter(|name| !name.is_empty()) else { return };
-    let object =
-        FilterObject { text: name.into(), is_hashable: false, is_read_only: false, sharing: Sharing::None };
-    // Somebody else's choice that may not be changed stands.
-    let _kept = connection.state.set_object(TCP_PROXY_CLUSTER.into(), object);
+    let object = FilterObject { text: name.into(), is_hashable: false, sharing: Sharing::None };
+    connection.state.set_object(TCP_PROXY_CLUSTER.into(), object);
 }
 
 /// Keeps a refused connection for the `delay`, so that clients do not come again at once.

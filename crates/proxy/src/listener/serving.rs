@@ -75,13 +75,9 @@ impl Serving {
         }
     }
 
-    /// Lets the connections of chains that `next` does not have drain. Chains that leave a listener which stays ask all
-    /// their clients to go, as in Envoy, whatever the strategy.
+    /// Lets the connections of chains that `next` does not have drain.
     pub(super) fn retire(&self, next: Option<&Serving>, drain: DrainPolicy) {
-        let asking = match next {
-            Some(next) if next.config.frame_digest == self.config.frame_digest => Asking::Always,
-            _ => drain.begin(),
-        };
+        let asking = drain.begin();
         let stays = |chain: &Rc<Chain>| {
             next.is_some_and(|next| next.chains.iter().any(|other| Rc::ptr_eq(chain, other)))
         };

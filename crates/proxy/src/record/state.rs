@@ -30,15 +30,9 @@ pub struct FilterObject {
     pub text: Arc<str>,
     /// Whether hash policies may read it (`Hashable`).
     pub is_hashable: bool,
-    /// Whoever sets it first is the last.
-    pub is_read_only: bool,
     /// Whether upstream connections know it.
     pub sharing: Sharing,
 }
-
-/// An object could not be set: it is there, and read-only.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ReadOnly;
 
 impl State {
     /// The metadata of a filter.
@@ -77,18 +71,13 @@ impl State {
         objects.iter().find(|(name, _)| **name == *key).map(|(_, object)| object)
     }
 
-    /// Sets an object.
-    ///
-    /// # Errors
-    /// If it is there and read-only.
-    pub fn set_object(&mut self, key: Arc<str>, object: FilterObject) -> Result<(), ReadOnly> {
+    /// Sets an object, in place of one that is there.
+    pub fn set_object(&mut self, key: Arc<str>, object: FilterObject) {
         let objects = &mut self.kept.get_or_insert_default().objects;
         match objects.iter_mut().find(|(name, _)| *name == key) {
-            Some((_, known)) if known.is_read_only => return Err(ReadOnly),
             Some((_, known)) => *known = object,
             None => objects.push((key, object)),
         }
-        Ok(())
     }
 }
 
@@ -119,17 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn a_read_only_object_stays() {
+    fn the_last_object_counts() {
         let mut state = State::default();
-        let object = |text: &str, is_read_only| FilterObject {
-            text: text.into(),
-            is_hashable: false,
-            is_read_only,
-            sharing: Sharing::None,
-        };
-        assert_eq!(state.set_object("k".into(), object("1", false)), Ok(()));
-        assert_eq!(state.set_object("k".into(), object("2", true)), Ok(()));
-        assert_eq!(state.set_object("k".into(), object("3", false)), Err(ReadOnly));
+        let object =
+            |text: &str| FilterObject { text: text.into(), is_hashable: false, sharing: Sharing::None };
+        state.set_object("k".into(), object("1"));
+        state.set_object("k".into(), object("2"));
         assert_eq!(state.object("k").map(|object| &*object.text), Some("2"));
     }
 }

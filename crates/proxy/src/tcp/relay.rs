@@ -44,6 +44,75 @@ pub(super) struct Limits {
     pub(super) buffer: usize,
 }
 
+impl End {
+    /// How a connection ended that waited until `limit`.
+    pub(super) fn late(limit: Option<Instant>, max_duration: Option<Instant>) -> End {
+        if limit == max_duration { End::MaxDuration } else { End::Idle }
+    }
+}
+
+/// The deadlines of a connection whose bytes somebody else moves.
+#[derive(Debug)]
+pub(super) struct Clock {
+    limits: Limits,
+    began: Instant,
+    idle: Deadline,
+    max_duration: Deadline,
+    flush: Deadline,
+}
+
+impl Clock {
+    pub(super) fn new(limits: Limits) -> Clock {
+        let began = Instant::now();
+        Clock {
+            limits,
+            began,
+            idle: Deadline::new(limits.idle.map(|idle| began + idle)),
+            max_duration: Deadline::new(limits.max_duration),
+            flush: Deadline::new(limits.flush.map(|every| began + every)),
+        }
+    }
+
+    /// What comes first: an event, or else (`Err`) the end of `moving`. `activity` is when bytes last moved.
+    pub(super) async fn race<T>(
+        &mut self,
+        mut moving: Pin<&mut impl Future<Output = T>>,
+        drain: &mut DrainSignal,
+        activity: impl Fn() -> Option<Instant>,
+    ) -> Result<Event, T> {
+        let mut drained = pin!(drain.reached(DrainStage::Ended));
+        std::future::poll_fn(|cx| {
+            if drained.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(Event::Ended(End::Drained)));
+            }
+            if let Poll::Ready(done) = moving.as_mut().poll(cx) {
+                return Poll::Ready(Err(done));
+            }
+            self.poll(activity().unwrap_or(self.began), cx).map(Ok)
+        })
+        .await
+    }
+
+    fn poll(&mut self, activity: Instant, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.max_duration.poll_due(cx).is_ready() {
+            return Poll::Ready(Event::Ended(End::MaxDuration));
+        }
+        if let Some(idle) = self.limits.idle {
+            self.idle.set(Some(activity + idle));
+            if self.idle.poll_due(cx).is_ready() {
+                return Poll::Ready(Event::Ended(End::Idle));
+            }
+        }
+        if let Some(every) = self.limits.flush
+            && self.flush.poll_due(cx).is_ready()
+        {
+            self.flush.set(Some(Instant::now() + every));
+            return Poll::Ready(Event::Flush);
+        }
+        Poll::Pending
+    }
+}
+
 /// Both directions and their deadlines.
 #[derive(Debug)]
 pub(super) struct Relay {
@@ -53,25 +122,18 @@ pub(super) struct Relay {
     pub(super) down: Flow,
     /// The upstream ended after we had ended towards it.
     pub(super) upstream_closed: bool,
-    limits: Limits,
     activity: Instant,
-    idle: Deadline,
-    max_duration: Deadline,
-    flush: Deadline,
+    clock: Clock,
 }
 
 impl Relay {
     pub(super) fn new(limits: Limits) -> Relay {
-        let now = Instant::now();
         Relay {
             up: Flow::new(Side::Client, Side::Upstream, limits.buffer),
             down: Flow::new(Side::Upstream, Side::Client, limits.buffer),
             upstream_closed: false,
-            limits,
-            activity: now,
-            idle: Deadline::new(limits.idle.map(|idle| now + idle)),
-            max_duration: Deadline::new(limits.max_duration),
-            flush: Deadline::new(limits.flush.map(|every| now + every)),
+            activity: Instant::now(),
+            clock: Clock::new(limits),
         }
     }
 
@@ -90,7 +152,7 @@ impl Relay {
             if let Poll::Ready(end) = self.poll_flows(client, upstream, cx) {
                 return Poll::Ready(Event::Ended(end));
             }
-            self.poll_deadlines(cx)
+            self.clock.poll(self.activity, cx)
         })
         .await
     }
@@ -114,25 +176,6 @@ impl Relay {
         }
         self.upstream_closed = was_ended;
         Poll::Ready(End::Closed)
-    }
-
-    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.max_duration.poll_due(cx).is_ready() {
-            return Poll::Ready(Event::Ended(End::MaxDuration));
-        }
-        if let Some(idle) = self.limits.idle {
-            self.idle.set(Some(self.activity + idle));
-            if self.idle.poll_due(cx).is_ready() {
-                return Poll::Ready(Event::Ended(End::Idle));
-            }
-        }
-        if let Some(every) = self.limits.flush
-            && self.flush.poll_due(cx).is_ready()
-        {
-            self.flush.set(Some(Instant::now() + every));
-            return Poll::Ready(Event::Flush);
-        }
-        Poll::Pending
     }
 }
 
