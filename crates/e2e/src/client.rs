@@ -11,6 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::tls_client::{self, Agreed, TlsClient};
 
 /// A whole response.
 pub type Answer = Response<Bytes>;
@@ -76,7 +79,12 @@ pub struct Whole {
     pub trailers: Vec<(String, String)>,
     /// Why the body did not end well.
     pub broken: Option<String>,
+    /// What the TLS handshake agreed upon.
+    pub tls: Option<Agreed>,
 }
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 type SendBody = BoxBody<Bytes, std::convert::Infallible>;
 
@@ -91,6 +99,7 @@ pub async fn whole_call(
     request: Request<Bytes>,
     trailers: &[(String, String)],
     cancel: Option<Duration>,
+    tls: Option<&TlsClient>,
 ) -> anyhow::Result<Whole> {
     let mut map = HeaderMap::new();
     for (name, value) in trailers {
@@ -110,6 +119,20 @@ pub async fn whole_call(
     });
     let call = async {
         let stream = tokio::net::TcpStream::connect(address).await.context("connect")?;
+        let mut agreed = None;
+        let stream: Box<dyn Stream> = match tls {
+            None => Box::new(stream),
+            Some(tls) => match tls.connect(stream).await {
+                Ok(stream) => {
+                    agreed = Some(tls_client::agreed(&stream));
+                    Box::new(stream)
+                }
+                Err(error) => {
+                    let broken = Some(tls_client::alert(error.as_ref()));
+                    return Ok(Whole { broken, ..Whole::default() });
+                }
+            },
+        };
         let io = TokioIo::new(stream);
         let sent = if http2 {
             let (mut sender, connection) =
@@ -123,8 +146,11 @@ pub async fn whole_call(
         };
         let mut whole = match sent {
             Ok(response) => collect(response).await,
+            // Whether the alert arrives before the end of the connection is a matter of timing.
+            Err(_) if tls.is_some() => Whole { broken: Some("refused".to_owned()), ..Whole::default() },
             Err(_) => Whole::default(),
         };
+        whole.tls = agreed;
         whole.informational = interim.lock().expect("no handler panicked").clone();
         anyhow::Ok(whole)
     };

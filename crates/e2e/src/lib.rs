@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod bootstrap;
+pub mod certificates;
 pub mod client;
 pub mod differential;
 pub mod dns;
@@ -12,3 +13,4 @@ pub mod envoy_api;
 pub mod mesh;
 pub mod peers;
 pub mod process;
+pub mod tls_client;

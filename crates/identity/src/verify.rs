@@ -19,6 +19,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use self::chain::Anchors;
+use self::chain::Shown;
 pub use self::rustls_side::{PeerVerifier, Presence};
 use crate::peer;
 
@@ -186,13 +187,14 @@ impl Rules {
         now: UnixTime,
     ) -> Result<(), Refusal> {
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| Refusal::Malformed)?;
+        let shown = Shown { leaf, parsed: &parsed, intermediates };
         match &self.trust {
             Trust::NoChain => {}
-            Trust::Roots(anchors) => self.check_chain(anchors, leaf, &parsed, intermediates, role, now)?,
+            Trust::Roots(anchors) => self.check_chain(anchors, &shown, role, now)?,
             Trust::Domains(domains) => {
                 let anchors = trust_domain(&parsed).and_then(|domain| domains.get(domain));
                 let anchors = anchors.ok_or(Refusal::TrustDomain)?;
-                self.check_chain(anchors, leaf, &parsed, intermediates, role, now)?;
+                self.check_chain(anchors, &shown, role, now)?;
             }
         }
         self.check_names(&parsed)?;
@@ -232,8 +234,13 @@ impl Rules {
 /// The trust domain of a certificate that may be a workload's: it signs nothing, and its first URI is a SPIFFE id.
 fn trust_domain<'c>(parsed: &'c X509Certificate<'_>) -> Option<&'c str> {
     let is_authority = parsed.is_ca();
-    let usage = parsed.key_usage().ok().flatten();
-    if is_authority || usage.is_some_and(|usage| usage.value.key_cert_sign() || usage.value.crl_sign()) {
+    // A usage that is not said is any usage, as in Envoy.
+    let signs = parsed
+        .key_usage()
+        .ok()
+        .flatten()
+        .is_none_or(|usage| usage.value.key_cert_sign() || usage.value.crl_sign());
+    if is_authority || signs {
         return None;
     }
     let names = parsed.subject_alternative_name().ok().flatten()?;

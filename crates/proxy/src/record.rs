@@ -53,7 +53,7 @@ pub struct ConnectionInfo {
     pub original_destination: Option<SocketAddr>,
     /// What the PROXY protocol said of the client, for upstream connections that speak it too.
     pub proxy: Option<Rc<ProxyOptions>>,
-    /// SNI of the TLS handshake, or what the TLS inspector saw.
+    /// The server name that the TLS inspector saw.
     pub server_name: Option<Box<str>>,
     /// Name of the listener.
     pub listener: Name,

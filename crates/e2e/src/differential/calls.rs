@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::backend::BackendSpec;
 use crate::client;
 use crate::dns::Zone;
+use crate::tls_client::TlsCall;
 
 /// `calls.yaml`, or the same keys of `case.yaml`.
 #[derive(Debug, Deserialize)]
@@ -43,6 +44,8 @@ pub struct Call {
     pub until_status: Option<u16>,
     /// Wait so long before the call.
     pub pause_ms: u64,
+    /// Speak TLS.
+    pub tls: Option<TlsCall>,
     /// Speak HTTP/2.
     pub http2: bool,
     /// Default GET.

@@ -8,9 +8,12 @@
 //! - `connection_manager`: fields merged over those of the connection manager; `filters`: HTTP filters before the router.
 //! - `clusters`: each merged over a STATIC cluster of the backend of the same name, if there is one; backends without
 //!   an entry have such a cluster anyway.
+//! - `filter_chain`: fields merged over those of the one chain; `transport_socket`: that of the chain.
 //! - `listener`: fields merged over those of the listener; `listeners`: further listeners, whole.
 //! - `bootstrap`: fields merged over the bootstrap (`admin`, `stats_config`, …).
 //! - `arguments`: of both proxies' command lines, in place of `--drain-time-s 5`.
+//! - `certificates`: pairs of a name and what its certificate is ([`CertificateSpec`]), issuers first; they are made for
+//!   each run, and are in `${dir}/NAME.pem` and `${dir}/NAME.key`.
 //! - `dns`: answers by name, one after the other; the last one stays. `${dns}` is the port of the name server.
 //! - `log_format`: the access log's text format.
 //! - `files`: contents by name; `${file NAME}` is the path. `${NAME}` is the port of a backend, `${dead}` a port where
@@ -28,6 +31,7 @@ use serde_json::{Value, json};
 
 use super::calls::Calls;
 use super::observed::Observed;
+use crate::certificates::{CertificateSpec, Certificates};
 
 /// A folder of `testdata/differential`.
 #[derive(Debug)]
@@ -51,14 +55,26 @@ struct Parts {
     filters: Vec<Value>,
     clusters: Vec<Value>,
     listener: Option<Value>,
+    filter_chain: Option<Value>,
+    transport_socket: Option<Value>,
     listeners: Vec<Value>,
     bootstrap: Option<Value>,
     log_format: Option<String>,
     files: BTreeMap<String, String>,
 }
 
+/// `certificates` of `case.yaml`.
+#[derive(Debug, Default, Deserialize)]
+struct Declared {
+    #[serde(default)]
+    certificates: Vec<(String, CertificateSpec)>,
+}
+
 /// The keys of `case.yaml` that are read.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 18] = [
+    "transport_socket",
+    "filter_chain",
+    "certificates",
     "about",
     "arguments",
     "backends",
@@ -147,6 +163,12 @@ impl Case {
         Ok(())
     }
 
+    /// Makes the case's certificates in a folder.
+    pub(super) fn certificates(&self, dir: &Path) -> anyhow::Result<Certificates> {
+        let declared: Declared = serde_saphyr::from_str(&without_tokens(&self.text))?;
+        Certificates::make(&declared.certificates, dir)
+    }
+
     /// The calls with the tokens filled in.
     pub(super) fn calls(&self, tokens: &Tokens) -> anyhow::Result<Calls> {
         Ok(serde_saphyr::from_str(&tokens.fill_in(&self.text))?)
@@ -217,6 +239,10 @@ fn assembled(parts: Parts, tokens: &Tokens, calls: &Calls) -> anyhow::Result<Val
     }
     merge(&mut manager, parts.connection_manager.unwrap_or_default());
     let mut listener = default_listener(manager);
+    merge(&mut listener["filter_chains"][0], parts.filter_chain.unwrap_or_default());
+    if let Some(socket) = parts.transport_socket {
+        listener["filter_chains"][0]["transport_socket"] = socket;
+    }
     merge(&mut listener, parts.listener.unwrap_or_default());
     let mut listeners = vec![listener];
     listeners.extend(parts.listeners);

@@ -6,11 +6,13 @@ use crate::backend::Received;
 pub(super) struct Mask {
     pub(super) ports: Vec<(String, u16)>,
     own_address: String,
+    /// Of certificates.
+    pub(super) texts: Vec<(String, String)>,
 }
 
 impl Mask {
     pub(super) fn new(ports: Vec<(String, u16)>) -> Mask {
-        Mask { ports, own_address: own_address() }
+        Mask { ports, own_address: own_address(), texts: Vec::new() }
     }
 
     pub(super) fn received(&self, mut received: Received) -> Received {
@@ -48,6 +50,9 @@ impl Mask {
 
     pub(super) fn text(&self, text: &str) -> String {
         let mut text = text.to_owned();
+        for (found, name) in &self.texts {
+            text = text.replace(found, name);
+        }
         for (name, port) in &self.ports {
             text = text.replace(&format!(":{port}"), &format!(":<{name}>"));
         }

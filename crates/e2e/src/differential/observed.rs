@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Received;
 use crate::client;
+use crate::tls_client::Agreed;
 
 /// A run of a case.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct Answer {
     /// Trailers, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trailers: Vec<(String, String)>,
+    /// What the TLS handshake agreed upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Agreed>,
     /// How a body that did not end well broke off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broken: Option<String>,

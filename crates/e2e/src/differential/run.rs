@@ -18,6 +18,7 @@ use crate::backend::{Backend, dead_port, short};
 use crate::client;
 use crate::dns::DnsServer;
 use crate::process::until;
+use crate::tls_client::TlsClient;
 
 /// How long a call with `until` is repeated, and how often.
 const REPEAT: Duration = Duration::from_secs(10);
@@ -40,6 +41,7 @@ impl Case {
         ports.extend(backends.iter().map(|backend| (backend.name.clone(), backend.address.port())));
         let log = dir.path().join("access.log");
         let tokens = Tokens { ports, dir: dir.path().to_path_buf(), log };
+        let certificates = self.certificates(dir.path())?;
         let bootstrap = dir.path().join("bootstrap.yaml");
         std::fs::write(&bootstrap, self.bootstrap(&tokens)?)?;
         let calls = self.calls(&tokens)?;
@@ -49,10 +51,12 @@ impl Case {
         let mut ports = tokens.ports.clone();
         ports.extend(running.listeners.iter().map(|(name, at)| (format!("listener {name}"), at.port())));
         ports.push(("admin".to_owned(), running.admin.port()));
-        let mask = Mask::new(ports);
+        let mut mask = Mask::new(ports);
+        mask.texts = certificates.masks()?;
         let mut outcomes = Vec::new();
         for call in &calls.calls {
-            outcomes.push(outcome(call, &running, &backends, &mask).await?);
+            let tls = call.tls.as_ref().map(|tls| TlsClient::new(tls, &certificates)).transpose()?;
+            outcomes.push(outcome(call, tls.as_ref(), &running, &backends, &mask).await?);
         }
         Ok(Observed { calls: outcomes, log: self.log_lines(&tokens.log, &mask).await })
     }
@@ -77,6 +81,7 @@ impl Case {
 
 async fn outcome(
     call: &Call,
+    tls: Option<&TlsClient>,
     running: &Running,
     backends: &[Backend],
     mask: &Mask,
@@ -91,7 +96,7 @@ async fn outcome(
     if call.is_raw() {
         outcome.raw = Some(raw(call, address, mask).await?);
     }
-    outcome.answers = answers(call, address, mask).await?;
+    outcome.answers = answers(call, tls, address, mask).await?;
     // Whoever logs or mirrors may be a moment behind the answer.
     outcome.upstream = backends.iter().flat_map(Backend::take).map(|r| mask.received(r)).collect();
     if call.parallel.is_some() {
@@ -128,13 +133,18 @@ async fn raw(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result<cl
     Ok(raw)
 }
 
-async fn answers(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result<Vec<Answer>> {
+async fn answers(
+    call: &Call,
+    tls: Option<&TlsClient>,
+    address: SocketAddr,
+    mask: &Mask,
+) -> anyhow::Result<Vec<Answer>> {
     if call.until.is_some() || call.until_status.is_some() {
-        return Ok(vec![answer_until(call, address, mask).await?]);
+        return Ok(vec![answer_until(call, tls, address, mask).await?]);
     }
     let mut answers = Vec::new();
     for _ in 0..call.repeat.unwrap_or(usize::from(!call.is_raw())) {
-        let batch = join_all((0..call.parallel.unwrap_or(1)).map(|_| answer(call, address, mask))).await;
+        let batch = join_all((0..call.parallel.unwrap_or(1)).map(|_| answer(call, tls, address, mask))).await;
         answers.extend(batch.into_iter().collect::<anyhow::Result<Vec<_>>>()?);
     }
     if call.parallel.is_some() {
@@ -143,10 +153,15 @@ async fn answers(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Resul
     Ok(answers)
 }
 
-async fn answer_until(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result<Answer> {
+async fn answer_until(
+    call: &Call,
+    tls: Option<&TlsClient>,
+    address: SocketAddr,
+    mask: &Mask,
+) -> anyhow::Result<Answer> {
     let deadline = Instant::now() + REPEAT;
     loop {
-        let answer = answer(call, address, mask).await?;
+        let answer = answer(call, tls, address, mask).await?;
         let has_text = call.until.as_ref().is_none_or(|text| answer.body.contains(text.as_str()));
         let has_status = call.until_status.is_none_or(|status| status == answer.status);
         if (has_text && has_status) || Instant::now() > deadline {
@@ -156,12 +171,18 @@ async fn answer_until(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::
     }
 }
 
-async fn answer(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result<Answer> {
+async fn answer(
+    call: &Call,
+    tls: Option<&TlsClient>,
+    address: SocketAddr,
+    mask: &Mask,
+) -> anyhow::Result<Answer> {
     let host = call.host.as_deref().unwrap_or("shop.example");
     let path = call.path.as_deref().unwrap_or("/");
     let method = call.method.as_deref().unwrap_or("GET");
     let uri = match call.http2 {
         true if method == "CONNECT" => host.to_owned(),
+        true if tls.is_some() => format!("https://{host}{path}"),
         true => format!("http://{host}{path}"),
         false => path.to_owned(),
     };
@@ -175,13 +196,14 @@ async fn answer(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result
     let body = if call.body_size > 0 { "b".repeat(call.body_size) } else { call.body.clone() };
     let request = request.body(Bytes::from(body)).with_context(|| call.name.clone())?;
     let cancel = call.cancel_after_ms.map(Duration::from_millis);
-    let whole = client::whole_call(address, call.http2, request, &call.trailers, cancel).await?;
+    let whole = client::whole_call(address, call.http2, request, &call.trailers, cancel, tls).await?;
     let mut answer = Answer {
         status: whole.status,
         informational: whole.informational,
         headers: masked(&whole.headers, mask),
         body: short(&whole.body),
         trailers: masked(&whole.trailers, mask),
+        tls: whole.tls,
         broken: whole.broken,
     };
     answer.headers.retain(|(name, _)| !call.ignore_headers.contains(name));

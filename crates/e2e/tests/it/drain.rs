@@ -44,7 +44,7 @@ async fn shares(proxy: &Proxy) {
     let drain = Request::post("/drain_listeners?graceful&skip_exit").header("host", "admin");
     let drain = drain.body(Bytes::new()).expect("a request");
     let began = Instant::now();
-    client::whole_call(running.admin, false, drain, &[], None).await.expect("drains");
+    client::whole_call(running.admin, false, drain, &[], None, None).await.expect("drains");
     let at_most = began.elapsed();
     // Between two and three seconds, the share is 2/4.
     tokio::time::sleep(Duration::from_millis(2050)).await;
@@ -65,7 +65,7 @@ async fn shares(proxy: &Proxy) {
 
 async fn is_asked(address: SocketAddr) -> bool {
     let request = Request::get("/").header("host", "x").body(Bytes::new()).expect("a request");
-    let answer = client::whole_call(address, false, request, &[], None).await.expect("an answer");
+    let answer = client::whole_call(address, false, request, &[], None, None).await.expect("an answer");
     assert_eq!(answer.status, 200);
     answer.headers.iter().any(|(name, value)| name == "connection" && value == "close")
 }

@@ -82,6 +82,7 @@ fn explored() -> Explorer {
         root::<Listener>(&pool, "connection-limit-listener.yaml", listener),
         root::<Listener>(&pool, "sni-listener.yaml", listener),
         root::<Listener>(&pool, "tunnel-listener.yaml", listener),
+        root::<Listener>(&pool, "tls-listener.yaml", listener),
         root::<Cluster>(&pool, "cluster.yaml", cluster),
         root::<Cluster>(&pool, "eds-cluster.yaml", cluster),
         root::<ClusterLoadAssignment>(&pool, "endpoints.yaml", endpoints),

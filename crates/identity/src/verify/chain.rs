@@ -56,16 +56,22 @@ fn is_within((from, until): (i64, i64), now: UnixTime) -> bool {
     i64::try_from(now.as_secs()).is_ok_and(|now| from <= now && now <= until)
 }
 
+/// What a peer shows.
+pub(super) struct Shown<'c> {
+    pub(super) leaf: &'c CertificateDer<'c>,
+    pub(super) parsed: &'c X509Certificate<'c>,
+    pub(super) intermediates: &'c [CertificateDer<'c>],
+}
+
 impl Rules {
     pub(super) fn check_chain(
         &self,
         anchors: &Anchors,
-        leaf: &CertificateDer<'_>,
-        parsed: &X509Certificate<'_>,
-        intermediates: &[CertificateDer<'_>],
+        shown: &Shown<'_>,
         role: Role,
         now: UnixTime,
     ) -> Result<(), Refusal> {
+        let Shown { leaf, parsed, intermediates } = *shown;
         if anchors.certificates.iter().any(|anchor| **anchor == **leaf) && self.revocations.is_empty() {
             let is_good = self.allows_expired || is_within(seconds(parsed.validity()), now);
             return if is_good { Ok(()) } else { Err(Refusal::Chain(expired(now))) };

@@ -47,6 +47,7 @@ fn leaf(by: &Authority, name: &str, serial: u64) -> CertificateDer<'static> {
     let mut params = params("leaf");
     params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
     params.serial_number = Some(SerialNumber::from(serial));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.signed_by(&KeyPair::generate().unwrap(), &by.issuer).unwrap().der().clone()
 }
 

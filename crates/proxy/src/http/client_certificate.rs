@@ -56,10 +56,10 @@ fn add_details(parts: &mut Vec<String>, tls: &TlsFacts, peer: &PeerCertificate, 
         parts.push(format!("Chain=\"{}\"", tls.chain_pem()));
     }
     if details.subject {
-        parts.push(format!("Subject=\"{}\"", peer.subject.replace('"', "\\\"")));
+        parts.push(format!("Subject=\"{}\"", peer.subject));
     }
     if details.issuer {
-        parts.push(format!("Issuer=\"{}\"", peer.issuer.replace('"', "\\\"")));
+        parts.push(format!("Issuer=\"{}\"", peer.issuer));
     }
     if details.uri {
         parts.extend(each_or_empty("URI=", &peer.uris));

@@ -20,6 +20,8 @@ pub(crate) enum ClientHello {
         server_name: Option<Box<str>>,
         /// ALPN, in order.
         protocols: Vec<Box<str>>,
+        /// TLS 1.3 is among the versions.
+        offers_tls13: bool,
     },
 }
 
@@ -29,6 +31,8 @@ const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
+const EXTENSION_VERSIONS: u16 = 43;
+const TLS13: u16 = 0x0304;
 
 /// Looks at the first bytes of a connection. Fewer than a record header decide nothing, as in Envoy.
 pub(crate) fn parse(bytes: &[u8], max_bytes: usize) -> ClientHello {
@@ -43,14 +47,14 @@ pub(crate) fn parse(bytes: &[u8], max_bytes: usize) -> ClientHello {
         return ClientHello::TooLarge;
     }
     let Some(record) = rest.get(..length) else { return ClientHello::Partial };
-    let mut found = (None, Vec::new());
+    let mut found = (None, Vec::new(), false);
     if record.first() != Some(&CLIENT_HELLO) || read_hello(Reader(record), &mut found).is_none() {
         return ClientHello::Malformed;
     }
-    ClientHello::Whole { server_name: found.0, protocols: found.1 }
+    ClientHello::Whole { server_name: found.0, protocols: found.1, offers_tls13: found.2 }
 }
 
-type Found = (Option<Box<str>>, Vec<Box<str>>);
+type Found = (Option<Box<str>>, Vec<Box<str>>, bool);
 
 fn read_hello(mut hello: Reader<'_>, found: &mut Found) -> Option<()> {
     // Type, length, version, random.
@@ -69,6 +73,7 @@ fn read_hello(mut hello: Reader<'_>, found: &mut Found) -> Option<()> {
         let body = Reader(extensions.take(usize::from(length))?);
         match kind {
             EXTENSION_SERVER_NAME => found.0 = server_name(body),
+            EXTENSION_VERSIONS => found.2 = has_tls13(body),
             EXTENSION_ALPN => found.1 = protocols(body).unwrap_or_default(),
             _ => {}
         }
@@ -85,6 +90,12 @@ fn server_name(mut body: Reader<'_>) -> Option<Box<str>> {
     let length = body.u16()?;
     let name = std::str::from_utf8(body.take(usize::from(length))?).ok()?;
     Some(name.to_ascii_lowercase().into())
+}
+
+/// Source: RFC 8446, 4.2.1.
+fn has_tls13(mut body: Reader<'_>) -> bool {
+    let _length = body.u8();
+    std::iter::from_fn(|| body.u16()).any(|version| version == TLS13)
 }
 
 fn protocols(mut body: Reader<'_>) -> Option<Vec<Box<str>>> {
@@ -144,6 +155,7 @@ mod tests {
         let whole = ClientHello::Whole {
             server_name: Some("shop.example".into()),
             protocols: vec!["h2".into(), "http/1.1".into()],
+            offers_tls13: false,
         };
         assert_eq!(parse(&hello(), MAX), whole);
     }

@@ -151,9 +151,8 @@ async fn handshake(
     let tls_stats = stats.tls.get_or_init(Box::default);
     // On the heap: the task of every connection would carry room for it.
     match Box::pin(context.accept(stream, chain.handshake_timeout)).await {
-        Ok(Accepted { stream, facts, server_name }) => {
+        Ok(Accepted { stream, facts }) => {
             count_handshake(&tls_stats.ssl, &facts);
-            connection.server_name = connection.server_name.take().or(server_name);
             connection.tls = Some(Rc::new(facts));
             Some(Io::Tls(Box::new(stream)))
         }

@@ -174,7 +174,7 @@ async fn inspect_tls(
         }
     });
     match looked.await? {
-        ClientHello::Whole { server_name, protocols } => {
+        ClientHello::Whole { server_name, protocols, .. } => {
             let count = |is_there: bool, found: &crate::stats::Counter, missing: &crate::stats::Counter| {
                 if is_there { found.inc() } else { missing.inc() }
             };

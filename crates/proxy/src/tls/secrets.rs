@@ -14,9 +14,11 @@ use meltemi_compile::tls::{Secret, SecretRef};
 /// Where one secret is, once it is there.
 pub type SecretSlot = ArcSwapOption<Secret>;
 
+type Key = (Name, Option<Origin>);
+
 /// All of them.
 #[derive(Debug, Default)]
-pub struct Secrets(Mutex<BTreeMap<(Name, Option<Origin>), Arc<SecretSlot>>>);
+pub struct Secrets(Mutex<BTreeMap<Key, Arc<SecretSlot>>>);
 
 impl Secrets {
     /// The slot of a secret. Takes a lock.

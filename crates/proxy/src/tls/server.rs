@@ -56,13 +56,13 @@ struct Built {
     certificates: Arc<Certificates>,
     rules: Arc<Rules>,
     presence: Presence,
+    speaks_tls13: bool,
 }
 
 /// A connection after its handshake.
 pub(crate) struct Accepted {
     pub(crate) stream: TlsStream,
     pub(crate) facts: TlsFacts,
-    pub(crate) server_name: Option<Box<str>>,
 }
 
 impl ServerContext {
@@ -134,15 +134,16 @@ impl Built {
         config.alpn_protocols = tls.common.alpn.clone();
         config.ignore_client_order = !tls.prefers_client_ciphers;
         sessions(&mut config, tls, &mut secrets)?;
-        Ok(Built { from, config, certificates, rules, presence })
+        let speaks_tls13 = tls.common.params.versions != Versions::Only12;
+        Ok(Built { from, config, certificates, rules, presence, speaks_tls13 })
     }
 
     async fn accept(&self, mut stream: TcpStream) -> Result<Accepted, Failure> {
         let (hello, read) = first_record(&mut stream).await.map_err(|_| Failure::Closed)?;
-        let (server_name, protocols) = match hello {
-            ClientHello::Whole { server_name, protocols } => (server_name, protocols),
+        let (protocols, offers_tls13) = match hello {
+            ClientHello::Whole { protocols, offers_tls13, .. } => (protocols, offers_tls13),
             // rustls has the right alert for it.
-            _ => (None, Vec::new()),
+            _ => (Vec::new(), false),
         };
         let mut config = self.config.clone();
         let chosen = Arc::new(OnceLock::new());
@@ -154,12 +155,16 @@ impl Built {
             // A client whose protocols are all unknown is served without one, as in Envoy; rustls would refuse it.
             config.alpn_protocols.clear();
         }
+        if offers_tls13 && self.speaks_tls13 {
+            // The order of suites is the client's in TLS 1.3, as in BoringSSL.
+            config.ignore_client_order = false;
+        }
         let session = UnbufferedServerConnection::new(Arc::new(config)).map_err(Failure::Protocol)?;
         let mut stream = TlsStream::new(stream, Session::Server(Box::new(session)), read);
         stream.handshake().await.map_err(Failure::of)?;
         let local = chosen.get().and_then(|index| self.certificates.all.get(*index));
         let facts = self.facts(&stream, local)?;
-        Ok(Accepted { stream, facts, server_name })
+        Ok(Accepted { stream, facts })
     }
 
     fn facts(&self, stream: &TlsStream, local: Option<&Arc<ServedCertificate>>) -> Result<TlsFacts, Failure> {
