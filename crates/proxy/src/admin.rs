@@ -34,6 +34,7 @@ mod control;
 mod health;
 mod info;
 mod listeners;
+mod secrets;
 mod stats;
 mod subscriptions;
 
@@ -142,7 +143,7 @@ impl IntoResponse for Reply {
 /// Everything that can be asked, in the order of the help.
 const ENDPOINTS: &[Endpoint] = &[
     get("/", "Admin home page", &[], help),
-    get("/certs", "print certs on machine", &[], info::certs),
+    get("/certs", "print certs on machine", &[], secrets::certs),
     get("/clusters", "upstream cluster status", clusters::PARAMS, clusters::clusters),
     Endpoint {
         heavy: true,

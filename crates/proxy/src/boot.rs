@@ -98,6 +98,7 @@ struct Workers {
     hosts: Arc<HostStates>,
     registry: Arc<Registry>,
     logs: LogSink,
+    tls: Arc<Contexts>,
 }
 
 async fn serve(args: ProxyArgs, start: Start, logging: Option<logging::Handle>) -> anyhow::Result<ExitCode> {
@@ -187,6 +188,7 @@ async fn start_configuration(
         lifecycle: Arc::clone(&lifecycle),
         registry: Arc::clone(&workers.registry),
         hosts: Arc::clone(&workers.hosts),
+        secrets: Arc::clone(workers.tls.secrets()),
         drain: args.drain_policy(),
     };
     let configurator = Configurator::new(setup).map_err(|refused| refusal(&refused))?;
@@ -295,7 +297,7 @@ impl Workers {
             };
             handles.push(worker::spawn(context).with_context(|| format!("start worker {id}"))?);
         }
-        Ok(Workers { handles, hosts, registry, logs })
+        Ok(Workers { handles, hosts, registry, logs, tls })
     }
 
     /// Waits until a worker is gone although nobody asked it to go; gives its number.

@@ -7,11 +7,13 @@
 //! Source: Envoy's cluster manager, listener manager and init manager.
 
 mod configurator;
+mod data_files;
 mod dns;
 mod dynamic;
 mod files;
 mod health;
 mod references;
+mod secrets;
 mod sockets;
 mod store;
 mod streams;

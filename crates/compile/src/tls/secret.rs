@@ -94,13 +94,11 @@ fn compile(at: &At<'_>, message: &proto::Secret) -> Option<Secret> {
     let proto::Secret { name, r#type } = message;
     let kind = match r#type {
         Some(kinds::Type::TlsCertificate(message)) => {
-            at.field("tls_certificate").refuse("watched_directory", &message.watched_directory);
             let certificate = certificate::certificate(&at.field("tls_certificate"), message)?;
             SecretKind::Certificate(Arc::new(certificate))
         }
         Some(kinds::Type::ValidationContext(message)) => {
             let at = at.field("validation_context");
-            at.refuse("watched_directory", &message.watched_directory);
             let message = validation::with_data(&at, message)?;
             SecretKind::Validation(Arc::new(validation::validation(&at, &message)?), Arc::new(message))
         }

@@ -1,121 +1,15 @@
 //! Resources from an xDS server that nobody here wrote, over every kind of stream, through our proxy and through Envoy.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use meltemi_e2e::backend::Backend;
 use meltemi_e2e::client;
 use meltemi_e2e::differential::{Proxy, Running, start};
 use meltemi_e2e::peers;
-use meltemi_e2e::process::{DEADLINE, Process, until};
+use meltemi_e2e::process::{DEADLINE, until};
 use serde_json::{Value, json};
 
-const TYPE: &str = "type.googleapis.com/";
+use crate::xds_server::{Server, TYPE, WAYS, Way, typed};
+
 const MUTATION: &str = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
-
-/// How resources come.
-#[derive(Debug, Clone, Copy)]
-struct Way {
-    /// One stream for all types, or one for each.
-    aggregated: bool,
-    /// Only what changed.
-    delta: bool,
-    /// By a Unix socket instead of a TCP port.
-    unix: bool,
-}
-
-const WAYS: [Way; 4] = [
-    Way { aggregated: true, delta: false, unix: false },
-    Way { aggregated: true, delta: true, unix: true },
-    Way { aggregated: false, delta: false, unix: true },
-    Way { aggregated: false, delta: true, unix: false },
-];
-
-impl Way {
-    fn api_type(self) -> &'static str {
-        if self.delta { "DELTA_GRPC" } else { "GRPC" }
-    }
-
-    fn api(self) -> Value {
-        json!({"api_type": self.api_type(), "transport_api_version": "V3",
-            "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]})
-    }
-
-    /// A config source.
-    fn source(self) -> Value {
-        match self.aggregated {
-            true => json!({"ads": {}, "resource_api_version": "V3"}),
-            false => json!({"api_config_source": self.api(), "resource_api_version": "V3"}),
-        }
-    }
-}
-
-/// The server, and the folder of what it serves.
-struct Server {
-    process: Process,
-    dir: PathBuf,
-    port: u16,
-}
-
-impl Server {
-    /// `None` when its package is not installed.
-    async fn start(dir: &Path) -> Option<Server> {
-        let packages = peers::python_package("xds")?.join("xds");
-        let script = peers::repository().join("crates/e2e/tests/peers/xds_server.py");
-        let mut command = Command::new("python3");
-        command.arg(script).arg(dir).env("PYTHONPATH", packages);
-        let process = Process::spawn(&mut command, &dir.join("server.log")).expect("python3 starts");
-        let port = async || process.output().lines().next()?.parse().ok();
-        let port = until("the server's port", DEADLINE, port).await.expect("the server prints its port");
-        Some(Server { process, dir: dir.to_path_buf(), port })
-    }
-
-    /// Serves these resources of a type from now on.
-    fn serve(&self, file: &str, version: &str, resources: &[Value]) {
-        let next = self.dir.join(format!("{file}.next"));
-        let text = json!({"version": version, "resources": resources}).to_string();
-        std::fs::write(&next, text).expect("the folder is writable");
-        std::fs::rename(&next, self.dir.join(format!("{file}.json"))).expect("the file is replaced");
-    }
-
-    /// The cluster of the server, for a bootstrap.
-    fn cluster(&self, way: Way) -> Value {
-        let address = match way.unix {
-            true => json!({"pipe": {"path": self.dir.join("xds.sock")}}),
-            false => json!({"socket_address": {"address": "127.0.0.1", "port_value": self.port}}),
-        };
-        json!({"name": "xds", "type": "STATIC", "connect_timeout": "1s",
-            "load_assignment": {"cluster_name": "xds", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]},
-            "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": format!("{TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
-                "explicit_http_config": {"http2_protocol_options": {}}}}})
-    }
-
-    fn bootstrap(&self, way: Way) -> Value {
-        let mut dynamic = json!({"lds_config": way.source(), "cds_config": way.source()});
-        if way.aggregated {
-            dynamic["ads_config"] = way.api();
-        }
-        json!({"node": {"id": "proxy", "cluster": "c"},
-            "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
-            "dynamic_resources": dynamic, "static_resources": {"clusters": [self.cluster(way)]}})
-    }
-
-    /// The requests that it got.
-    fn requests(&self) -> Vec<Value> {
-        self.process
-            .output()
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .filter(Value::is_object)
-            .collect()
-    }
-}
-
-fn typed(kind: &str, mut resource: Value) -> Value {
-    resource["@type"] = format!("{TYPE}{kind}").into();
-    resource
-}
 
 fn endpoints(port: u16) -> Value {
     let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
@@ -171,15 +65,6 @@ async fn answers(running: &Running, body: &str, filter: &str) {
     answer.await.expect("the proxy takes the change");
 }
 
-/// Waits until the server was told that something is wrong with a type.
-async fn refused(server: &Server, kind: &str) -> String {
-    let found = async || {
-        let of_kind = |request: &&Value| request["type"] == kind && request["error"] != "";
-        Some(server.requests().iter().find(of_kind)?["error"].as_str()?.to_owned())
-    };
-    until("a NACK", DEADLINE, found).await.expect("the proxy refuses it")
-}
-
 /// The numbers that both must agree on.
 const STATS: &[&str] = &[
     "listener_manager.lds.update_success",
@@ -227,7 +112,7 @@ async fn life(proxy: &Proxy, way: Way, backends: &[Backend; 2]) -> Option<Vec<St
     let buffer = json!({"@type": format!("{TYPE}envoy.extensions.filters.http.buffer.v3.Buffer"), "max_request_bytes": 5});
     let unwanted = json!({"name": "mutate", "typed_config": buffer});
     server.serve("filters", "f3", &[typed("envoy.config.core.v3.TypedExtensionConfig", unwanted)]);
-    let reason = refused(&server, "envoy.config.core.v3.TypedExtensionConfig").await;
+    let reason = server.refused("envoy.config.core.v3.TypedExtensionConfig").await;
     assert!(reason.contains("envoy.extensions.filters.http.buffer.v3.Buffer"), "{reason}");
     answers(&running, "two: GET /two", "second").await;
     server.serve("filters", "f4", &[filter("fourth")]);

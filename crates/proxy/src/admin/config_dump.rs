@@ -13,7 +13,7 @@ use meltemi_envoy::json::Codec;
 use meltemi_envoy::{Any, type_url};
 use serde_json::{Value, json};
 
-use super::{Admin, Params, Reply, has, param, regex_param};
+use super::{Admin, Params, Reply, has, param, regex_param, secrets};
 use crate::config::{Entry, Loaded, Refused, Store};
 
 pub(super) const PARAMS: &[(&str, &str)] = &[
@@ -33,10 +33,11 @@ pub(super) fn config_dump(admin: &Admin, params: &Params) -> Reply {
     };
     let configs = configs(admin, has(params, "include_eds"), names.as_ref());
     let json = Codec::new().to_json(&dump::ConfigDump { configs });
-    let json = match json {
+    let mut json = match json {
         Ok(json) => json,
         Err(error) => return Reply::error(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     };
+    secrets::redact(&mut json);
     match param(params, "resource") {
         None | Some("") => Reply::json(&masked_all(json, param(params, "mask"))),
         Some(resource) => one_field(&json, resource, param(params, "mask")),
@@ -143,7 +144,7 @@ fn configs(admin: &Admin, include_eds: bool, names: Option<&regex::Regex>) -> Ve
     configs.push(Any::pack(&listeners(&store, &wanted)));
     configs.push(Any::pack(&dump::ScopedRoutesConfigDump::default()));
     configs.push(Any::pack(&routes(&store, &wanted)));
-    configs.push(Any::pack(&dump::SecretsConfigDump::default()));
+    configs.push(Any::pack(&secrets::dump(&store, &wanted)));
     configs
 }
 
@@ -314,7 +315,7 @@ fn status(refused: Option<&Refused>) -> i32 {
 }
 
 /// Milliseconds, as Envoy writes times.
-fn timestamp(time: SystemTime) -> Option<prost_types::Timestamp> {
+pub(super) fn timestamp(time: SystemTime) -> Option<prost_types::Timestamp> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     let nanos = i32::try_from(since.subsec_millis()).ok()? * 1_000_000;
     Some(prost_types::Timestamp { seconds: i64::try_from(since.as_secs()).ok()?, nanos })

@@ -120,11 +120,6 @@ pub(super) fn resident_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// There is no TLS yet, so there are no certificates.
-pub(super) fn certs(_: &Admin, _: &Params) -> Reply {
-    Reply::json(&json!({"certificates": []}))
-}
-
 /// There are no runtime layers.
 pub(super) fn runtime(_: &Admin, _: &Params) -> Reply {
     Reply::json(&json!({"layers": [], "entries": {}}))

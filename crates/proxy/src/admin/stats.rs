@@ -167,6 +167,5 @@ fn managers(store: &Store, workers: u64, samples: &mut Vec<Sample>) {
         let used = n > 0 || name != "listener_manager.total_listeners_warming";
         samples.push(Sample { used, ..Sample::plain(name, Value::Gauge(n)) });
     }
-    subscriptions::subscription("cluster_manager.cds", &clusters, samples);
-    subscriptions::subscription("listener_manager.lds", &listeners, samples);
+    subscriptions::of_types(store, samples);
 }

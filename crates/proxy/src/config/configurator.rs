@@ -16,9 +16,11 @@ use meltemi_xds::client::{Command as Xds, Event, Interest, Update};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::data_files::DataFiles;
 use super::dns::{Answer, Resolvers};
 use super::dynamic::{self, Dynamic, Subscription};
-use super::files::{FileUpdate, Files};
+use super::files::{FileKey, FileUpdate, Files};
+use super::secrets::SecretKey;
 use super::sockets::Sockets;
 use super::store::Store;
 use super::streams::{StreamKey, Streams};
@@ -26,6 +28,7 @@ use crate::departure::DrainPolicy;
 use crate::health::Health;
 use crate::lifecycle::{Lifecycle, State};
 use crate::stats::Registry;
+use crate::tls::Secrets;
 use crate::upstream::shared::HostStates;
 use crate::worker::Command;
 
@@ -48,6 +51,8 @@ pub struct Setup {
     pub registry: Arc<Registry>,
     /// Host states, to forget those of what is gone.
     pub hosts: Arc<HostStates>,
+    /// Where contexts find their secrets.
+    pub secrets: Arc<Secrets>,
     /// How clients leave listeners that go away.
     pub drain: DrainPolicy,
 }
@@ -60,6 +65,7 @@ pub struct Configurator {
     dynamic: Dynamic,
     streams: Streams,
     files: Files,
+    data_files: DataFiles,
     lifecycle: Arc<Lifecycle>,
     registry: Arc<Registry>,
     hosts: Arc<HostStates>,
@@ -88,6 +94,7 @@ enum Phase {
 enum Wake {
     Xds(StreamKey, Event),
     File(FileUpdate),
+    Data(SecretKey),
     Dns(Answer),
     Health,
     Deadline,
@@ -99,9 +106,10 @@ impl Configurator {
     /// # Errors
     /// All listeners whose address cannot be bound.
     pub fn new(setup: Setup) -> Result<Configurator, Vec<Rejection>> {
-        let Setup { store, workers, dynamic, lifecycle, registry, hosts, drain } = setup;
+        let Setup { store, workers, dynamic, lifecycle, registry, hosts, secrets, drain } = setup;
         let mut sockets = Sockets::new(workers.len());
         locked(&store).share(Arc::clone(&hosts));
+        locked(&store).secrets.share(secrets);
         let listeners = locked(&store).latest_listeners();
         let refused: Vec<Rejection> =
             listeners.iter().filter_map(|listener| sockets.prepare(listener).err()).collect();
@@ -121,6 +129,7 @@ impl Configurator {
             dynamic,
             streams,
             files: Files::new(),
+            data_files: DataFiles::new(),
             lifecycle,
             health: Health::new(Arc::clone(&hosts), Arc::clone(&registry)),
             registry,
@@ -150,13 +159,15 @@ impl Configurator {
                 Wake::Xds(stream, event) => self.on_event(stream, event).await,
                 Wake::File((key, Ok(update))) => {
                     tracing::debug!(file = ?key, "configuration read");
-                    self.on_update(None, &update).await;
+                    let origin = Origin::File(key.origin);
+                    self.on_update(None, &origin, &update).await;
                 }
                 Wake::File((key, Err(problem))) => {
-                    tracing::warn!(kind = key.0, name = key.1, reason = %problem, "configuration file refused");
+                    tracing::warn!(kind = key.kind, name = key.name, reason = %problem, "configuration file refused");
                     locked(&self.store).failed(&key, &problem);
-                    self.received(key.0);
+                    self.received(key.kind);
                 }
+                Wake::Data(secret) => locked(&self.store).read_again(&secret),
                 Wake::Dns((key, endpoints)) => locked(&self.store).resolve(key, endpoints),
                 Wake::Health | Wake::Deadline => {}
             }
@@ -182,6 +193,7 @@ impl Configurator {
         tokio::select! {
             (stream, event) = self.streams.next() => Wake::Xds(stream, event),
             update = self.files.next() => Wake::File(update),
+            secret = self.data_files.next() => Wake::Data(secret),
             Some(answer) = self.answers.recv() => Wake::Dns(answer),
             () = self.hosts.changed() => Wake::Health,
             () = timer => Wake::Deadline,
@@ -202,17 +214,20 @@ impl Configurator {
                     tracing::debug!(%reason, ?retry_in, "no control plane yet");
                 }
             }
-            Event::Update(update) => self.on_update(Some(&stream), &update).await,
+            Event::Update(update) => {
+                let origin = stream.origin();
+                self.on_update(Some(&stream), &origin, &update).await;
+            }
         }
     }
 
     /// Takes an update, and answers the stream that brought it.
-    async fn on_update(&mut self, stream: Option<&StreamKey>, update: &Update) {
+    async fn on_update(&mut self, stream: Option<&StreamKey>, origin: &Origin, update: &Update) {
         let now = Instant::now();
         let rejections = {
             let mut store = locked(&self.store);
             let sockets = &mut self.sockets;
-            let rejections = store.apply(update, now, &mut |listener| sockets.prepare(listener));
+            let rejections = store.apply(update, origin, now, &mut |listener| sockets.prepare(listener));
             store.settle(now);
             sockets.retain(|name| store.listeners().contains_key(name));
             rejections
@@ -241,6 +256,7 @@ impl Configurator {
         let targets = {
             let mut store = locked(&self.store);
             store.settle(Instant::now());
+            self.data_files.follow(store.data_files());
             store.dns_targets()
         };
         self.resolvers.follow(targets);
@@ -295,7 +311,9 @@ impl Configurator {
     async fn subscribe_all(&mut self, kind: &'static str, wanted: Option<Subscription>) {
         let key = match wanted.map(|wanted| wanted.origin) {
             None => return,
-            Some(Origin::File(file)) => return self.files.follow(kind, [((kind, None), file)].into()),
+            Some(Origin::File(origin)) => {
+                return self.files.follow(kind, [FileKey { kind, name: None, origin }].into());
+            }
             Some(Origin::Ads) => StreamKey::Ads,
             Some(Origin::Grpc(grpc)) => self.stream(StreamKey::Only(kind, grpc)),
         };
@@ -306,14 +324,14 @@ impl Configurator {
 
     /// Asks for what clusters and listeners refer to.
     async fn subscribe_names(&mut self) {
-        for kind in [type_url::ENDPOINT, type_url::ROUTE, type_url::EXTENSION_CONFIG] {
+        for kind in [type_url::ENDPOINT, type_url::ROUTE, type_url::EXTENSION_CONFIG, type_url::SECRET] {
             let wanted = locked(&self.store).wanted(kind);
             self.subscribe(kind, wanted).await;
         }
     }
 
-    async fn subscribe(&mut self, kind: &'static str, wanted: BTreeMap<Name, Origin>) {
-        let mut files = BTreeMap::new();
+    async fn subscribe(&mut self, kind: &'static str, wanted: BTreeSet<(Name, Origin)>) {
+        let mut files = BTreeSet::new();
         // What was asked of a stream and is not wanted any more is given up by asking for less.
         let asked = self.subscribed.keys().filter(|(_, of)| *of == kind);
         let mut by_stream: BTreeMap<StreamKey, BTreeSet<String>> =
@@ -321,8 +339,8 @@ impl Configurator {
         for (name, origin) in wanted {
             let name = name.to_string();
             let key = match origin {
-                Origin::File(file) => {
-                    files.insert((kind, Some(name)), file);
+                Origin::File(origin) => {
+                    files.insert(FileKey { kind, name: Some(name), origin });
                     continue;
                 }
                 Origin::Ads => StreamKey::Ads,

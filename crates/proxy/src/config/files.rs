@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use meltemi_compile::FileOrigin;
+use meltemi_envoy::extensions::transport_sockets::tls::v3::Secret;
 use meltemi_envoy::json::Codec;
 use meltemi_envoy::service::discovery::v3::DiscoveryResponse;
 use meltemi_envoy::{Any, config, type_url};
@@ -35,8 +36,16 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Room for events of one read: a name is at most 255 bytes.
 const EVENT_BUFFER: usize = 4096;
 
-/// What is read from a file: everything of a type, or the resource of a name.
-pub(super) type FileKey = (&'static str, Option<String>);
+/// What is read from a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileKey {
+    /// The type.
+    pub(super) kind: &'static str,
+    /// The name of the only resource; `None` is everything of the type.
+    pub(super) name: Option<String>,
+    /// The file.
+    pub(super) origin: FileOrigin,
+}
 
 /// What a file said, or why it could not be read.
 pub(super) type FileUpdate = (FileKey, Result<Update, FileProblem>);
@@ -44,7 +53,7 @@ pub(super) type FileUpdate = (FileKey, Result<Update, FileProblem>);
 /// The files that are followed.
 #[derive(Debug)]
 pub(super) struct Files {
-    followed: BTreeMap<FileKey, (FileOrigin, Task<()>)>,
+    followed: BTreeMap<FileKey, Task<()>>,
     sender: mpsc::Sender<FileUpdate>,
     updates: mpsc::Receiver<FileUpdate>,
 }
@@ -64,13 +73,12 @@ impl Files {
     }
 
     /// Follows these of a type, and no others of it.
-    pub(super) fn follow(&mut self, kind: &'static str, wanted: BTreeMap<FileKey, FileOrigin>) {
-        self.followed
-            .retain(|key, (origin, _)| key.0 != kind || wanted.get(key).is_some_and(|file| file == origin));
-        for (key, origin) in wanted {
+    pub(super) fn follow(&mut self, kind: &'static str, wanted: BTreeSet<FileKey>) {
+        self.followed.retain(|key, _| key.kind != kind || wanted.contains(key));
+        for key in wanted {
             if !self.followed.contains_key(&key) {
-                let follow = follow(key.clone(), origin.clone(), self.sender.clone());
-                self.followed.insert(key, (origin, task::spawn("file subscription", follow)));
+                let follow = follow(key.clone(), self.sender.clone());
+                self.followed.insert(key, task::spawn("file subscription", follow));
             }
         }
     }
@@ -81,8 +89,9 @@ impl Files {
     }
 }
 
-async fn follow(key: FileKey, origin: FileOrigin, updates: mpsc::Sender<FileUpdate>) {
-    let mut watch = match Watch::new(&origin) {
+async fn follow(key: FileKey, updates: mpsc::Sender<FileUpdate>) {
+    let origin = &key.origin;
+    let mut watch = match Watch::new(origin) {
         Ok(watch) => Some(watch),
         Err(error) => {
             tracing::warn!(path = %origin.path, %error, "cannot watch: the file is read once");
@@ -91,7 +100,7 @@ async fn follow(key: FileKey, origin: FileOrigin, updates: mpsc::Sender<FileUpda
     };
     let mut known = BTreeSet::new();
     loop {
-        let read = read_apart(key.clone(), origin.path.clone(), known.clone()).await;
+        let read = read_apart(key.clone(), known.clone()).await;
         if let Ok(update) = &read {
             known = update.changed.iter().map(|resource| resource.name.clone()).collect();
         }
@@ -106,12 +115,14 @@ async fn follow(key: FileKey, origin: FileOrigin, updates: mpsc::Sender<FileUpda
 }
 
 /// Reading and parsing may take long, so it is kept off the main thread.
-async fn read_apart(key: FileKey, path: Box<str>, known: BTreeSet<String>) -> Result<Update, FileProblem> {
-    let read = tokio::task::spawn_blocking(move || read(&key, &path, &known));
+async fn read_apart(key: FileKey, known: BTreeSet<String>) -> Result<Update, FileProblem> {
+    let read = tokio::task::spawn_blocking(move || read(&key, &known));
     read.await.map_err(|error| FileProblem::Unreadable(error.to_string()))?
 }
 
-fn read(key: &FileKey, path: &str, known: &BTreeSet<String>) -> Result<Update, FileProblem> {
+fn read(key: &FileKey, known: &BTreeSet<String>) -> Result<Update, FileProblem> {
+    let FileKey { kind, name, origin } = key;
+    let path = &*origin.path;
     let failed = |error: &dyn std::fmt::Display| FileProblem::Unreadable(format!("{path}: {error}"));
     let unexpected = |what: &dyn std::fmt::Display| FileProblem::Unexpected(format!("{path}: {what}"));
     let size = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
@@ -120,7 +131,6 @@ fn read(key: &FileKey, path: &str, known: &BTreeSet<String>) -> Result<Update, F
     }
     let bytes = std::fs::read(path).map_err(|error| failed(&error))?;
     let response = parse(path, &bytes).map_err(|error| failed(&error))?;
-    let (kind, name) = key;
     if name.is_some() && response.resources.len() != 1 {
         return Err(unexpected(&format_args!("Unexpected resource length: {}", response.resources.len())));
     }
@@ -155,6 +165,7 @@ fn resource(kind: &str, body: Any, version: &str) -> Result<Resource, String> {
         type_url::LISTENER => body.unpack::<config::listener::v3::Listener>().map(|m| m.name),
         type_url::CLUSTER => body.unpack::<config::cluster::v3::Cluster>().map(|m| m.name),
         type_url::ROUTE => body.unpack::<config::route::v3::RouteConfiguration>().map(|m| m.name),
+        type_url::SECRET => body.unpack::<Secret>().map(|m| m.name),
         type_url::EXTENSION_CONFIG => body.unpack::<config::core::v3::TypedExtensionConfig>().map(|m| m.name),
         _ => body.unpack::<config::endpoint::v3::ClusterLoadAssignment>().map(|m| m.cluster_name),
     };
@@ -163,7 +174,7 @@ fn resource(kind: &str, body: Any, version: &str) -> Result<Resource, String> {
 }
 
 /// Tells when something is moved to where it looks.
-struct Watch {
+pub(super) struct Watch {
     events: AsyncFd<OwnedFd>,
     /// The file that matters; `None`: any in the directory.
     file: Option<PathBuf>,
@@ -174,7 +185,7 @@ impl Watch {
         deprecated,
         reason = "the replacement is unsafe, for descriptors that may change; an OwnedFd does not"
     )]
-    fn new(origin: &FileOrigin) -> io::Result<Watch> {
+    pub(super) fn new(origin: &FileOrigin) -> io::Result<Watch> {
         let path = Path::new(&*origin.path);
         let (directory, file) = match &origin.watched_directory {
             Some(directory) => (Path::new(&**directory), None),
@@ -187,7 +198,7 @@ impl Watch {
     }
 
     /// Waits for the next move that matters; for ever when the system does not tell any more. Cancel safe.
-    async fn moved(&mut self) {
+    pub(super) async fn moved(&mut self) {
         loop {
             let Ok(mut ready) = self.events.readable().await else { return std::future::pending().await };
             if self.matters() {

@@ -91,10 +91,14 @@ fn need(
 ) -> Result<Option<Need>, Vec<Rejection>> {
     let Some(source) = source else { return Ok(None) };
     let (origin, wait) = meltemi_compile::config_source(source)?;
-    if let Origin::File(file) = &origin {
-        files::check(file).map_err(|reason| vec![Rejection::new(resource, "config_source", reason)])?;
-    }
+    check_file(resource, &origin)?;
     Ok(Some(Need { kind, name: name.into(), origin, until: wait.map(|wait| now + wait) }))
+}
+
+/// A file must be there when it is first named.
+pub(super) fn check_file(resource: &str, origin: &Origin) -> Result<(), Vec<Rejection>> {
+    let Origin::File(file) = origin else { return Ok(()) };
+    files::check(file).map_err(|reason| vec![Rejection::new(resource, "config_source", reason)])
 }
 
 fn connection_manager(filter: &Filter) -> Option<hcm::HttpConnectionManager> {

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use meltemi_compile::Rejection;
 use meltemi_compile::filter::DiscoveredFilter;
 use meltemi_compile::program::{Cluster, Discovery, DnsTargets, Endpoints, Listener, Name, Program};
 use meltemi_compile::route::RouteTable;
+use meltemi_compile::{Origin, Rejection};
 use meltemi_envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use meltemi_envoy::config::core::v3::{self as core, address};
 use meltemi_envoy::{Any, config, type_url};
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::health;
 use super::references::{self, Need};
+use super::secrets::SecretTable;
 use super::subscription::{ByName, TypeCounts};
 use super::table::{Entry, Loaded, Refused, Table};
 use crate::tls::Environment;
@@ -48,6 +49,7 @@ pub struct Store {
     pub(super) endpoints: Table<Endpoints>,
     routes: Table<RouteTable>,
     filters: Table<DiscoveredFilter>,
+    pub(super) secrets: SecretTable,
     /// Hosts of DNS clusters; empty after a first failure.
     pub(super) resolved: BTreeMap<DnsKey, Arc<Endpoints>>,
     /// Hosts in force of clusters with health checks: those that discovery names, and those that it dropped although
@@ -71,9 +73,7 @@ impl Store {
         let mut rejections = Vec::new();
         let now = Instant::now();
         let StaticResources { listeners, clusters, secrets } = resources;
-        if let Some(secret) = secrets.first() {
-            rejections.push(Rejection::new(&*secret.name, "static_resources.secrets", "not supported yet"));
-        }
+        rejections.extend(self.load_static_secrets(secrets));
         for message in clusters {
             let taken = compile_static_cluster(message)
                 .and_then(|entry| Ok((entry, references::cluster_needs(message, now)?)));
@@ -90,7 +90,7 @@ impl Store {
         }
         for message in listeners {
             let taken = meltemi_compile::listener_with(message, &Environment)
-                .and_then(|listener| Ok((listener, references::listener_needs(message, now)?)));
+                .and_then(|listener| self.with_needs(listener, message, now));
             match taken {
                 Ok((listener, needs)) => {
                     let name = listener.name.clone();
@@ -116,6 +116,7 @@ impl Store {
     pub(super) fn apply(
         &mut self,
         update: &Update,
+        from: &Origin,
         now: Instant,
         prepare: &mut Prepare<'_>,
     ) -> Vec<Rejection> {
@@ -133,7 +134,7 @@ impl Store {
                 type_url::LISTENER => self.take_listener(resource, now, prepare),
                 type_url::ROUTE => self.take_routes(resource),
                 type_url::EXTENSION_CONFIG => self.take_filter(resource),
-                _ => Err(vec![Rejection::new(&*resource.name, "", "secrets are not supported yet")]),
+                _ => self.take_secret(resource, from),
             };
             self.count_name(kind, resource, taken.as_ref().ok());
             match taken {
@@ -141,12 +142,13 @@ impl Store {
                 Ok(Taken::Changed) => tally.modified += 1,
                 Ok(Taken::Same) => {}
                 Err(refused) => {
-                    self.remember_refusal(kind, resource, &refused);
+                    self.remember_refusal(kind, resource, from, &refused);
                     rejections.extend(refused);
                 }
             }
         }
-        self.dirty |= tally.added + tally.modified + tally.removed > 0;
+        // Workers look into the slots of secrets; they need no new program for them.
+        self.dirty |= kind != type_url::SECRET && tally.added + tally.modified + tally.removed > 0;
         self.count(kind, update, &tally, rejections.is_empty());
         rejections
     }
@@ -263,11 +265,22 @@ impl Store {
         if let Some(reason) = self.address_conflict(&listener) {
             return Err(refuse("address", reason));
         }
-        let needs = references::listener_needs(&message, now)?;
+        let (listener, needs) = self.with_needs(listener, &message, now)?;
         prepare(&listener).map_err(|rejection| vec![rejection])?;
         self.count_conflicts(&listener);
         let loaded = Loaded { needs, ..loaded(resource, listener, None) };
         Ok(Taken::of(self.listeners.insert(name, loaded)))
+    }
+
+    fn with_needs(
+        &self,
+        listener: Listener,
+        message: &config::listener::v3::Listener,
+        now: Instant,
+    ) -> Result<(Listener, Vec<Need>), Vec<Rejection>> {
+        let mut needs = references::listener_needs(message, now)?;
+        needs.extend(self.secrets_of_listener(&listener, now)?);
+        Ok((listener, needs))
     }
 
     /// What was discovered does not suit the new listener, which uses its default then.
@@ -292,7 +305,7 @@ impl Store {
         Some(format!("has duplicate address '{}' as existing listener '{}'", listener.address, other.name))
     }
 
-    fn remember_refusal(&mut self, kind: &str, resource: &Resource, rejections: &[Rejection]) {
+    fn remember_refusal(&mut self, kind: &str, resource: &Resource, from: &Origin, rejections: &[Rejection]) {
         let details: Vec<String> = rejections.iter().map(Rejection::to_string).collect();
         let refused = Refused {
             message: resource.body.clone(),
@@ -307,7 +320,7 @@ impl Store {
             type_url::LISTENER => self.listeners.refuse(name, refused),
             type_url::ROUTE => self.routes.refuse(name, refused),
             type_url::EXTENSION_CONFIG => self.filters.refuse(name, refused),
-            _ => {}
+            _ => self.refuse_secret(name, from, refused),
         }
     }
 
@@ -330,7 +343,7 @@ impl Store {
             let found = discovered(loaded, &self.endpoints, &self.resolved);
             let is_complete = matches!(cluster.discovery, Discovery::OriginalDst)
                 || found.is_some_and(|found| health::is_checked(cluster, found, &self.hosts));
-            let gets_none = loaded.needs.iter().any(|need| self.is_over(need.kind, &need.name));
+            let gets_none = loaded.needs.iter().any(|need| self.is_over(need));
             is_complete || found.is_none() && (gets_none || matches!(cluster.discovery, Discovery::Static))
         });
         self.clusters = clusters;
@@ -339,21 +352,20 @@ impl Store {
     fn settle_listeners(&mut self, now: Instant) {
         let mut listeners = std::mem::take(&mut self.listeners);
         self.dirty |= listeners.settle(now, |loaded| {
-            let is_over = |need: &Need| {
-                need.until.is_some_and(|until| until <= now) || self.is_over(need.kind, &need.name)
-            };
+            let is_over = |need: &Need| need.until.is_some_and(|until| until <= now) || self.is_over(need);
             loaded.needs.iter().all(is_over)
         });
         self.listeners = listeners;
     }
 
     fn forget_unused(&mut self) {
-        let services = self.wanted(type_url::ENDPOINT);
-        self.endpoints.entries.retain(|name, _| services.contains_key(name));
-        let routes = self.wanted(type_url::ROUTE);
-        self.routes.entries.retain(|name, _| routes.contains_key(name));
-        let filters = self.wanted(type_url::EXTENSION_CONFIG);
-        self.filters.entries.retain(|name, _| filters.contains_key(name));
+        let services = self.wanted_names(type_url::ENDPOINT);
+        self.endpoints.entries.retain(|name, _| services.contains(name));
+        let routes = self.wanted_names(type_url::ROUTE);
+        self.routes.entries.retain(|name, _| routes.contains(name));
+        let filters = self.wanted_names(type_url::EXTENSION_CONFIG);
+        self.filters.entries.retain(|name, _| filters.contains(name));
+        self.forget_secrets();
         let kinds = [type_url::ENDPOINT, type_url::ROUTE, type_url::EXTENSION_CONFIG];
         for (kind, wanted) in kinds.into_iter().zip([services, routes, filters]) {
             self.by_name.retain(kind, &wanted);
@@ -479,14 +491,14 @@ pub(super) fn discovered<'s>(
 }
 
 /// What taking a resource did.
-enum Taken {
+pub(super) enum Taken {
     New,
     Changed,
     Same,
 }
 
 impl Taken {
-    fn of(is_new: bool) -> Taken {
+    pub(super) fn of(is_new: bool) -> Taken {
         if is_new { Taken::New } else { Taken::Changed }
     }
 }
@@ -534,7 +546,7 @@ fn only_address(message: &mut config::cluster::v3::Cluster) -> Option<&mut core:
     }
 }
 
-fn unpack<M: prost::Name + Default>(resource: &Resource) -> Result<M, Vec<Rejection>> {
+pub(super) fn unpack<M: prost::Name + Default>(resource: &Resource) -> Result<M, Vec<Rejection>> {
     resource.body.unpack().map_err(|error| vec![Rejection::new(&*resource.name, "", error.to_string())])
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use meltemi_compile::GrpcOrigin;
+use meltemi_compile::{GrpcOrigin, Origin};
 use meltemi_runtime::task;
 use meltemi_xds::client::{self, Command, Event, Options};
 use tokio::sync::mpsc;
@@ -17,6 +17,16 @@ pub(super) enum StreamKey {
     Ads,
     /// For one type from one server.
     Only(&'static str, GrpcOrigin),
+}
+
+impl StreamKey {
+    /// Where what it brings comes from.
+    pub(super) fn origin(&self) -> Origin {
+        match self {
+            StreamKey::Ads => Origin::Ads,
+            StreamKey::Only(_, grpc) => Origin::Grpc(grpc.clone()),
+        }
+    }
 }
 
 /// See the module.

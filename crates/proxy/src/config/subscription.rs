@@ -2,14 +2,16 @@
 //!
 //! Source: Envoy's `SubscriptionStats`, and the scopes under which it keeps them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use meltemi_compile::Origin;
 use meltemi_compile::program::Name;
+use meltemi_envoy::type_url;
 use tokio::time::Instant;
 
 use super::files::FileKey;
+use super::references::Need;
 use super::store::Store;
 use super::table::Entry;
 
@@ -28,6 +30,8 @@ pub struct TypeCounts {
     pub timeouts: u64,
     /// Listeners that do not allow the type of what is there, when they came.
     pub conflicts: u64,
+    /// Times that the files of a secret held nothing that can be used.
+    pub unreadable: u64,
     /// `version_info` of the last update taken whole.
     pub version: String,
     /// When that was.
@@ -85,21 +89,33 @@ impl ByName {
         self.0.get(&(kind, Name::clone(name)))
     }
 
+    /// Whether what came was refused or late, the last time too.
+    pub(super) fn is_given_up(&self, kind: &'static str, name: &Name) -> bool {
+        self.get(kind, name).is_some_and(|counts| counts.failures + counts.rejections + counts.timeouts > 0)
+    }
+
     /// Forgets names of a type that nothing refers to any more.
-    pub(super) fn retain(&mut self, kind: &'static str, wanted: &BTreeMap<Name, Origin>) {
-        self.0.retain(|(of, name), _| *of != kind || wanted.contains_key(name));
+    pub(super) fn retain(&mut self, kind: &'static str, wanted: &BTreeSet<Name>) {
+        self.0.retain(|(of, name), _| *of != kind || wanted.contains(name));
     }
 }
 
 impl Store {
-    /// The names of a type that clusters and listeners refer to, and where they come from.
-    pub(super) fn wanted(&self, kind: &'static str) -> BTreeMap<Name, Origin> {
-        let of_clusters =
-            self.clusters.entries.values().flat_map(Entry::both).flat_map(|loaded| &loaded.needs);
-        let of_listeners =
-            self.listeners.entries.values().flat_map(Entry::both).flat_map(|loaded| &loaded.needs);
-        let needs = of_clusters.chain(of_listeners).filter(|need| need.kind == kind);
+    /// What of a type clusters and listeners refer to, and where it comes from.
+    pub(super) fn wanted(&self, kind: &'static str) -> BTreeSet<(Name, Origin)> {
+        let needs = self.needs().filter(|need| need.kind == kind);
         needs.map(|need| (need.name.clone(), need.origin.clone())).collect()
+    }
+
+    /// The same without the sources.
+    pub(super) fn wanted_names(&self, kind: &'static str) -> BTreeSet<Name> {
+        self.needs().filter(|need| need.kind == kind).map(|need| need.name.clone()).collect()
+    }
+
+    fn needs(&self) -> impl Iterator<Item = &Need> {
+        let of_clusters = self.clusters.entries.values().flat_map(Entry::both).flat_map(|l| &l.needs);
+        let of_listeners = self.listeners.entries.values().flat_map(Entry::both).flat_map(|l| &l.needs);
+        of_clusters.chain(of_listeners)
     }
 
     /// A stream was asked for a type, or for names of it, the first time.
@@ -115,7 +131,7 @@ impl Store {
     }
 
     /// A file could not be taken.
-    pub(super) fn failed(&mut self, (kind, name): &FileKey, problem: &FileProblem) {
+    pub(super) fn failed(&mut self, FileKey { kind, name, .. }: &FileKey, problem: &FileProblem) {
         let count = |counts: &mut TypeCounts| match problem {
             FileProblem::Unreadable(_) => {
                 counts.attempts += 1;
@@ -129,9 +145,13 @@ impl Store {
         }
     }
 
-    /// Whether there is nothing to wait for under a name: it is there, or what came was refused or late.
-    pub(super) fn is_over(&self, kind: &'static str, name: &Name) -> bool {
-        self.by_name.get(kind, name).is_some_and(|counts| counts.is_answered() || counts.timeouts > 0)
+    /// Whether there is nothing to wait for: it is there, or what came was refused or late.
+    pub(super) fn is_over(&self, need: &Need) -> bool {
+        if need.kind == type_url::SECRET {
+            return self.has_secret(need);
+        }
+        let counts = self.by_name.get(need.kind, &need.name);
+        counts.is_some_and(|counts| counts.is_answered() || counts.timeouts > 0)
     }
 
     /// Counts what did not come in time.

@@ -89,6 +89,7 @@ impl World {
             lifecycle: Arc::clone(&lifecycle),
             registry: Registry::new(),
             hosts: Arc::default(),
+            secrets: Arc::default(),
             drain: DrainPolicy { time: Duration::from_secs(1), strategy: DrainStrategy::Immediate },
         };
         let configurator = Configurator::new(setup).expect("nothing to bind");

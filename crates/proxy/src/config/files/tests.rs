@@ -23,7 +23,8 @@ async fn a_move_onto_the_file_is_an_update_and_what_it_lacks_is_removed() {
     std::fs::write(&path, TWO).expect("written");
     let mut files = Files::new();
     let origin = FileOrigin { path: path.to_string_lossy().as_ref().into(), watched_directory: None };
-    files.follow(type_url::CLUSTER, [((type_url::CLUSTER, None), origin)].into());
+    let key = FileKey { kind: type_url::CLUSTER, name: None, origin };
+    files.follow(type_url::CLUSTER, [key].into());
     assert_eq!(next(&mut files).await, Ok((vec!["a".into(), "b".into()], vec![])));
     let other = dir.path().join("new.yaml");
     std::fs::write(&other, ONE).expect("written");
@@ -40,13 +41,13 @@ async fn a_named_resource_must_be_the_only_one() {
     let path = dir.path().join("x.yaml");
     std::fs::write(&path, TWO).expect("written");
     let origin = FileOrigin { path: path.to_string_lossy().as_ref().into(), watched_directory: None };
-    let key = || (type_url::CLUSTER, Some("a".to_owned()));
+    let key = || FileKey { kind: type_url::CLUSTER, name: Some("a".to_owned()), origin: origin.clone() };
     let mut files = Files::new();
-    files.follow(type_url::CLUSTER, [(key(), origin.clone())].into());
+    files.follow(type_url::CLUSTER, [key()].into());
     assert!(next(&mut files).await.unwrap_err().contains("Unexpected resource length: 2"));
     std::fs::write(&path, ONE).expect("written");
     let mut files = Files::new();
-    files.follow(type_url::CLUSTER, [(key(), origin)].into());
+    files.follow(type_url::CLUSTER, [key()].into());
     assert!(next(&mut files).await.unwrap_err().contains("(expecting a): b"));
 }
 

@@ -74,7 +74,7 @@ impl World {
             control_plane: String::new(),
             nonce: "n".to_owned(),
         };
-        let refused = self.store.apply(&update, self.now, &mut |listener| {
+        let refused = self.store.apply(&update, &meltemi_compile::Origin::Ads, self.now, &mut |listener| {
             if listener.address.port() != 1 {
                 return Ok(());
             }
@@ -95,7 +95,7 @@ impl World {
 }
 
 fn wanted(world: &World, kind: &'static str) -> Vec<String> {
-    world.store.wanted(kind).into_keys().map(|name| name.to_string()).collect()
+    world.store.wanted_names(kind).into_iter().map(|name| name.to_string()).collect()
 }
 
 #[test]

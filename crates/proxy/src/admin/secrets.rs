@@ -1,0 +1,140 @@
+//! What the interface says of secrets: `SecretsConfigDump`, redaction, and `/certs`.
+//!
+//! Keys never leave the process: whatever a dump holds of them is replaced, as Envoy does with the fields that its API
+//! marks as sensitive.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use meltemi_compile::program::Listener;
+use meltemi_compile::tls::{Held, SecretKind};
+use meltemi_envoy::Any;
+use meltemi_envoy::admin::v3 as dump;
+use meltemi_envoy::extensions::transport_sockets::tls::v3::Secret;
+use meltemi_identity::{PeerCertificate, ServedCertificate};
+use serde_json::{Value, json};
+
+use super::config_dump::timestamp;
+use super::{Admin, Params, Reply};
+use crate::config::{Loaded, Store};
+
+/// The fields of secrets and certificates whose texts are not told.
+const SENSITIVE: &[&str] = &["private_key", "password", "pkcs12", "session_ticket_keys", "generic_secret"];
+
+const REDACTED: &str = "[redacted]";
+
+/// [`REDACTED`] as JSON has bytes.
+const REDACTED_BYTES: &str = "W3JlZGFjdGVkXQ==";
+
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+
+/// Everything of secrets.
+pub(super) fn dump(store: &Store, wanted: &dyn Fn(&str) -> bool) -> dump::SecretsConfigDump {
+    use dump::secrets_config_dump::{DynamicSecret, StaticSecret};
+    let fixed = store.secrets(true).filter(|(name, _)| wanted(name));
+    let fixed = fixed.map(|(name, loaded)| StaticSecret {
+        name: name.to_string(),
+        last_updated: None,
+        secret: Some(loaded.message.clone()),
+    });
+    let active = store.secrets(false).filter(|(name, _)| wanted(name));
+    let active = active.map(|(name, loaded)| DynamicSecret {
+        name: name.to_string(),
+        version_info: loaded.version.clone(),
+        last_updated: timestamp(loaded.updated),
+        secret: Some(loaded.message.clone()),
+        ..DynamicSecret::default()
+    });
+    let missing = store.missing_secrets().filter(|name| wanted(name));
+    let warming = missing.map(|name| DynamicSecret {
+        name: name.to_string(),
+        version_info: "uninitialized".to_owned(),
+        last_updated: timestamp(SystemTime::now()),
+        secret: Some(Any::pack(&Secret { name: name.to_string(), r#type: None })),
+        ..DynamicSecret::default()
+    });
+    dump::SecretsConfigDump {
+        static_secrets: fixed.collect(),
+        dynamic_active_secrets: active.collect(),
+        dynamic_warming_secrets: warming.collect(),
+    }
+}
+
+/// Replaces what is sensitive, wherever in a dump it stands.
+pub(super) fn redact(json: &mut Value) {
+    match json {
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match SENSITIVE.contains(&name.as_str()) {
+                    true => blank(name, value),
+                    false => redact(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn blank(name: &str, value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            *text = if name == "inline_bytes" { REDACTED_BYTES } else { REDACTED }.to_owned();
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| blank(name, item)),
+        Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| blank(name, value)),
+        _ => {}
+    }
+}
+
+/// `/certs`: the certificates that listeners show.
+pub(super) fn certs(admin: &Admin, _: &Params) -> Reply {
+    let store = admin.store();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let active = store.listeners().values().filter_map(|entry| entry.active.as_ref());
+    let chains = active.flat_map(|loaded| shown(&store, loaded));
+    let certificates: Vec<Value> = chains
+        .map(|certificate| json!({"ca_cert": [], "cert_chain": [described(&certificate.facts, now)]}))
+        .collect();
+    Reply::json(&json!({ "certificates": certificates }))
+}
+
+/// The certificates of a listener, those of a context that several chains have once.
+fn shown(store: &Store, listener: &Loaded<Listener>) -> Vec<Arc<ServedCertificate>> {
+    let mut seen = BTreeSet::new();
+    let contexts = listener.value.chains.iter().filter_map(|chain| chain.tls.as_ref());
+    let contexts = contexts.filter(|tls| seen.insert(Arc::as_ptr(tls).addr()));
+    let held = contexts.flat_map(|tls| &tls.common.certificates);
+    held.filter_map(|held| match held {
+        Held::Inline(certificate) => Some(Arc::clone(certificate)),
+        Held::Secret(secret) => match &store.secret(secret)?.kind {
+            SecretKind::Certificate(certificate) => Some(Arc::clone(certificate)),
+            SecretKind::Validation(..) | SecretKind::TicketKeys(_) => None,
+        },
+    })
+    .collect()
+}
+
+/// The details of one certificate, as `envoy.admin.v3.CertificateDetails`.
+fn described(facts: &PeerCertificate, now: i64) -> Value {
+    let named = |kind: &'static str, names: &[String]| -> Vec<Value> {
+        names.iter().map(|name| json!({ kind: name })).collect()
+    };
+    let names =
+        [named("dns", &facts.dns), named("uri", &facts.uris), named("ip_address", &facts.ips)].concat();
+    let days = (facts.not_after - now).max(0) / DAY_SECONDS;
+    json!({
+        "path": "<inline>",
+        "serial_number": facts.serial,
+        "subject_alt_names": names,
+        "days_until_expiration": days.to_string(),
+        "valid_from": moment(facts.not_before),
+        "expiration_time": moment(facts.not_after),
+    })
+}
+
+fn moment(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map(|at| at.to_string()).unwrap_or_default()
+}
