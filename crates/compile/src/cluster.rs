@@ -12,8 +12,8 @@ use meltemi_envoy::config::core::v3::Metadata;
 use prost_types::value::Kind;
 
 use crate::ledger::{At, harmless, refuse};
-use crate::program::{Cluster, ClusterService, Endpoints, Http1Codec, Underscores, UpstreamHttp};
-use crate::protocol_options::{self, Common};
+use crate::program::{AutoSni, Cluster, ClusterService, Endpoints, Http1Codec, Underscores, UpstreamHttp};
+use crate::protocol_options::{self, Common, Upstream};
 use crate::scalar::digest;
 use crate::transport_socket;
 
@@ -33,6 +33,13 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
     at.required("name", &message.name);
     let transport_sockets = transport_socket::build::sockets(at, message);
     let protocol = Protocol::compile(at, message);
+    let has_alpn = transport_sockets.all().all(|socket| socket.tls().is_some());
+    if matches!(protocol.http, UpstreamHttp::Auto(_)) && !has_alpn {
+        at.field("transport_socket").reject(format_args!(
+            "ALPN configured for cluster {} which has a non-ALPN transport socket",
+            message.name
+        ));
+    }
     let lb = load_balancing::compile(at, message);
     let outlier =
         message.outlier_detection.as_ref().map(|m| outlier::compile(&at.field("outlier_detection"), m));
@@ -57,6 +64,7 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
         max_requests_per_connection: protocol.common.max_requests_per_connection,
         max_connection_duration: protocol.common.max_connection_duration,
         connection: connection::compile(at, message),
+        auto_sni: protocol.auto_sni,
         transport_sockets,
         circuit_breakers: breakers.thresholds,
         max_host_connections: breakers.max_host_connections,
@@ -158,11 +166,17 @@ struct Protocol {
     http: UpstreamHttp,
     common: Common,
     http1: Http1Codec,
+    auto_sni: Option<AutoSni>,
 }
 
 impl Default for Protocol {
     fn default() -> Protocol {
-        Protocol { http: UpstreamHttp::Http1, common: Common::default(), http1: Http1Codec::default() }
+        Protocol {
+            http: UpstreamHttp::Http1,
+            common: Common::default(),
+            http1: Http1Codec::default(),
+            auto_sni: None,
+        }
     }
 }
 
@@ -176,7 +190,7 @@ impl Protocol {
                     .reject("must not be set beside the deprecated options");
                 Protocol::default()
             }
-            Some((common, http, http1)) => Protocol { http, common, http1 },
+            Some(Upstream { common, http, http1, auto_sni }) => Protocol { http, common, http1, auto_sni },
             None => old.unwrap_or_default(),
         }
         .with_old_maximum(message.max_requests_per_connection)
@@ -208,7 +222,11 @@ impl Protocol {
             (false, Some(_)) => UpstreamHttp::Http2(options),
             (false, None) => UpstreamHttp::Http1,
         };
-        Some(Protocol { http, common, http1 })
+        let auto_sni = message.upstream_http_protocol_options.as_ref();
+        let auto_sni = auto_sni.and_then(|message| {
+            protocol_options::auto_sni(&at.field("upstream_http_protocol_options"), message)
+        });
+        Some(Protocol { http, common, http1, auto_sni })
     }
 
     fn with_old_maximum(mut self, maximum: Option<u32>) -> Protocol {

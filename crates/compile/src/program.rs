@@ -498,6 +498,8 @@ pub struct Cluster {
     pub max_connection_duration: Option<Duration>,
     /// `upstream_connection_options`, `upstream_bind_config`.
     pub connection: ConnectionOptions,
+    /// `upstream_http_protocol_options`.
+    pub auto_sni: Option<AutoSni>,
     /// `transport_socket` and `transport_socket_matches`.
     pub transport_sockets: TransportSockets,
     /// `circuit_breakers.thresholds` for default and high priority.
@@ -640,6 +642,19 @@ pub enum UpstreamHttp {
     Http2(Http2Options),
     /// What the client spoke.
     UseDownstream(Http2Options),
+    /// HTTP/2 where the host agrees by ALPN, else HTTP/1.1.
+    Auto(Http2Options),
+}
+
+/// `envoy.config.core.v3.UpstreamHttpProtocolOptions`: what of a request becomes a part of the TLS handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutoSni {
+    /// `auto_sni`: the host of the request is the server name that is asked for.
+    pub sets_name: bool,
+    /// `auto_san_validation`: the certificate must be for it.
+    pub validates: bool,
+    /// `override_auto_sni_header`: takes its place where a request has it.
+    pub header: Option<http::HeaderName>,
 }
 
 /// `envoy.config.cluster.v3.CircuitBreakers.Thresholds`.

@@ -10,7 +10,7 @@ use meltemi_envoy::config::core::v3 as core;
 use meltemi_envoy::extensions::upstreams::http::v3::HttpProtocolOptions as UpstreamOptions;
 use meltemi_envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use meltemi_envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    UpstreamProtocolOptions, UseDownstreamHttpConfig,
+    AutoHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 
 use meltemi_envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
@@ -24,7 +24,7 @@ use meltemi_envoy::extensions::http::header_formatters::preserve_case::v3::prese
 use crate::extension::{unknown, unpack};
 use crate::ledger::{At, harmless, refuse};
 use crate::matcher::{StringMatcher, string_matcher};
-use crate::program::{Http1Codec, Http2Options, KeyFormat, Underscores, UpstreamHttp};
+use crate::program::{AutoSni, Http1Codec, Http2Options, KeyFormat, Underscores, UpstreamHttp};
 
 /// `idle_timeout` when it is not set.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -280,11 +280,16 @@ fn keepalive(at: &At<'_>, message: Option<&core::KeepaliveSettings>) -> Option<(
 /// Key of the upstream options in `typed_extension_protocol_options`.
 const UPSTREAM_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
+/// The compiled `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.
+pub(crate) struct Upstream {
+    pub(crate) common: Common,
+    pub(crate) http: UpstreamHttp,
+    pub(crate) http1: Http1Codec,
+    pub(crate) auto_sni: Option<AutoSni>,
+}
+
 /// Reads `typed_extension_protocol_options`; `None` when there is none.
-pub(crate) fn upstream(
-    at: &At<'_>,
-    options: &BTreeMap<String, Any>,
-) -> Option<(Common, UpstreamHttp, Http1Codec)> {
+pub(crate) fn upstream(at: &At<'_>, options: &BTreeMap<String, Any>) -> Option<Upstream> {
     let mut compiled = None;
     for (key, any) in options {
         let at = &at.key("typed_extension_protocol_options", key);
@@ -297,7 +302,7 @@ pub(crate) fn upstream(
     compiled
 }
 
-fn upstream_options(at: &At<'_>, message: &UpstreamOptions) -> Option<(Common, UpstreamHttp, Http1Codec)> {
+fn upstream_options(at: &At<'_>, message: &UpstreamOptions) -> Option<Upstream> {
     let UpstreamOptions {
         common_http_protocol_options,
         upstream_http_protocol_options,
@@ -311,8 +316,8 @@ fn upstream_options(at: &At<'_>, message: &UpstreamOptions) -> Option<(Common, U
     } = message;
     refuse!(at; http_filters, header_validation_config, outlier_detection, request_mirror_policies);
     refuse!(at; hash_policy, retry_policy);
-    // SNI and subject names from the request.
-    harmless!(PlaintextOnly; upstream_http_protocol_options);
+    let at_sni = at.field("upstream_http_protocol_options");
+    let auto_sni = upstream_http_protocol_options.as_ref().and_then(|message| auto_sni(&at_sni, message));
     let common = common(&at.field("common_http_protocol_options"), common_http_protocol_options.as_ref());
     let (protocol, codec) = match upstream_protocol_options {
         Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)) => {
@@ -321,12 +326,38 @@ fn upstream_options(at: &At<'_>, message: &UpstreamOptions) -> Option<(Common, U
         Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => {
             use_downstream(&at.field("use_downstream_protocol_config"), config)
         }
-        Some(UpstreamProtocolOptions::AutoConfig(_)) => {
-            return at.field("auto_config").none("not supported yet: needs ALPN");
-        }
+        Some(UpstreamProtocolOptions::AutoConfig(config)) => by_alpn(&at.field("auto_config"), config),
         None => return at.none("upstream protocol options must be set"),
     };
-    Some((common, protocol, codec))
+    Some(Upstream { common, http: protocol, http1: codec, auto_sni })
+}
+
+/// Compiles what of a request becomes the server name and the name that a certificate must have.
+pub(crate) fn auto_sni(at: &At<'_>, message: &core::UpstreamHttpProtocolOptions) -> Option<AutoSni> {
+    let core::UpstreamHttpProtocolOptions { auto_sni, auto_san_validation, override_auto_sni_header } =
+        message;
+    let header = match override_auto_sni_header.as_str() {
+        "" => None,
+        name => at.header_name("override_auto_sni_header", name),
+    };
+    (*auto_sni || *auto_san_validation).then_some(AutoSni {
+        sets_name: *auto_sni,
+        validates: *auto_san_validation,
+        header,
+    })
+}
+
+fn by_alpn(at: &At<'_>, config: &AutoHttpConfig) -> (UpstreamHttp, Http1Codec) {
+    let AutoHttpConfig {
+        http_protocol_options,
+        http2_protocol_options,
+        http3_protocol_options,
+        alternate_protocols_cache_options,
+    } = config;
+    refuse!(at; http3_protocol_options, alternate_protocols_cache_options);
+    let codec = upstream_http1(&at.field("http_protocol_options"), http_protocol_options.as_ref());
+    let options = http2(&at.field("http2_protocol_options"), http2_protocol_options.as_ref());
+    (UpstreamHttp::Auto(options), codec)
 }
 
 /// The options of HTTP/1 that an upstream connection has; the others speak of requests that are received.

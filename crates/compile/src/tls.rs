@@ -10,6 +10,7 @@ mod params;
 mod secret;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upstream;
 mod validation;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use meltemi_identity::ServedCertificate;
 pub use self::downstream::{DownstreamTls, Tickets};
 pub use self::params::{Group, Suite, TlsParams, Versions};
 pub use self::secret::{Secret, SecretKind, TicketKey, TicketKeys, combined, secret, secret_with};
+pub use self::upstream::{UpstreamTls, any_of_names};
 pub use self::validation::Validation;
 use crate::config_source::{self, Origin};
 use crate::extension::{unknown, unpack};

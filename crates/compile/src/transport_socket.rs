@@ -12,6 +12,7 @@ use prost_types::{Struct, Value};
 
 use crate::listener::PassThrough;
 use crate::program::Host;
+use crate::tls::UpstreamTls;
 
 pub(crate) mod build;
 
@@ -32,15 +33,23 @@ pub enum TransportSocket {
     RawBuffer,
     /// `envoy.transport_sockets.upstream_proxy_protocol`.
     ProxyProtocol(ProxyProtocolSocket),
+    /// `envoy.transport_sockets.tls`.
+    Tls(Arc<UpstreamTls>),
 }
 
 impl TransportSocket {
-    /// Whether connections differ by whom they are made for, so that they cannot serve everybody.
-    pub fn names_client(&self) -> bool {
+    /// The TLS context, which may be behind other sockets.
+    pub fn tls(&self) -> Option<&Arc<UpstreamTls>> {
         match self {
-            TransportSocket::RawBuffer => false,
-            TransportSocket::ProxyProtocol(_) => true,
+            TransportSocket::RawBuffer => None,
+            TransportSocket::ProxyProtocol(socket) => socket.inner.tls(),
+            TransportSocket::Tls(tls) => Some(tls),
         }
+    }
+
+    /// Whether connections may differ by whom they are made for, so that not all can serve everybody.
+    pub fn depends_on_client(&self) -> bool {
+        !matches!(self, TransportSocket::RawBuffer)
     }
 }
 

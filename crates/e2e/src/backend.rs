@@ -3,6 +3,7 @@
 
 mod proxied;
 mod scripted;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,10 +19,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 pub use scripted::Script;
+pub use tls::TlsSpec;
+
+use crate::certificates::Certificates;
 
 /// A request as it arrived at a backend.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -49,21 +54,25 @@ pub struct Received {
 pub enum BackendSpec {
     /// One that does what request headers say.
     Told(String),
-    /// The same behind something.
-    Behind(Behind),
     /// One that answers by a script.
     Scripted(Script),
+    /// One that does what request headers say, behind something. After scripts, which have some of its keys.
+    Behind(Behind),
 }
 
 /// What a backend that does what request headers say stands behind. Each request tells the number of its connection as
 /// `:connection`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Behind {
     /// Its name.
     pub name: String,
     /// Connections begin with a header of the PROXY protocol; each request tells it as `:proxy-protocol`.
     pub proxy_protocol: bool,
+    /// TLS, behind that if there is both; each request tells of the handshake as `:tls`.
+    pub tls: Option<TlsSpec>,
+    /// Bytes are written back as they come, and no HTTP is spoken.
+    pub echo: bool,
 }
 
 impl BackendSpec {
@@ -101,10 +110,10 @@ impl Backend {
     ///
     /// # Errors
     /// If no port can be bound.
-    pub async fn start_as(spec: &BackendSpec) -> anyhow::Result<Backend> {
+    pub async fn start_as(spec: &BackendSpec, certificates: &Certificates) -> anyhow::Result<Backend> {
         let script = match spec {
             BackendSpec::Told(name) => return Backend::listen(name, true).await,
-            BackendSpec::Behind(behind) => return Backend::listen_behind(behind).await,
+            BackendSpec::Behind(behind) => return Backend::listen_behind(behind, certificates).await,
             BackendSpec::Scripted(script) => script.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -132,12 +141,13 @@ impl Backend {
         Ok(Backend { name: name.to_owned(), address, received, task })
     }
 
-    async fn listen_behind(behind: &Behind) -> anyhow::Result<Backend> {
+    async fn listen_behind(behind: &Behind, certificates: &Certificates) -> anyhow::Result<Backend> {
+        let tls = behind.tls.as_ref().map(|spec| tls::acceptor(spec, certificates)).transpose()?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let received = Arc::new(Mutex::new(Vec::new()));
         let state = State::new(&behind.name, true, &received);
-        let task = tokio::spawn(accept_behind(listener, state, behind.clone()));
+        let task = tokio::spawn(accept_behind(listener, state, behind.clone(), tls));
         Ok(Backend { name: behind.name.clone(), address, received, task })
     }
 
@@ -170,20 +180,41 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-async fn accept_behind(listener: TcpListener, state: Arc<State>, behind: Behind) {
+async fn accept_behind(listener: TcpListener, state: Arc<State>, behind: Behind, tls: Option<TlsAcceptor>) {
     for number in 1_u32.. {
-        let Ok((mut stream, _)) = listener.accept().await else { return };
+        let Ok((stream, _)) = listener.accept().await else { return };
         let _nodelay = stream.set_nodelay(true);
-        let (state, behind) = (Arc::clone(&state), behind.clone());
+        let (state, behind, tls) = (Arc::clone(&state), behind.clone(), tls.clone());
         tokio::spawn(async move {
-            let mut about = vec![(":connection".to_owned(), number.to_string())];
-            if behind.proxy_protocol {
-                let Ok(told) = proxied::take(&mut stream).await else { return };
-                about.push((proxied::PSEUDO_HEADER.to_owned(), told));
-            }
-            serve(stream, state, about).await;
+            let about = vec![(":connection".to_owned(), number.to_string())];
+            let _ended = serve_behind(stream, state, behind, tls, about).await;
         });
     }
+}
+
+async fn serve_behind(
+    mut stream: TcpStream,
+    state: Arc<State>,
+    behind: Behind,
+    tls: Option<TlsAcceptor>,
+    mut about: Vec<(String, String)>,
+) -> std::io::Result<()> {
+    if behind.proxy_protocol {
+        about.push((proxied::PSEUDO_HEADER.to_owned(), proxied::take(&mut stream).await?));
+    }
+    let Some(tls) = tls else {
+        serve(stream, state, about).await;
+        return Ok(());
+    };
+    let mut stream = tls.accept(stream).await?;
+    about.push((tls::PSEUDO_HEADER.to_owned(), tls::told(&stream)));
+    if behind.echo {
+        let (mut read, mut write) = tokio::io::split(&mut stream);
+        tokio::io::copy(&mut read, &mut write).await?;
+        return write.shutdown().await;
+    }
+    serve(stream, state, about).await;
+    Ok(())
 }
 
 /// Serves a connection; every request of it tells what is known about it.

@@ -55,6 +55,8 @@ pub struct TlsStream {
     outgoing: BytesMut,
     has_ended: bool,
     has_closed: bool,
+    /// The session found something wrong.
+    is_broken: bool,
     counts: Option<Arc<ByteCounts>>,
 }
 
@@ -71,6 +73,7 @@ impl TlsStream {
             outgoing: BytesMut::new(),
             has_ended: false,
             has_closed: false,
+            is_broken: false,
             counts: None,
         }
     }
@@ -154,6 +157,9 @@ impl TlsStream {
         let progress = self.session.advance(&mut self.incoming, &mut self.outgoing, take);
         self.is_starved = !matches!(progress, Ok(Progress::Plaintext));
         self.has_ended |= matches!(progress, Ok(Progress::Ended));
+        // A broken session is asked for nothing any more, not even for an end.
+        self.is_broken |= progress.is_err();
+        self.has_closed |= self.is_broken;
         progress.map(|_| ()).map_err(invalid)
     }
 
@@ -215,6 +221,9 @@ impl TlsStream {
         }
         // A session writes only when it has nothing left to read.
         self.digest()?;
+        if self.is_broken {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let bytes = &bytes[..bytes.len().min(ENCRYPT_BYTES)];
         if self.outgoing.capacity() == 0 {
             self.outgoing = buffers::take();

@@ -27,6 +27,7 @@ use self::session::Session;
 use crate::stats::Registry;
 use crate::upstream::outlier::sweep;
 use crate::upstream::shared::{ClusterState, EventLog, HealthFlag, HostStates, Member};
+use crate::upstream::transport::Transport;
 
 /// A cluster to judge, and its hosts: those in force, and those of a version that warms.
 pub(crate) type Judged = (Arc<Cluster>, Vec<Arc<Endpoints>>);
@@ -141,7 +142,7 @@ impl Watched {
         }
         let target = Target {
             address: special.and_then(|special| special.address).unwrap_or(host.address),
-            transport: self.transport_of_check(check, host),
+            transport: Transport::new(self.transport_of_check(check, host), self.state.tls(), &host.hostname),
         };
         let hostname = special.map_or("", |special| &special.hostname);
         let events =

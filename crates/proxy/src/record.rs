@@ -127,6 +127,8 @@ pub struct RequestRecord {
     pub host: Option<Arc<HostStats>>,
     /// Our address on the upstream connection.
     pub upstream_local: Option<SocketAddr>,
+    /// What the handshake of the upstream connection told.
+    pub(crate) upstream_tls: Option<Rc<TlsFacts>>,
     /// Version spoken upstream.
     pub upstream_protocol: Option<Version>,
     /// Attempts so far, 0 before the first.
@@ -184,6 +186,7 @@ impl RequestRecord {
             cluster: None,
             host: None,
             upstream_local: None,
+            upstream_tls: None,
             upstream_protocol: None,
             attempts: 0,
             upstream_failure: None,

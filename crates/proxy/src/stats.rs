@@ -34,7 +34,7 @@ pub use scope::{
     Cell, ClusterCounts, ClusterStats, HostCounts, HostStats, HttpCounts, HttpStats, ListenerCounts,
     ListenerStats, ResponseCodes, TcpCounts, TcpStats,
 };
-pub use ssl::{ListenerTlsStats, SslCounts, SslFactoryCounts, SslStats};
+pub use ssl::{ClusterTlsStats, ListenerTlsStats, SslCounts, SslFactoryCounts, SslStats};
 pub use value::{BUCKETS, Counter, Distribution, Gauge, Histogram};
 
 /// All statistics of the process that workers write.

@@ -140,6 +140,7 @@ impl Proxy {
             match self.attempt(cluster, metadata, record).await {
                 Ok(lease) => {
                     record.upstream_local = lease.local;
+                    record.upstream_tls = lease.tls.clone();
                     return Some(lease);
                 }
                 Err(Refusal::Final) => return None,
@@ -212,7 +213,7 @@ impl Proxy {
         record: &mut RequestRecord,
     ) -> Result<TcpLease, Refusal> {
         let host = self.pick(cluster, metadata, record).ok_or(Refusal::Final)?;
-        let options = TransportOptions { connection: Some(&record.connection) };
+        let options = TransportOptions { record: Some(record), request: None };
         let leased = host.pool.lease_tcp(options).await;
         attempted(cluster, &host, leased, record)
     }

@@ -4,6 +4,7 @@
 //! began is resumed by another, and never by another context: tickets and sessions belong to it. Leaves out records on
 //! the wire (`meltemi-http`), whom to believe (`meltemi-identity`) and what contexts say (`meltemi-compile`).
 
+mod client;
 mod facts;
 mod failure;
 mod resolver;
@@ -15,8 +16,9 @@ mod tickets;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use meltemi_compile::tls::DownstreamTls;
+use meltemi_compile::tls::{DownstreamTls, UpstreamTls};
 
+pub(crate) use self::client::{ClientContext, Expected};
 pub(crate) use self::facts::TlsFacts;
 pub(crate) use self::failure::Failure;
 pub use self::secrets::{SecretSlot, Secrets};
@@ -29,12 +31,26 @@ pub struct Contexts {
     secrets: Arc<Secrets>,
     /// By the address of the context, which lives as long as what is made of it.
     servers: Mutex<HashMap<usize, Weak<ServerContext>>>,
+    clients: Mutex<HashMap<usize, Weak<ClientContext>>>,
 }
 
 impl Contexts {
     /// The secrets.
     pub fn secrets(&self) -> &Arc<Secrets> {
         &self.secrets
+    }
+
+    /// What asks in the name of a context. For configuration time: takes a lock.
+    pub(crate) fn client(&self, tls: &Arc<UpstreamTls>) -> Arc<ClientContext> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|_, context| context.strong_count() > 0);
+        let key = Arc::as_ptr(tls).addr();
+        if let Some(known) = clients.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        let context = Arc::new(ClientContext::new(tls, &self.secrets));
+        clients.insert(key, Arc::downgrade(&context));
+        context
     }
 
     /// What serves a context. For configuration time: takes a lock.

@@ -34,6 +34,7 @@ use self::layouts::{Layouts, Spec};
 use self::original_dst::OriginalHosts;
 use self::pool::Pool;
 use self::shared::{ClusterState, HostStates};
+use self::transport::Transport;
 use crate::random;
 use crate::stats::{Breakers, ClusterStats, WorkerStats};
 
@@ -295,6 +296,7 @@ fn new_host(
     let (name, transport) = config.transport_sockets.of(host);
     shared.note_transport_socket(&state, name);
     let pool = pool.filter(|pool| pool.serves(host, &transport)).cloned().unwrap_or_else(|| {
+        let transport = Transport::new(transport, shared.tls(), &host.hostname);
         let (cluster, stats, shared) = (config.clone(), stats.clone(), shared.clone());
         Rc::new(Pool::new(host, cluster, transport, stats, host_stats.clone(), shared))
     });

@@ -9,11 +9,13 @@ use meltemi_envoy::config::core::v3::proxy_protocol_config::Version;
 use meltemi_envoy::config::core::v3::{TransportSocket as SocketMessage, transport_socket};
 use meltemi_envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use meltemi_envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use meltemi_envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 
 use super::{AddedTlv, ProxyProtocolSocket, TransportSocket, TransportSocketMatch, TransportSockets};
 use crate::extension::{unknown, unpack};
 use crate::ledger::{At, refuse};
 use crate::listener::{pass_through, tlv_kind};
+use crate::tls;
 
 /// Compiles the transport sockets of a cluster.
 pub(crate) fn sockets(at: &At<'_>, message: &Cluster) -> TransportSockets {
@@ -52,6 +54,9 @@ fn socket(at: &At<'_>, message: &SocketMessage) -> Option<TransportSocket> {
     }
     if any.is::<ProxyProtocolUpstreamTransport>() {
         return proxy_protocol(&at, unpack(&at, any)?).map(TransportSocket::ProxyProtocol);
+    }
+    if any.is::<UpstreamTlsContext>() {
+        return tls::upstream::compile(&at, &unpack(&at, any)?).map(Arc::new).map(TransportSocket::Tls);
     }
     unknown(&at, name, any)
 }

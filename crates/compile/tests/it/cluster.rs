@@ -7,6 +7,7 @@ use meltemi_compile::program::{
     CircuitBreaker, Cluster, ClusterService, Discovery, DnsFamily, DnsResolver, Endpoints, HealthCheckKind,
     Http2Options, UpstreamHttp,
 };
+use meltemi_compile::tls::Versions;
 use meltemi_compile::{Rejection, cluster, endpoints};
 use meltemi_envoy::config::cluster::v3::Cluster as ClusterMessage;
 use meltemi_envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -334,7 +335,11 @@ fn upstream_protocols_come_by_type_or_by_the_old_fields() {
         typed("use_downstream_protocol_config: {http_protocol_options: {}, http2_protocol_options: {}}"),
         Ok(UpstreamHttp::UseDownstream(Http2Options::default()))
     );
-    assert!(reason(typed("auto_config: {}")).contains("auto_config: not supported yet"));
+    let plain = reason(typed("auto_config: {}"));
+    assert!(
+        plain.ends_with("ALPN configured for cluster c which has a non-ALPN transport socket"),
+        "{plain}"
+    );
     assert!(
         reason(typed("explicit_http_config: {http3_protocol_options: {}}"))
             .contains("http3_protocol_options")
@@ -369,7 +374,7 @@ fn outlier_detection_that_cannot_be_is_rejected() {
 fn all_refused_settings_of_a_cluster_are_told_at_once() {
     let rejections = reasons(compile(
         "{name: c, health_checks: [{timeout: 1s}], connect_timeout: 0s,
-          transport_socket: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}},
+          transport_socket: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, allow_renegotiation: true}},
           circuit_breakers: {thresholds: [{retry_budget: {budget_interval: 1s}}]},
           common_lb_config: {healthy_panic_threshold: {value: 101}},
           cluster_type: {name: envoy.clusters.aggregate}}",
@@ -378,7 +383,7 @@ fn all_refused_settings_of_a_cluster_are_told_at_once() {
     assert_eq!(
         paths,
         [
-            "transport_socket.typed_config",
+            "transport_socket.typed_config.allow_renegotiation",
             "common_lb_config.healthy_panic_threshold.value",
             "circuit_breakers.thresholds[0].retry_budget.budget_interval",
             "health_checks[0].unhealthy_threshold",
@@ -388,6 +393,26 @@ fn all_refused_settings_of_a_cluster_are_told_at_once() {
             "cluster_type",
         ]
     );
+}
+
+#[test]
+fn tls_towards_hosts_ends_at_1_2_unless_it_is_said() {
+    let context = |fields: &str| {
+        let socket = "transport_socket: {name: t, typed_config: {'@type': \
+             type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+        compile(&format!("{{name: c, {socket}, {fields}}}}}}}")).map(|(cluster, _)| {
+            let tls = cluster.transport_sockets.default.tls().cloned();
+            tls.expect("the cluster has TLS").common.params.versions
+        })
+    };
+    let params = |text: &str| context(&format!("common_tls_context: {{tls_params: {{{text}}}}}"));
+    assert_eq!(context("sni: a.example"), Ok(Versions::Only12));
+    assert_eq!(params("tls_maximum_protocol_version: TLSv1_3"), Ok(Versions::Both));
+    assert_eq!(params("tls_minimum_protocol_version: TLSv1_2"), Ok(Versions::Only12));
+    let above = reason(params("tls_minimum_protocol_version: TLSv1_3"));
+    assert!(above.contains("tls_minimum_protocol_version: is above the maximum"), "{above}");
+    let alone = reason(context("auto_sni_san_validation: true"));
+    assert!(alone.ends_with("was configured without a validation context"), "{alone}");
 }
 
 #[test]

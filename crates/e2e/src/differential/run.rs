@@ -31,9 +31,10 @@ impl Case {
     /// If the proxy does not start.
     pub async fn run(&self, proxy: &Proxy) -> anyhow::Result<Observed> {
         let dir = tempfile::tempdir()?;
+        let certificates = self.certificates(dir.path())?;
         let mut backends = Vec::new();
         for spec in &self.calls.backends {
-            backends.push(Backend::start_as(spec).await?);
+            backends.push(Backend::start_as(spec, &certificates).await?);
         }
         let dns = DnsServer::start(self.calls.dns.clone()).await?;
         let mut ports: Vec<(String, u16)> =
@@ -41,7 +42,6 @@ impl Case {
         ports.extend(backends.iter().map(|backend| (backend.name.clone(), backend.address.port())));
         let log = dir.path().join("access.log");
         let tokens = Tokens { ports, dir: dir.path().to_path_buf(), log };
-        let certificates = self.certificates(dir.path())?;
         let bootstrap = dir.path().join("bootstrap.yaml");
         std::fs::write(&bootstrap, self.bootstrap(&tokens)?)?;
         let calls = self.calls(&tokens)?;

@@ -76,7 +76,10 @@ impl Session {
                 Ok(Step::Again) => {}
                 Ok(Step::Stop(progress)) => return Ok(progress),
                 Err(error) => {
-                    self.queue_alerts(incoming, outgoing);
+                    // rustls asserts that it never sees bytes again that were no records.
+                    if !is_no_record(&error) {
+                        self.queue_alerts(incoming, outgoing);
+                    }
                     return Err(error);
                 }
             }
@@ -135,6 +138,11 @@ impl fmt::Debug for Session {
             Session::Client(_) => "Client",
         })
     }
+}
+
+/// Whether what came was no record, or none that we have the keys for.
+fn is_no_record(error: &Error) -> bool {
+    matches!(error, Error::InvalidMessage(_) | Error::DecryptError | Error::PeerSentOversizedRecord)
 }
 
 /// The error of a connection whose session broke.

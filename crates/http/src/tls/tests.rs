@@ -216,3 +216,29 @@ async fn bytes_that_were_read_before_belong_to_the_handshake() {
     asked.unwrap();
     assert!(!server.session().is_handshaking());
 }
+
+#[tokio::test]
+async fn bytes_that_are_no_records_break_a_session_once() {
+    let (server, client) = configs(&[&rustls::version::TLS13]);
+    let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    for session in [client_session(client, "shop.example"), server_session(server)] {
+        let (near, mut far) = tcp_pair().await;
+        far.write_all(answer).await.unwrap();
+        let mut stream = TlsStream::new(near, session, BytesMut::new());
+        let error = stream.handshake().await.unwrap_err().into_inner().unwrap();
+        assert!(matches!(*error.downcast().unwrap(), rustls::Error::InvalidMessage(_)));
+        // What follows must not ask the session again.
+        stream.write_all(b"x").await.unwrap_err();
+        drop(stream);
+    }
+}
+
+#[tokio::test]
+async fn a_broken_session_fails_writes_and_ends() {
+    let (mut client, server) = pair(&[&rustls::version::TLS13]).await;
+    let raw = socket2::SockRef::from(server.tcp());
+    raw.send(b"\x17\x03\x03\x00\x20it is no record of the right key").unwrap();
+    client.read(&mut [0; 8]).await.unwrap_err();
+    client.write_all(b"x").await.unwrap_err();
+    drop(client);
+}

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use meltemi_compile::program::{Cluster, Discovery, UpstreamHttp};
+use meltemi_compile::program::{Cluster, Discovery, TransportSocket, UpstreamHttp};
 use meltemi_compile::{GrpcOrigin, Origin, Rejection};
 use meltemi_envoy::config::bootstrap::v3::bootstrap::DynamicResources;
 use meltemi_envoy::config::core::v3::{ApiConfigSource, ConfigSource, Node};
@@ -166,6 +166,9 @@ fn uri<'c>(grpc: &GrpcOrigin, cluster: impl Fn(&str) -> Option<&'c ClusterEntry>
 fn server_uri(cluster: &Cluster, entry: &ClusterEntry) -> Result<String, &'static str> {
     if !matches!(cluster.http, UpstreamHttp::Http2(_)) {
         return Err("does not speak HTTP/2 (http2_protocol_options)");
+    }
+    if cluster.transport_sockets.all().any(|socket| **socket != TransportSocket::RawBuffer) {
+        return Err("has a transport socket, which streams to servers of configuration do not use yet");
     }
     if let Some(path) = &entry.pipe {
         return Ok(format!("unix:{path}"));

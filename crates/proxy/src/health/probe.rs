@@ -6,9 +6,8 @@ mod tcp;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use meltemi_compile::program::{HealthCheck, HealthCheckKind, TransportSocket};
+use meltemi_compile::program::{HealthCheck, HealthCheckKind};
 use meltemi_http::client::{Driver, H1, H1Options, H2};
 use meltemi_http::{ClientError, H2Options};
 use meltemi_runtime::task::{self, Task};
@@ -16,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::judge::Outcome;
 use crate::upstream::shared::CheckTotals;
-use crate::upstream::transport::{Established, Purpose, establish};
+use crate::upstream::transport::{Established, Purpose, Transport};
 
 /// Where to check.
 #[derive(Debug, Clone)]
@@ -24,14 +23,14 @@ pub(super) struct Target {
     /// The host, unless its endpoint says otherwise.
     pub(super) address: SocketAddr,
     /// What comes before the protocol.
-    pub(super) transport: Arc<TransportSocket>,
+    pub(super) transport: Transport,
 }
 
 impl Target {
-    async fn connect(&self) -> io::Result<Established> {
+    async fn connect(&self, protocols: &'static [&'static str]) -> io::Result<Established> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
-        establish(stream, &self.transport, &Purpose::default()).await
+        Ok(self.transport.establish(stream, &Purpose::default(), protocols).await?)
     }
 }
 
@@ -92,7 +91,7 @@ struct Multiplexed {
 
 impl Multiplexed {
     async fn connect(target: &Target) -> Result<Multiplexed, ClientError> {
-        let io = target.connect().await.map_err(ClientError::Io)?.io;
+        let io = target.connect(&["h2"]).await.map_err(ClientError::Io)?.io;
         let (h2, driver) = H2::handshake(io, &H2Options::default()).await?;
         Ok(Multiplexed { h2, _driver: task::spawn_local("health-check-http2", drive(driver)) })
     }
@@ -105,6 +104,6 @@ async fn drive(driver: Driver) {
 }
 
 async fn connect_h1(target: &Target) -> Result<H1, ClientError> {
-    let io = target.connect().await.map_err(ClientError::Io)?.io;
+    let io = target.connect(&["http/1.1"]).await.map_err(ClientError::Io)?.io;
     Ok(H1::new(io, H1Options::default()))
 }

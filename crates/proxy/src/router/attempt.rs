@@ -72,13 +72,14 @@ impl Plan<'_> {
 
     async fn exchange(&mut self, stream: &mut Stream<'_, '_>, timers: &Timers) -> Result<Ended, Stop> {
         let host = self.pick(stream)?;
-        let options = TransportOptions { connection: Some(&stream.record.connection) };
+        let options = TransportOptions { record: Some(&stream.record), request: Some(&stream.request) };
         let leased = self.lease(&host, stream.request.version, options);
         let leased = guard(leased, &mut stream.respond, timers).await?;
         let mut lease = leased.map_err(|error| self.lease_fault(stream, error.into()))?;
         let _active = self.admit(&host)?;
         outlier::observe(&self.cluster, &host, Outcome::Connected);
         stream.record.upstream_local = lease.local_address();
+        stream.record.upstream_tls = lease.tls().cloned();
         let version = lease.version();
         stream.record.upstream_protocol = Some(version).filter(|_| !self.terminates);
 

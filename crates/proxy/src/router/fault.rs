@@ -273,7 +273,8 @@ impl From<LeaseError> for Fault {
             LeaseError::Overflow => Fault::Overflow,
             LeaseError::ConnectFailed(reason) => Fault::ConnectFailed(reason),
             LeaseError::ConnectTimeout => Fault::ConnectTimeout,
-            LeaseError::Refused => Fault::RemoteRefused,
+            // The pool itself follows what was agreed; to anyone else it is as good as refused.
+            LeaseError::Refused | LeaseError::AgreedHttp1 => Fault::RemoteRefused,
         }
     }
 }

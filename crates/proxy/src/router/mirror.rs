@@ -103,7 +103,11 @@ async fn copy(cluster: &Rc<Cluster>, head: RequestHead, body: Vec<Frame>) {
     let limit = cluster.config.circuit_breakers[0].max_requests;
     let Some(permit) = Permit::take(&cluster.shared, 0, Resource::Requests, limit) else { return };
     let _active = ActiveRequest::new(host.clone(), permit);
-    let Ok(mut lease) = host.pool.lease(head.version, 0, TransportOptions::default()).await else { return };
+    let Ok(mut lease) =
+        host.pool.lease(head.version, 0, TransportOptions { record: None, request: Some(&head) }).await
+    else {
+        return;
+    };
     let exchange = lease.exchange();
     let _ = send(exchange, head, body, cluster).await;
 }

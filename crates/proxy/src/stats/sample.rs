@@ -213,6 +213,13 @@ impl Registry {
             naming.codes("upstream_rq", &stats.codes, true, &mut sums);
             stats.grpc.visit(&mut |method, field, cell| sums.add(naming.grpc(method, field, cell)));
             naming.bytes("upstream_cx", &stats.bytes, &mut sums);
+            if let Some(tls) = stats.ssl() {
+                tls.ssl.visit(&mut |field, cell| sums.add(naming.ssl(field, cell)));
+                tls.factory.visit(&mut |field, cell| {
+                    let field = format!("client_ssl_socket_factory.{field}");
+                    sums.add(naming.tagged(&field, &field.replace('.', "_"), None, cell));
+                });
+            }
         });
         // The breakers are the same for all workers.
         for stats in clusters.values().filter_map(|workers| workers.values().next()) {

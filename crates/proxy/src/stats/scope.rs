@@ -15,6 +15,7 @@ use super::breakers::Breakers;
 use super::filter::FilterStats;
 use super::grpc::GrpcStats;
 use super::istio::WorkloadIds;
+use super::ssl::ClusterTlsStats;
 use super::ssl::ListenerTlsStats;
 use super::value::{Counter, Gauge, Histogram};
 
@@ -260,6 +261,8 @@ pub struct ClusterStats {
     pub grpc: GrpcStats,
     /// Bytes of its connections.
     pub bytes: Arc<ByteCounts>,
+    /// Handshakes, where the cluster has any.
+    tls: Option<Box<ClusterTlsStats>>,
     hosts: Mutex<BTreeMap<SocketAddr, Arc<HostStats>>>,
     breakers: Mutex<Option<Breakers>>,
     workloads: Arc<WorkloadIds>,
@@ -276,6 +279,7 @@ impl ClusterStats {
             codes: ResponseCodes::default(),
             grpc: GrpcStats::default(),
             bytes: Arc::default(),
+            tls: cluster.transport_sockets.all().any(|socket| socket.tls().is_some()).then(Box::default),
             hosts: Mutex::default(),
             breakers: Mutex::default(),
             workloads,
@@ -296,6 +300,11 @@ impl ClusterStats {
         let stats = Arc::new(HostStats::new(host, self.workloads.id(host.workload.as_deref())));
         hosts.insert(host.address, Arc::clone(&stats));
         stats
+    }
+
+    /// What is counted of handshakes.
+    pub fn ssl(&self) -> Option<&ClusterTlsStats> {
+        self.tls.as_deref()
     }
 
     /// Says where the breakers are. For configuration time: takes a lock.

@@ -72,3 +72,21 @@ pub struct ListenerTlsStats {
     /// `server_ssl_socket_factory.*`.
     pub factory: SslFactoryCounts,
 }
+
+counts! {
+    /// `client_ssl_socket_factory.*`.
+    ClientFactoryCounts {
+        Counter ssl_context_update_by_sds "Secrets that came for a context.";
+        Counter upstream_context_secrets_not_ready "Connections given up for want of a secret.";
+        Counter downstream_context_secrets_not_ready "Always 0 on clusters.";
+    }
+}
+
+/// What one worker counts of TLS towards the hosts of a cluster.
+#[derive(Debug, Default)]
+pub struct ClusterTlsStats {
+    /// `ssl.*`.
+    pub ssl: SslStats,
+    /// `client_ssl_socket_factory.*`.
+    pub factory: ClientFactoryCounts,
+}

@@ -93,7 +93,7 @@ impl Proxy {
         record: &mut RequestRecord,
     ) -> Result<Lease, Refusal> {
         let host = self.pick(cluster, metadata, record).ok_or(Refusal::Final)?;
-        let options = TransportOptions { connection: Some(&record.connection) };
+        let options = TransportOptions { record: Some(record), request: None };
         let leased = host.pool.lease(Version::Http11, 0, options).await;
         let lease = attempted(cluster, &host, leased, record)?;
         record.upstream_local = lease.local_address();

@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use crate::stats::SslStats;
 use http::HeaderValue;
 use meltemi_identity::{PeerCertificate, certificates_to_pem};
 use rustls::pki_types::CertificateDer;
@@ -31,6 +32,20 @@ pub(crate) struct TlsFacts {
 }
 
 impl TlsFacts {
+    /// Counts the handshake.
+    pub(crate) fn count(&self, stats: &SslStats) {
+        stats.counts.handshake.inc();
+        if self.is_resumed {
+            stats.counts.session_reused.inc();
+        }
+        if self.peer_chain.is_empty() {
+            stats.counts.no_certificate.inc();
+        }
+        stats.agreed("ciphers", self.cipher);
+        stats.agreed("versions", self.version);
+        stats.agreed("curves", self.group);
+    }
+
     /// What the peer's certificate says.
     pub(crate) fn peer(&self) -> Option<&PeerCertificate> {
         let read = || {

@@ -1,11 +1,12 @@
 //! Why a handshake failed: for the counters, and in Envoy's words for logs.
 
+use std::borrow::Cow;
 use std::io;
 
 use meltemi_identity::verify::Refusal;
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 
-use crate::stats::SslStats;
+use crate::stats::{ClusterTlsStats, SslStats};
 
 /// Why there is no TLS.
 #[derive(Debug)]
@@ -20,6 +21,13 @@ pub(crate) enum Failure {
     NoCertificate,
     /// Its certificate is not believed.
     Refused(Refusal),
+    /// It has none of the names that were asked for.
+    Unexpected {
+        /// Those.
+        wanted: Vec<String>,
+        /// Those that it has.
+        found: Vec<String>,
+    },
     /// Its chain is not believed; rustls' word for it.
     Chain(CertificateError),
     /// The protocol was broken, or there was nothing in common.
@@ -48,11 +56,19 @@ impl Failure {
         let counts = &stats.counts;
         match self {
             Failure::NoCertificate => counts.fail_verify_no_cert.inc(),
-            Failure::Refused(Refusal::Names(_)) => counts.fail_verify_san.inc(),
+            Failure::Refused(Refusal::Names(_)) | Failure::Unexpected { .. } => counts.fail_verify_san.inc(),
             Failure::Refused(Refusal::Pins) => counts.fail_verify_cert_hash.inc(),
             Failure::Refused(_) | Failure::Chain(_) => counts.fail_verify_error.inc(),
             Failure::Protocol(_) => counts.connection_error.inc(),
             Failure::NoSecret | Failure::TimedOut | Failure::Closed => {}
+        }
+    }
+
+    /// Counts it for a cluster.
+    pub(crate) fn count_upstream(&self, stats: &ClusterTlsStats) {
+        self.count(&stats.ssl);
+        if matches!(self, Failure::NoSecret) {
+            stats.factory.upstream_context_secrets_not_ready.inc();
         }
     }
 
@@ -66,10 +82,35 @@ impl Failure {
                 ":peer did not provide required client certificate",
             ),
             Failure::Refused(refusal) => verify_failed(&refusal.to_string()),
-            Failure::Chain(error) => verify_failed(&format!("verify cert failed: {error}")),
-            Failure::Protocol(error) => tls_error(protocol(error), ""),
+            Failure::Unexpected { wanted, found } => verify_failed(&format!(
+                "verify cert failed: verify SAN list, expected SANs: [{}], certificate SANs: [{}]",
+                wanted.join(", "),
+                found.join(", ")
+            )),
+            Failure::Chain(error) => verify_failed(&format!(
+                "verify cert failed: X509_verify_cert: certificate verification error at depth 0: {}",
+                chain_error(error)
+            )),
+            Failure::Protocol(error) => tls_error(&protocol(error), ""),
         })
     }
+}
+
+/// BoringSSL's words.
+fn chain_error(error: &CertificateError) -> String {
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "certificate has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "certificate is not yet valid"
+        }
+        CertificateError::UnknownIssuer => "unable to get local issuer certificate",
+        CertificateError::Revoked => "certificate revoked",
+        CertificateError::UnknownRevocationStatus => "unable to get certificate CRL",
+        CertificateError::ExpiredRevocationList => "CRL has expired",
+        CertificateError::InvalidPurpose => "unsuitable certificate purpose",
+        other => return other.to_string(),
+    }
+    .to_owned()
 }
 
 fn verify_failed(why: &str) -> String {
@@ -81,18 +122,10 @@ fn tls_error(code: &str, more: &str) -> String {
 }
 
 /// BoringSSL's code and name of what rustls found.
-fn protocol(error: &rustls::Error) -> &'static str {
-    use rustls::{AlertDescription, PeerIncompatible};
-    match error {
-        rustls::Error::AlertReceived(AlertDescription::UnknownCA) => {
-            "268436528:SSL routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA"
-        }
-        rustls::Error::AlertReceived(AlertDescription::CertificateUnknown) => {
-            "268436526:SSL routines:OPENSSL_internal:SSLV3_ALERT_CERTIFICATE_UNKNOWN"
-        }
-        rustls::Error::AlertReceived(AlertDescription::BadCertificate) => {
-            "268436522:SSL routines:OPENSSL_internal:SSLV3_ALERT_BAD_CERTIFICATE"
-        }
+fn protocol(error: &rustls::Error) -> Cow<'static, str> {
+    use rustls::PeerIncompatible;
+    Cow::Borrowed(match error {
+        rustls::Error::AlertReceived(alert) => return alert_name(*alert).into(),
         rustls::Error::PeerIncompatible(
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls13RequiredForQuic
@@ -102,5 +135,34 @@ fn protocol(error: &rustls::Error) -> &'static str {
         rustls::Error::PeerIncompatible(_) => "268435640:SSL routines:OPENSSL_internal:NO_SHARED_CIPHER",
         rustls::Error::InvalidMessage(_) => "268435703:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER",
         _ => "268435600:SSL routines:OPENSSL_internal:UNEXPECTED_MESSAGE",
-    }
+    })
+}
+
+/// An alert of the peer: BoringSSL's codes for those follow their numbers.
+fn alert_name(alert: AlertDescription) -> String {
+    const FIRST: u32 = 268_435_456 + 1000;
+    let name = match alert {
+        AlertDescription::CloseNotify => "SSLV3_ALERT_CLOSE_NOTIFY",
+        AlertDescription::UnexpectedMessage => "SSLV3_ALERT_UNEXPECTED_MESSAGE",
+        AlertDescription::BadRecordMac => "SSLV3_ALERT_BAD_RECORD_MAC",
+        AlertDescription::HandshakeFailure => "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        AlertDescription::BadCertificate => "SSLV3_ALERT_BAD_CERTIFICATE",
+        AlertDescription::UnsupportedCertificate => "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        AlertDescription::CertificateRevoked => "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        AlertDescription::CertificateExpired => "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        AlertDescription::CertificateUnknown => "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        AlertDescription::IllegalParameter => "SSLV3_ALERT_ILLEGAL_PARAMETER",
+        AlertDescription::UnknownCA => "TLSV1_ALERT_UNKNOWN_CA",
+        AlertDescription::AccessDenied => "TLSV1_ALERT_ACCESS_DENIED",
+        AlertDescription::DecodeError => "TLSV1_ALERT_DECODE_ERROR",
+        AlertDescription::DecryptError => "TLSV1_ALERT_DECRYPT_ERROR",
+        AlertDescription::ProtocolVersion => "TLSV1_ALERT_PROTOCOL_VERSION",
+        AlertDescription::InsufficientSecurity => "TLSV1_ALERT_INSUFFICIENT_SECURITY",
+        AlertDescription::InternalError => "TLSV1_ALERT_INTERNAL_ERROR",
+        AlertDescription::UnrecognisedName => "TLSV1_ALERT_UNRECOGNIZED_NAME",
+        AlertDescription::CertificateRequired => "TLSV1_ALERT_CERTIFICATE_REQUIRED",
+        AlertDescription::NoApplicationProtocol => "TLSV1_ALERT_NO_APPLICATION_PROTOCOL",
+        _ => "TLSV1_ALERT",
+    };
+    format!("{}:SSL routines:OPENSSL_internal:{name}", FIRST + u32::from(u8::from(alert)))
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::BytesMut;
 use meltemi_compile::tls::{
-    self, Believed, DownstreamTls, Group, Held, Secret, SecretKind, Suite, TlsParams, Validation, Versions,
+    self, Believed, CommonTls, DownstreamTls, Group, Held, Secret, SecretKind, Suite, TlsParams, Validation,
+    Versions,
 };
 use meltemi_http::{Session, TlsStream};
 use meltemi_identity::ServedCertificate;
@@ -120,7 +121,7 @@ impl ServerContext {
 impl Built {
     fn new(tls: &DownstreamTls, from: Vec<Arc<Secret>>) -> anyhow::Result<Built> {
         let mut secrets = from.iter();
-        let certificates = certificates(tls, &mut secrets)?;
+        let certificates = certificates(&tls.common, &mut secrets)?;
         let validation = validation(tls.common.believed.as_ref(), &mut secrets)?;
         let rules = Arc::clone(&validation.rules);
         let presence = rules.presence(tls.requires_client_certificate);
@@ -228,16 +229,19 @@ async fn first_record(stream: &mut TcpStream) -> io::Result<(ClientHello, BytesM
     }
 }
 
-type Taken<'s> = std::slice::Iter<'s, Arc<Secret>>;
+pub(super) type Taken<'s> = std::slice::Iter<'s, Arc<Secret>>;
 
 /// The next secret of those that the context names, in the order of [`DownstreamTls::secrets`].
 fn next<'s>(secrets: &mut Taken<'s>) -> anyhow::Result<&'s Secret> {
     secrets.next().map(|secret| &**secret).ok_or_else(|| anyhow::anyhow!("a secret is missing"))
 }
 
-fn certificates(tls: &DownstreamTls, secrets: &mut Taken<'_>) -> anyhow::Result<Vec<Arc<ServedCertificate>>> {
+pub(super) fn certificates(
+    tls: &CommonTls,
+    secrets: &mut Taken<'_>,
+) -> anyhow::Result<Vec<Arc<ServedCertificate>>> {
     let mut all = Vec::new();
-    for held in &tls.common.certificates {
+    for held in &tls.certificates {
         all.push(match held {
             Held::Inline(certificate) => Arc::clone(certificate),
             Held::Secret(_) => match &next(secrets)?.kind {
@@ -249,7 +253,10 @@ fn certificates(tls: &DownstreamTls, secrets: &mut Taken<'_>) -> anyhow::Result<
     Ok(all)
 }
 
-fn validation(believed: Option<&Believed>, secrets: &mut Taken<'_>) -> anyhow::Result<Arc<Validation>> {
+pub(super) fn validation(
+    believed: Option<&Believed>,
+    secrets: &mut Taken<'_>,
+) -> anyhow::Result<Arc<Validation>> {
     let Some(believed) = believed else { return Ok(Arc::default()) };
     let default = match believed {
         Believed::Rules(Held::Inline(validation)) => return Ok(Arc::clone(validation)),
@@ -296,7 +303,7 @@ fn sessions(config: &mut ServerConfig, tls: &DownstreamTls, secrets: &mut Taken<
     Ok(())
 }
 
-fn versions(versions: Versions) -> &'static [&'static SupportedProtocolVersion] {
+pub(super) fn versions(versions: Versions) -> &'static [&'static SupportedProtocolVersion] {
     static BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
     match versions {
         Versions::Only12 => &BOTH[1..],

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use meltemi_compile::program::{self, TransportSocket, UpstreamHttp};
+use meltemi_compile::program::{self, Http2Options, TransportSocket, UpstreamHttp};
 use meltemi_http::client::ClientExchange;
 use meltemi_http::{Io, Version};
 use tokio::time::Instant;
@@ -24,8 +24,9 @@ use self::http1::{Http1Lease, Http1Pool};
 use self::http2::{Http2Lease, Http2Pool};
 use self::variants::Variants;
 use crate::stats::{ClusterStats, HostStats};
+use crate::tls::TlsFacts;
 use crate::upstream::shared::{ClusterState, HostState, Permit, Resource};
-use crate::upstream::transport::{Established, Purpose, TransportOptions, establish};
+use crate::upstream::transport::{ConnectError, Established, Purpose, Transport, TransportOptions};
 
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub(crate) enum LeaseError {
     ConnectTimeout,
     /// The peer refused the stream unprocessed.
     Refused,
+    /// The host wants HTTP/1.1, and the connection that told so waits there; see [`Pool::lease_agreed`].
+    AgreedHttp1,
 }
 
 /// A worker's connections to one host, for requests of one priority.
@@ -48,7 +51,7 @@ pub(crate) struct Pool {
     addresses: Rc<[SocketAddr]>,
     pub(crate) cluster: Arc<program::Cluster>,
     /// What comes before the protocol on each connection.
-    transport: Arc<TransportSocket>,
+    transport: Transport,
     /// What the connections were made for.
     purpose: Purpose,
     pub(crate) stats: Arc<ClusterStats>,
@@ -59,6 +62,8 @@ pub(crate) struct Pool {
     priority: usize,
     http1: Http1Pool,
     http2: Http2Pool,
+    /// The host agreed to HTTP/1.1 when it was asked (`auto_config`).
+    agreed_http1: Cell<bool>,
     /// The pool of requests of high priority, once there are any.
     high: OnceCell<Rc<Pool>>,
     /// The pools of connections that only serve whom they were made for.
@@ -91,6 +96,14 @@ impl Lease {
         }
     }
 
+    /// What the handshake of the connection told, if there was one.
+    pub(crate) fn tls(&self) -> Option<&Rc<TlsFacts>> {
+        match self {
+            Lease::Http1(lease) => lease.tls(),
+            Lease::Http2(lease) => lease.tls(),
+        }
+    }
+
     /// The version spoken.
     pub(crate) fn version(&self) -> Version {
         match self {
@@ -104,7 +117,7 @@ impl Pool {
     pub(crate) fn new(
         host: &program::Host,
         cluster: Arc<program::Cluster>,
-        transport: Arc<TransportSocket>,
+        transport: Transport,
         stats: Arc<ClusterStats>,
         host_stats: Arc<HostStats>,
         shared: Arc<ClusterState>,
@@ -123,6 +136,7 @@ impl Pool {
             priority: 0,
             http1: Http1Pool::default(),
             http2: Http2Pool::default(),
+            agreed_http1: Cell::new(false),
             high: OnceCell::new(),
             variants: Variants::default(),
             closed: Cell::new(false),
@@ -131,7 +145,7 @@ impl Pool {
 
     /// Whether the connections go to the addresses that this host has, in the way that it asks for.
     pub(crate) fn serves(&self, host: &program::Host, transport: &TransportSocket) -> bool {
-        *self.addresses == *dial::in_order(host) && *self.transport == *transport
+        *self.addresses == *dial::in_order(host) && *self.transport.socket == *transport
     }
 
     /// An empty pool to the same host.
@@ -149,6 +163,7 @@ impl Pool {
             priority,
             http1: Http1Pool::default(),
             http2: Http2Pool::default(),
+            agreed_http1: Cell::new(false),
             high: OnceCell::new(),
             variants: Variants::default(),
             closed: self.closed.clone(),
@@ -171,10 +186,10 @@ impl Pool {
         options: TransportOptions<'_>,
     ) -> Result<Lease, LeaseError> {
         let variant;
-        let pool = match self.transport.names_client() {
+        let pool = match self.transport.socket.depends_on_client() {
             false => self.of(priority),
             true => {
-                variant = self.variant(options);
+                variant = self.serving(options);
                 variant.of(priority)
             }
         };
@@ -185,6 +200,22 @@ impl Pool {
             }
             (UpstreamHttp::Http2(options) | UpstreamHttp::UseDownstream(options), _) => {
                 pool.lease_http2(options).await.map(Lease::Http2)
+            }
+            (UpstreamHttp::Auto(options), _) => pool.lease_agreed(options).await,
+        }
+    }
+
+    /// A connection of the version that the host agrees to. The first connection tells, and the next one after there was
+    /// none for a while.
+    async fn lease_agreed(self: &Rc<Pool>, options: Http2Options) -> Result<Lease, LeaseError> {
+        loop {
+            if self.agreed_http1.get() && self.http1.is_in_use() {
+                return self.lease_http1().await.map(Lease::Http1);
+            }
+            self.agreed_http1.set(false);
+            match self.lease_http2(options).await {
+                Err(LeaseError::AgreedHttp1) => {}
+                leased => return leased.map(Lease::Http2),
             }
         }
     }
@@ -201,7 +232,7 @@ impl Pool {
             pool.stats.counts.upstream_cx_overflow.inc();
             return Err(LeaseError::Overflow);
         };
-        let purpose = Purpose::new(&self.transport, options);
+        let purpose = self.purpose_of(options);
         pool.dial_raw(permit, &purpose).await.map(Lease::Http1)
     }
 
@@ -216,9 +247,9 @@ impl Pool {
             return Err(LeaseError::Overflow);
         };
         let counted = Counted::new(self, permit);
-        let Established { io, local, sent } = self.connect(&Purpose::new(&self.transport, options)).await?;
+        let Established { io, local, tls, sent } = self.connect(&self.purpose_of(options), &[]).await?;
         self.stats.bytes.moved(0, sent);
-        Ok(TcpLease { io, local, counted })
+        Ok(TcpLease { io, local, tls, counted })
     }
 
     /// Closes what is idle; connections in use are closed when their requests are done.
@@ -271,21 +302,37 @@ impl Pool {
         (open == 0).then(|| Permit::exceed(&self.shared, self.priority, Resource::Connections))
     }
 
+    fn purpose_of(&self, options: TransportOptions<'_>) -> Purpose {
+        self.transport.purpose(self.cluster.auto_sni.as_ref(), options)
+    }
+
     /// Dials the host, and makes the connection ready.
-    async fn connect(&self, purpose: &Purpose) -> Result<Established, LeaseError> {
+    async fn connect(
+        &self,
+        purpose: &Purpose,
+        protocols: &'static [&'static str],
+    ) -> Result<Established, LeaseError> {
         let start = Instant::now();
         let connecting = async {
             let stream = dial::dial(&self.addresses, &self.cluster).await?;
-            establish(stream, &self.transport, purpose).await
+            self.transport.establish(stream, purpose, protocols).await
         };
-        match tokio::time::timeout(self.cluster.connect_timeout, connecting).await {
+        let connected = tokio::time::timeout(self.cluster.connect_timeout, connecting).await;
+        if let Some(ssl) = self.stats.ssl() {
+            match &connected {
+                Ok(Ok(Established { tls: Some(facts), .. })) => facts.count(&ssl.ssl),
+                Ok(Err(ConnectError::Tls(failure))) => failure.count_upstream(ssl),
+                _ => {}
+            }
+        }
+        match connected {
             Ok(Ok(established)) => {
                 self.stats.counts.upstream_cx_connect_ms.record_millis(start.elapsed());
                 Ok(established)
             }
             Ok(Err(error)) => {
                 self.count_connect_failure();
-                Err(LeaseError::ConnectFailed(dial::failure_reason(&error).into()))
+                Err(LeaseError::ConnectFailed(failure_reason(&error).into()))
             }
             Err(_) => {
                 self.count_connect_failure();
@@ -296,10 +343,14 @@ impl Pool {
     }
 
     /// The same for a protocol of requests, its bytes counted.
-    async fn connect_counted(&self, purpose: &Purpose) -> Result<(Io, Option<SocketAddr>), LeaseError> {
-        let Established { io, local, sent } = self.connect(purpose).await?;
+    async fn connect_counted(
+        &self,
+        purpose: &Purpose,
+        protocols: &'static [&'static str],
+    ) -> Result<Connected, LeaseError> {
+        let Established { io, local, tls, sent } = self.connect(purpose, protocols).await?;
         self.stats.bytes.moved(0, sent);
-        Ok((io.counted(self.stats.bytes.clone()), local))
+        Ok(Connected { io: io.counted(self.stats.bytes.clone()), local, tls })
     }
 
     fn count_connect_failure(&self) {
@@ -314,6 +365,20 @@ impl Pool {
 
     fn is_idle_too_long(&self, since: Instant, now: Instant) -> bool {
         self.cluster.idle_timeout.is_some_and(|limit| now.duration_since(since) >= limit)
+    }
+}
+
+/// A connection for a protocol of requests.
+struct Connected {
+    io: Io,
+    local: Option<SocketAddr>,
+    tls: Option<Rc<TlsFacts>>,
+}
+
+fn failure_reason(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Io(error) => dial::failure_reason(error),
+        ConnectError::Tls(failure) => failure.reason().unwrap_or_default(),
     }
 }
 
@@ -335,6 +400,7 @@ impl Drop for Pending {
 pub(crate) struct TcpLease {
     pub(crate) io: Io,
     pub(crate) local: Option<SocketAddr>,
+    pub(crate) tls: Option<Rc<TlsFacts>>,
     /// Counts the connection as open until dropped.
     pub(crate) counted: Counted,
 }

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::layouts::Layouts;
 
 use crate::access_log::LogSink;
+use crate::tls::Contexts;
 
 pub use super::checks::{CheckState, CheckTotals};
 pub use super::health::{Health, HealthFlag, HealthFlags};
@@ -32,6 +33,7 @@ pub struct HostStates {
     logs: Option<LogSink>,
     changed: Notify,
     active_faults: Mutex<HashMap<Name, Arc<AtomicU32>>>,
+    tls: Arc<Contexts>,
     place: OnceLock<Place>,
 }
 
@@ -73,8 +75,17 @@ impl HostStates {
     /// The state of a cluster, made when it is new.
     pub fn cluster(&self, cluster: &Cluster) -> Arc<ClusterState> {
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = || Arc::new(ClusterState::new(&cluster.name, self.events.clone()));
+        let state = || {
+            let mut state = ClusterState::new(&cluster.name, self.events.clone());
+            state.tls = Arc::clone(&self.tls);
+            Arc::new(state)
+        };
         clusters.entry((cluster.name.clone(), cluster.health_digest)).or_insert_with(state).clone()
+    }
+
+    /// The TLS contexts of the process.
+    pub fn tls(&self) -> &Arc<Contexts> {
+        &self.tls
     }
 
     /// Says once where this proxy stands: `node.locality` and `cluster_manager.local_cluster_name`.
@@ -121,6 +132,7 @@ pub struct ClusterState {
     pub(crate) layouts: Layouts,
     /// Where ejections are logged.
     pub(super) events: Option<EventLog>,
+    tls: Arc<Contexts>,
     /// How often a host got the transport socket of a name.
     transport_sockets: Mutex<BTreeMap<Box<str>, u64>>,
     hosts: Mutex<HashMap<SocketAddr, Arc<HostState>>>,
@@ -137,6 +149,7 @@ impl ClusterState {
             health_epoch: AtomicU64::new(0),
             layouts: Layouts::default(),
             events,
+            tls: Arc::default(),
             transport_sockets: Mutex::default(),
             hosts: Mutex::default(),
         }
@@ -145,6 +158,11 @@ impl ClusterState {
     /// The state of a host, made when it is new.
     pub fn host(&self, address: SocketAddr) -> Arc<HostState> {
         self.hosts().entry(address).or_default().clone()
+    }
+
+    /// The TLS contexts of the process.
+    pub(crate) fn tls(&self) -> &Contexts {
+        &self.tls
     }
 
     /// A host has the transport socket of this name from now on, which counts once for all workers.

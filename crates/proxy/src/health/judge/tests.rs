@@ -8,6 +8,7 @@ use crate::health::events::Events;
 use crate::health::probe::Target;
 use crate::stats::Registry;
 use crate::upstream::shared::{ClusterState, HostStates, Member};
+use crate::upstream::transport::Transport;
 
 fn check() -> HealthCheck {
     let second = Duration::from_secs(1);
@@ -46,9 +47,9 @@ fn session() -> Session {
     Session {
         events: Events::new(&Arc::from([]), &check.kind, "c", address, &Locality::default()),
         check,
+        target: Target { address, transport: Transport::new(Arc::default(), cluster.tls(), "") },
         cluster,
         member,
-        target: Target { address, transport: Arc::default() },
         authority: "c".into(),
         ends_ejection: true,
         registry: Registry::new(),

@@ -41,7 +41,7 @@ impl<'c> TcpProbe<'c> {
     async fn exchange(&mut self) -> io::Result<()> {
         let mut connection = match self.kept.take() {
             Some(connection) => connection,
-            None => self.target.connect().await?,
+            None => self.target.connect(&[]).await?,
         };
         if self.check.receive.is_empty() {
             // Connecting is all that is asked for; nothing is sent, as in Envoy.

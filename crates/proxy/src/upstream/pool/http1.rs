@@ -15,8 +15,9 @@ use meltemi_http::client::{ClientExchange, H1, H1Options};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Counted, LeaseError, Pool};
+use super::{Connected, Counted, LeaseError, Pool};
 use crate::codec::h1_options;
+use crate::tls::TlsFacts;
 use crate::upstream::shared::Permit;
 use crate::upstream::transport::Purpose;
 
@@ -42,6 +43,7 @@ type Waiter = oneshot::Sender<Result<Box<Http1Connection>, LeaseError>>;
 struct Http1Connection {
     h1: H1,
     local: Option<SocketAddr>,
+    tls: Option<Rc<TlsFacts>>,
     requests: u32,
     opened: Instant,
     idle_since: Instant,
@@ -49,9 +51,9 @@ struct Http1Connection {
 }
 
 impl Http1Connection {
-    fn new(h1: H1, local: Option<SocketAddr>, counted: Open) -> Http1Connection {
+    fn new(h1: H1, local: Option<SocketAddr>, tls: Option<Rc<TlsFacts>>, counted: Open) -> Http1Connection {
         let now = Instant::now();
-        Http1Connection { h1, local, requests: 0, opened: now, idle_since: now, counted }
+        Http1Connection { h1, local, tls, requests: 0, opened: now, idle_since: now, counted }
     }
 }
 
@@ -92,6 +94,10 @@ impl Http1Lease {
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
         self.connection.as_ref().and_then(|connection| connection.local)
     }
+
+    pub(super) fn tls(&self) -> Option<&Rc<TlsFacts>> {
+        self.connection.as_ref()?.tls.as_ref()
+    }
 }
 
 impl Drop for Http1Lease {
@@ -108,6 +114,11 @@ impl Http1Pool {
         // Taken out first: what goes with a connection may look at the stack.
         let idle = self.idle.take();
         drop(idle);
+    }
+
+    /// Whether there is a connection, or one is on its way.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.open.get() > 0
     }
 
     fn next_waiter(&self) -> Option<Waiter> {
@@ -136,8 +147,8 @@ impl Pool {
         purpose: &Purpose,
     ) -> Result<Http1Lease, LeaseError> {
         let counted = Open::new(self, permit);
-        let (io, local) = self.connect_counted(purpose).await?;
-        let connection = Http1Connection::new(H1::raw(io), local, counted);
+        let Connected { io, local, tls } = self.connect_counted(purpose, &[]).await?;
+        let connection = Http1Connection::new(H1::raw(io), local, tls, counted);
         Ok(Http1Lease { connection: Some(Box::new(connection)) })
     }
 
@@ -206,6 +217,20 @@ impl Pool {
         }
     }
 
+    fn begin_http1(&self, connected: Connected, counted: Open) {
+        self.stats.counts.upstream_cx_http1_total.inc();
+        let Connected { io, local, tls } = connected;
+        let h1 = H1::new(io, options(&self.cluster));
+        self.hand_over(Box::new(Http1Connection::new(h1, local, tls, counted)));
+    }
+
+    /// Takes over a connection on which HTTP/2 was offered and HTTP/1.1 was agreed upon.
+    pub(super) fn take_over_http1(self: &Rc<Pool>, connected: Connected, counted: Counted) {
+        self.agreed_http1.set(true);
+        self.http1.open.set(self.http1.open.get() + 1);
+        self.begin_http1(connected, Open(counted));
+    }
+
     fn fail_waiters(&self, error: &LeaseError) {
         for waiter in self.http1.waiting.take() {
             // Who is no longer there need not be told.
@@ -241,14 +266,10 @@ fn options(cluster: &Cluster) -> H1Options {
 
 async fn dial(counted: Open) {
     let pool = counted.pool().clone();
-    let connected = pool.connect_counted(&pool.purpose).await;
+    let connected = pool.connect_counted(&pool.purpose, &["http/1.1"]).await;
     pool.http1.dialling.set(pool.http1.dialling.get() - 1);
     match connected {
-        Ok((io, local)) => {
-            pool.stats.counts.upstream_cx_http1_total.inc();
-            let h1 = H1::new(io, options(&pool.cluster));
-            pool.hand_over(Box::new(Http1Connection::new(h1, local, counted)));
-        }
+        Ok(connected) => pool.begin_http1(connected, counted),
         Err(error) => {
             drop(counted);
             pool.fail_waiters(&error);

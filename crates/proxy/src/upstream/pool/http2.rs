@@ -7,13 +7,14 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use meltemi_compile::program::Http2Options;
+use meltemi_compile::program::{Http2Options, UpstreamHttp};
 use meltemi_http::client::{ClientExchange, H2};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Counted, LeaseError, Pool};
+use super::{Connected, Counted, LeaseError, Pool};
 use crate::codec::h2_options;
+use crate::tls::TlsFacts;
 
 /// The HTTP/2 part of a pool.
 #[derive(Debug, Default)]
@@ -35,6 +36,7 @@ struct Dial {
 struct Multiplexed {
     h2: H2,
     local: Option<SocketAddr>,
+    tls: Option<Rc<TlsFacts>>,
     requests: Cell<u32>,
     opened: Instant,
     last_used: Cell<Instant>,
@@ -42,12 +44,32 @@ struct Multiplexed {
 
 /// A connection of the HTTP/2 part, as counted.
 #[derive(Debug)]
-struct Open(Counted);
+struct Open(Option<Counted>);
+
+impl Open {
+    fn pool(&self) -> &Rc<Pool> {
+        &self.counted().pool
+    }
+
+    fn counted(&self) -> &Counted {
+        self.0.as_ref().expect("invariant: it is counted until it is dropped or taken")
+    }
+
+    /// No longer a connection of this part.
+    fn take(mut self) -> Option<Counted> {
+        let counted = self.0.take()?;
+        let open = &counted.pool.http2.open;
+        open.set(open.get() - 1);
+        Some(counted)
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let open = &self.0.pool.http2.open;
-        open.set(open.get() - 1);
+        if let Some(counted) = &self.0 {
+            let open = &counted.pool.http2.open;
+            open.set(open.get() - 1);
+        }
     }
 }
 
@@ -64,6 +86,10 @@ impl Http2Lease {
 
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
         self.connection.local
+    }
+
+    pub(super) fn tls(&self) -> Option<&Rc<TlsFacts>> {
+        self.connection.tls.as_ref()
     }
 }
 
@@ -144,7 +170,7 @@ impl Pool {
         part.last_dial.set(number);
         part.dials.borrow_mut().push(Dial { number, waiting: vec![sender] });
         // A task of its own: the request that began it may be cancelled, the others still wait.
-        tokio::task::spawn_local(dial(Open(Counted::new(self, permit)), number, options));
+        tokio::task::spawn_local(dial(Open(Some(Counted::new(self, permit))), number, options));
         Some(receiver)
     }
 
@@ -180,14 +206,24 @@ impl Pool {
 }
 
 async fn dial(counted: Open, number: u64, options: Http2Options) {
-    let pool = counted.0.pool.clone();
+    let pool = counted.pool().clone();
     let outcome = connect(counted, &options).await;
     pool.end_dial(number, &outcome);
 }
 
 async fn connect(counted: Open, options: &Http2Options) -> Result<(), LeaseError> {
-    let pool = counted.0.pool.clone();
-    let (io, local) = pool.connect_counted(&pool.purpose).await?;
+    let pool = counted.pool().clone();
+    let is_auto = matches!(pool.cluster.http, UpstreamHttp::Auto(_));
+    let protocols: &[&str] = if is_auto { &["h2", "http/1.1"] } else { &["h2"] };
+    let connected = pool.connect_counted(&pool.purpose, protocols).await?;
+    let agreed = connected.io.tls().and_then(|tls| tls.session().state().alpn_protocol());
+    if is_auto && agreed != Some(b"h2") {
+        if let Some(counted) = counted.take() {
+            pool.take_over_http1(connected, counted);
+        }
+        return Err(LeaseError::AgreedHttp1);
+    }
+    let Connected { io, local, tls } = connected;
     let refused = |_| LeaseError::ConnectFailed("http2 handshake failed".into());
     let options = h2_options(options, pool.cluster.max_response_headers_bytes);
     let (h2, driver) = H2::handshake(io, &options).await.map_err(refused)?;
@@ -202,6 +238,7 @@ async fn connect(counted: Open, options: &Http2Options) -> Result<(), LeaseError
     pool.http2.connections.borrow_mut().push(Rc::new(Multiplexed {
         h2,
         local,
+        tls,
         requests: Cell::new(0),
         opened: now,
         last_used: Cell::new(now),

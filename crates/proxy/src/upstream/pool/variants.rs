@@ -41,9 +41,12 @@ impl Variants {
 }
 
 impl Pool {
-    /// The pool whose connections are made for such a client.
-    pub(super) fn variant(&self, options: TransportOptions<'_>) -> Rc<Pool> {
-        let purpose = Purpose::new(&self.transport, options);
+    /// The pool whose connections may serve such a client.
+    pub(super) fn serving(self: &Rc<Pool>, options: TransportOptions<'_>) -> Rc<Pool> {
+        let purpose = self.purpose_of(options);
+        if purpose == Purpose::default() {
+            return self.clone();
+        }
         let mut pools = self.variants.0.borrow_mut();
         if let Some(pool) = pools.get(&purpose) {
             return pool.clone();
