@@ -7,6 +7,7 @@ pub(crate) mod asked;
 mod attempt;
 mod fault;
 mod hash;
+pub(crate) mod max_duration;
 mod mirror;
 mod plan;
 mod redirect;
@@ -107,6 +108,7 @@ impl Plan<'_> {
 
     /// Counts a fault that no retry hides.
     fn count_fault(&self, stream: &Stream<'_, '_>, fault: &Fault) {
+        fault.count(&stream.manager.stats.counts);
         let Some(status) = fault.upstream_status() else { return };
         self.cluster.stats.codes.record(status.as_u16());
         if let Some(host) = stream.record.host.as_ref().filter(|_| status.is_server_error()) {

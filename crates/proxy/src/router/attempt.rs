@@ -363,6 +363,7 @@ impl Plan<'_> {
                 stream.record.details = Some(fault.details(true));
                 stream.manager.stats.counts.rq_reset_after_downstream_response_started.inc();
                 self.count_timeout(stream, &fault);
+                fault.count(&stream.manager.stats.counts);
                 if let Some(outcome) = fault.outlier_outcome() {
                     outlier::observe(&self.cluster, host, outcome);
                 }

@@ -11,6 +11,7 @@ use meltemi_compile::retry::Reset;
 use meltemi_http::{ClientError, Reason};
 
 use crate::record::ResponseFlags;
+use crate::stats::HttpCounts;
 use crate::stream::{LocalReply, names};
 use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::LeaseError;
@@ -214,6 +215,16 @@ impl Fault {
             | Fault::RequestTimeout
             | Fault::MaxDuration(_) => None,
             _ => Some(self.consequence().status),
+        }
+    }
+
+    /// Counts the stream, if a limit of its connection manager ended it.
+    pub(crate) fn count(&self, counts: &HttpCounts) {
+        match self {
+            Fault::StreamIdle(_) => counts.downstream_rq_idle_timeout.inc(),
+            Fault::RequestTimeout => counts.downstream_rq_timeout.inc(),
+            Fault::MaxDuration(_) => counts.downstream_rq_max_duration_reached.inc(),
+            _ => {}
         }
     }
 

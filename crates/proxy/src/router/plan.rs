@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::asked::{self, Asked, AskedRetry};
 use super::fault::Fault;
+use super::max_duration;
 use super::mirror::Mirroring;
 use super::retry::Retry;
 use super::timers::Timers;
@@ -52,6 +53,8 @@ pub(super) struct Plan<'p> {
     pub(super) alt_response: bool,
     asked_retry: Option<Box<AskedRetry>>,
     timeout: Option<Duration>,
+    /// How long the stream may live.
+    max_duration: Option<Duration>,
 }
 
 impl<'p> Plan<'p> {
@@ -97,6 +100,7 @@ impl<'p> Plan<'p> {
             alt_response: asked.as_ref().is_some_and(|asked| asked.alt_response),
             asked_retry: None,
             timeout,
+            max_duration: max_duration::announced(stream, forward),
         };
         plan.per_try(asked);
         Ok(plan)
@@ -174,8 +178,7 @@ impl<'p> Plan<'p> {
             None => settings.stream_idle_timeout,
         };
         let timers = Timers::new(start, self.timeout, idle, settings.request_timeout);
-        let longest = max_duration(stream, self.forward).or(settings.max_stream_duration);
-        timers.max_duration_at.set(longest.map(|limit| start + limit));
+        timers.max_duration_at.set(self.max_duration.map(|limit| start + limit));
         if stream.body.is_complete() && !self.is_upgrade {
             timers.request_complete(stream.filters.passed_at.map_or(start, Instant::from_std));
         }
@@ -348,50 +351,15 @@ fn global_timeout(stream: &mut Stream<'_, '_>, forward: &Forward) -> Option<Dura
     let Some(limit) = limit else { return forward.timeout };
     let limit = Some(limit).filter(|limit| !limit.is_zero());
     let offset = forward.grpc_timeout_offset.unwrap_or_default();
-    let asked = asked_timeout(stream).map(|asked| if offset < asked { asked - offset } else { asked });
+    let asked = max_duration::asked(stream).map(|asked| if offset < asked { asked - offset } else { asked });
     let whole = match (asked, limit) {
         (Some(asked), Some(limit)) => Some(asked.min(limit)),
         (asked, limit) => asked.or(limit),
     };
     if let Some(whole) = whole {
-        let text = format!("{}m", whole.as_millis().min(99_999_999));
-        if let Ok(value) = HeaderValue::try_from(text) {
-            stream.request.headers.set(names::GRPC_TIMEOUT.clone(), value);
-        }
+        max_duration::announce(stream, whole);
     }
     whole
-}
-
-/// How long the stream may live: as the client says in `grpc-timeout` when the route lets it, else as the route says.
-fn max_duration(stream: &Stream<'_, '_>, forward: &Forward) -> Option<Duration> {
-    let duration = forward.stream_duration.as_deref()?;
-    let asked = duration.grpc_max.and_then(|max| Some((max, asked_timeout(stream)?)));
-    let Some((max, asked)) = asked else { return duration.limit.filter(|limit| !limit.is_zero()) };
-    let limit = if max.is_zero() { asked } else { asked.min(max) };
-    Some(limit.saturating_sub(duration.grpc_offset))
-}
-
-fn asked_timeout(stream: &Stream<'_, '_>) -> Option<Duration> {
-    stream.request.headers.get(&names::GRPC_TIMEOUT).and_then(grpc_timeout)
-}
-
-/// Up to 8 digits and a unit (gRPC over HTTP/2, "Timeout").
-fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 {
-        return None;
-    }
-    let amount: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    })
 }
 
 fn milliseconds(time: Duration) -> HeaderValue {
@@ -406,20 +374,5 @@ fn append_forwarded_host(head: &mut RequestHead, old: &str) {
     };
     if let Ok(value) = HeaderValue::try_from(joined) {
         head.headers.set(name.clone(), value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grpc_timeouts_have_a_unit_and_at_most_eight_digits() {
-        let parse = |text: &'static str| grpc_timeout(&HeaderValue::from_static(text));
-        assert_eq!(parse("200m"), Some(Duration::from_millis(200)));
-        assert_eq!(parse("1H"), Some(Duration::from_secs(3600)));
-        for bad in ["", "5", "m", "123456789S", "1x", "-1S"] {
-            assert_eq!(parse(bad), None, "{bad}");
-        }
     }
 }

@@ -38,8 +38,6 @@ pub(crate) enum Buffering {
     TooLarge,
     /// The client was idle for too long.
     Idle,
-    /// It took too long altogether.
-    Late,
     /// The client did not deliver.
     Body(BodyError),
 }
