@@ -108,8 +108,8 @@ fn versions(at: &At<'_>, message: Option<&CommonTlsContext>, versions: Versions)
 
 /// Rules by which a certificate must have one of these names, of whatever kind.
 pub fn any_of_names(names: &[Box<str>]) -> Vec<NameRule> {
-    let of_kind = |name: &Box<str>, kind| {
-        let name = name.clone();
+    let of_kind = |name: &str, kind| {
+        let name: Box<str> = name.into();
         NameRule {
             kind,
             matches: match kind {

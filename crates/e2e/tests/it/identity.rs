@@ -144,8 +144,12 @@ fn shown_by(address: SocketAddr, roots: &Path) -> Option<String> {
         .stdout(Stdio::piped())
         .spawn()
         .expect("openssl runs");
-    x509.stdin.take()?.write_all(&text.as_bytes()[begin..]).ok()?;
-    Some(String::from_utf8_lossy(&x509.wait_with_output().ok()?.stdout).into_owned())
+    let mut stdin = x509.stdin.take().expect("it is piped");
+    let written = stdin.write_all(&text.as_bytes()[begin..]);
+    drop(stdin);
+    let output = x509.wait_with_output().ok()?;
+    written.ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[tokio::test]

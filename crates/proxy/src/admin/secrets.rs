@@ -7,8 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use meltemi_compile::program::Listener;
-use meltemi_compile::tls::{Held, SecretKind};
+use meltemi_compile::tls::{CommonTls, Held, SecretKind};
 use meltemi_envoy::Any;
 use meltemi_envoy::admin::v3 as dump;
 use meltemi_envoy::extensions::transport_sockets::tls::v3::Secret;
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::config_dump::timestamp;
 use super::{Admin, Params, Reply};
-use crate::config::{Loaded, Store};
+use crate::config::Store;
 
 /// The fields of secrets and certificates whose texts are not told.
 const SENSITIVE: &[&str] = &["private_key", "password", "pkcs12", "session_ticket_keys", "generic_secret"];
@@ -88,33 +87,37 @@ fn blank(name: &str, value: &mut Value) {
     }
 }
 
-/// `/certs`: the certificates that listeners show.
+/// `/certs`: the certificates that listeners and clusters show.
 pub(super) fn certs(admin: &Admin, _: &Params) -> Reply {
     let store = admin.store();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let active = store.listeners().values().filter_map(|entry| entry.active.as_ref());
-    let chains = active.flat_map(|loaded| shown(&store, loaded));
-    let certificates: Vec<Value> = chains
+    let listeners = store.listeners().values().filter_map(|entry| entry.active.as_ref());
+    let servers = listeners.flat_map(|loaded| &loaded.value.chains).filter_map(|chain| chain.tls.as_ref());
+    let clusters = store.clusters().values().filter_map(|entry| entry.active.as_ref());
+    let sockets = clusters.flat_map(|loaded| loaded.value.cluster.transport_sockets.all());
+    let clients = sockets.filter_map(|socket| socket.tls());
+    let contexts = servers.map(|tls| &tls.common).chain(clients.map(|tls| &tls.common));
+    let certificates: Vec<Value> = shown(&store, contexts)
         .map(|certificate| json!({"ca_cert": [], "cert_chain": [described(&certificate.facts, now)]}))
         .collect();
     Reply::json(&json!({ "certificates": certificates }))
 }
 
-/// The certificates of a listener, those of a context that several chains have once.
-fn shown(store: &Store, listener: &Loaded<Listener>) -> Vec<Arc<ServedCertificate>> {
+/// The certificates of contexts, those of one that several chains have once.
+fn shown<'s>(
+    store: &'s Store,
+    contexts: impl Iterator<Item = &'s CommonTls>,
+) -> impl Iterator<Item = Arc<ServedCertificate>> {
     let mut seen = BTreeSet::new();
-    let contexts = listener.value.chains.iter().filter_map(|chain| chain.tls.as_ref());
-    let contexts = contexts.filter(|tls| seen.insert(Arc::as_ptr(tls).addr()));
-    let held = contexts.flat_map(|tls| &tls.common.certificates);
-    held.filter_map(|held| match held {
+    let contexts = contexts.filter(move |tls| seen.insert(std::ptr::from_ref(*tls).addr()));
+    contexts.flat_map(|tls| &tls.certificates).filter_map(|held| match held {
         Held::Inline(certificate) => Some(Arc::clone(certificate)),
         Held::Secret(secret) => match &store.secret(secret)?.kind {
             SecretKind::Certificate(certificate) => Some(Arc::clone(certificate)),
             SecretKind::Validation(..) | SecretKind::TicketKeys(_) => None,
         },
     })
-    .collect()
 }
 
 /// The details of one certificate, as `envoy.admin.v3.CertificateDetails`.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use meltemi_compile::program::{Listener, Name};
+use meltemi_compile::program::{Cluster, Listener, Name};
 use meltemi_compile::tls::{self, Secret, SecretRef};
 use meltemi_compile::{FileOrigin, Origin, Rejection};
 use meltemi_envoy::config::core::v3::data_source::Specifier;
@@ -145,6 +145,19 @@ impl Store {
     ) -> Result<Vec<Need>, Vec<Rejection>> {
         let contexts = listener.chains.iter().filter_map(|chain| chain.tls.as_ref());
         self.secret_needs(&listener.name, contexts.flat_map(|tls| tls.secrets()), now)
+    }
+
+    /// What a cluster waits for of secrets, whichever of its sockets a host gets.
+    ///
+    /// # Errors
+    /// As for a listener.
+    pub(super) fn secrets_of_cluster(
+        &self,
+        cluster: &Cluster,
+        now: Instant,
+    ) -> Result<Vec<Need>, Vec<Rejection>> {
+        let contexts = cluster.transport_sockets.all().filter_map(|socket| socket.tls());
+        self.secret_needs(&cluster.name, contexts.flat_map(|tls| tls.secrets()), now)
     }
 
     fn secret_needs<'r>(

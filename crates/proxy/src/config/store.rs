@@ -76,9 +76,9 @@ impl Store {
         rejections.extend(self.load_static_secrets(secrets));
         for message in clusters {
             let taken = compile_static_cluster(message)
-                .and_then(|entry| Ok((entry, references::cluster_needs(message, now)?)));
+                .and_then(|entry| Ok((self.needs_of_cluster(&entry.cluster, message, now)?, entry)));
             match taken {
-                Ok((entry, needs)) => {
+                Ok((needs, entry)) => {
                     let name = entry.cluster.name.clone();
                     let wait = references::cluster_timeout(message);
                     let loaded =
@@ -208,9 +208,20 @@ impl Store {
             )]);
         }
         let wait = references::cluster_timeout(&message);
-        let needs = references::cluster_needs(&message, now)?;
+        let needs = self.needs_of_cluster(&entry.cluster, &message, now)?;
         let loaded = Loaded { needs, ..loaded(resource, entry, deadline(now, wait)) };
         Ok(Taken::of(self.clusters.insert(name, loaded)))
+    }
+
+    fn needs_of_cluster(
+        &self,
+        cluster: &Cluster,
+        message: &config::cluster::v3::Cluster,
+        now: Instant,
+    ) -> Result<Vec<Need>, Vec<Rejection>> {
+        let mut needs = references::cluster_needs(message, now)?;
+        needs.extend(self.secrets_of_cluster(cluster, now)?);
+        Ok(needs)
     }
 
     fn take_endpoints(&mut self, resource: &Resource) -> Result<Taken, Vec<Rejection>> {
@@ -327,10 +338,10 @@ impl Store {
     /// Puts in force what is ready, forgets what nothing refers to any more.
     pub(crate) fn settle(&mut self, now: Instant) {
         self.count_late(now);
-        self.dirty |= self.endpoints.settle(now, |_| true);
+        self.dirty |= self.endpoints.settle(|_| true);
         self.settle_clusters(now);
-        self.dirty |= self.routes.settle(now, |_| true);
-        self.dirty |= self.filters.settle(now, |_| true);
+        self.dirty |= self.routes.settle(|_| true);
+        self.dirty |= self.filters.settle(|_| true);
         self.settle_listeners(now);
         self.forget_unused();
         self.settle_checked();
@@ -338,24 +349,34 @@ impl Store {
 
     fn settle_clusters(&mut self, now: Instant) {
         let mut clusters = std::mem::take(&mut self.clusters);
-        self.dirty |= clusters.settle(now, |loaded| {
-            let cluster = &loaded.value.cluster;
-            let found = discovered(loaded, &self.endpoints, &self.resolved);
-            let is_complete = matches!(cluster.discovery, Discovery::OriginalDst)
-                || found.is_some_and(|found| health::is_checked(cluster, found, &self.hosts));
-            let gets_none = loaded.needs.iter().any(|need| self.is_over(need));
-            is_complete || found.is_none() && (gets_none || matches!(cluster.discovery, Discovery::Static))
+        self.dirty |= clusters.settle(|loaded| {
+            let mut secrets = loaded.needs.iter().filter(|need| need.kind == type_url::SECRET);
+            secrets.all(|need| self.is_over_or_late(need, now)) && self.has_hosts(loaded, now)
         });
         self.clusters = clusters;
     }
 
+    /// Whether a cluster waits for its hosts no longer.
+    fn has_hosts(&self, loaded: &Loaded<ClusterEntry>, now: Instant) -> bool {
+        let cluster = &loaded.value.cluster;
+        let found = discovered(loaded, &self.endpoints, &self.resolved);
+        let is_complete = matches!(cluster.discovery, Discovery::OriginalDst)
+            || found.is_some_and(|found| health::is_checked(cluster, found, &self.hosts));
+        let mut endpoints = loaded.needs.iter().filter(|need| need.kind == type_url::ENDPOINT);
+        let gets_none =
+            matches!(cluster.discovery, Discovery::Static) || endpoints.any(|need| self.is_over(need));
+        is_complete || found.is_none() && gets_none || loaded.deadline.is_some_and(|at| at <= now)
+    }
+
     fn settle_listeners(&mut self, now: Instant) {
         let mut listeners = std::mem::take(&mut self.listeners);
-        self.dirty |= listeners.settle(now, |loaded| {
-            let is_over = |need: &Need| need.until.is_some_and(|until| until <= now) || self.is_over(need);
-            loaded.needs.iter().all(is_over)
-        });
+        self.dirty |=
+            listeners.settle(|loaded| loaded.needs.iter().all(|need| self.is_over_or_late(need, now)));
         self.listeners = listeners;
+    }
+
+    fn is_over_or_late(&self, need: &Need, now: Instant) -> bool {
+        need.until.is_some_and(|until| until <= now) || self.is_over(need)
     }
 
     fn forget_unused(&mut self) {

@@ -126,13 +126,11 @@ impl<T> Table<T> {
         self.entries.remove(name).is_some_and(|entry| entry.latest().is_some())
     }
 
-    /// Puts in force what is ready, or has waited long enough. Says whether anything changed.
-    pub(super) fn settle(&mut self, now: Instant, is_ready: impl Fn(&Loaded<T>) -> bool) -> bool {
+    /// Puts in force what is ready. Says whether anything changed.
+    pub(super) fn settle(&mut self, is_ready: impl Fn(&Loaded<T>) -> bool) -> bool {
         let mut changed = false;
         for entry in self.entries.values_mut() {
-            let due =
-                |loaded: &mut Loaded<T>| loaded.deadline.is_some_and(|at| at <= now) || is_ready(loaded);
-            if let Some(ready) = entry.warming.take_if(due) {
+            if let Some(ready) = entry.warming.take_if(|loaded| is_ready(loaded)) {
                 entry.active = Some(ready);
                 changed = true;
             }
@@ -144,8 +142,8 @@ impl<T> Table<T> {
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let warming = self.entries.values().filter_map(|entry| entry.warming.as_ref());
         let ends = |loaded: &Loaded<T>| {
-            let needs = loaded.needs.iter().filter_map(|need| need.until).filter(|until| *until > now);
-            needs.chain(loaded.deadline).min()
+            let needs = loaded.needs.iter().filter_map(|need| need.until);
+            needs.chain(loaded.deadline).filter(|until| *until > now).min()
         };
         warming.filter_map(ends).min()
     }
