@@ -180,3 +180,73 @@ fn a_file_that_cannot_be_opened_loses_lines_and_says_so() {
     assert_eq!(probe.join().expect("probe"), 1);
     writer.finish();
 }
+
+/// Operators with a place for an argument and a length, and some without.
+const COMMANDS: [&str; 19] = [
+    "START_TIME",
+    "REQ",
+    "RESP",
+    "TRAILER",
+    "DURATION",
+    "COMMON_DURATION",
+    "RESPONSE_CODE",
+    "RESPONSE_FLAGS",
+    "BYTES_SENT",
+    "DYNAMIC_METADATA",
+    "FILTER_STATE",
+    "UPSTREAM_HOST",
+    "DOWNSTREAM_PEER_SUBJECT",
+    "DOWNSTREAM_REMOTE_ADDRESS",
+    "GRPC_STATUS",
+    "PATH",
+    "ENVIRONMENT",
+    "REQUESTED_SERVER_NAME",
+    "CLUSTER_METADATA",
+];
+
+/// Renders what parses, as a log line, as a header value and as a document.
+fn parse_and_render(text: &str) {
+    let (record, head, response) = (record(), head(), Headers::new());
+    let view = record.view(Some(&head), Some(&response), None);
+    let mut out = Vec::new();
+    if let Ok(format) = Format::parse(text) {
+        for missing in [Missing::Dash, Missing::Empty] {
+            render(&format, &view, missing, &mut out);
+        }
+    }
+    let value = prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text.to_owned())) };
+    let document = prost_types::Struct { fields: [(text.to_owned(), value)].into() };
+    let Ok(format) = JsonFormat::parse(&document) else { return };
+    for missing in [Missing::Dash, Missing::Empty] {
+        out.clear();
+        render_json(&format, &view, missing, &mut out);
+        serde_json::from_slice::<serde_json::Value>(&out).expect("a document");
+    }
+}
+
+#[test]
+fn operators_of_the_fuzz_target_render() {
+    for text in ["%START_TIME(%s.%3f)%", "%REQ(X?USER-AGENT):4%", "%RESPONSE_CODE%", "%PATH(NQ:ORIG):3%"] {
+        assert!(Format::parse(text).is_ok(), "{text}");
+        parse_and_render(text);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_a_format_or_refused(text in "\\PC{0,60}") {
+        parse_and_render(&text);
+    }
+
+    #[test]
+    fn any_argument_of_an_operator_is_rendered_or_refused(
+        command in proptest::sample::select(&COMMANDS[..]),
+        argument in proptest::option::of("[ -~é]{0,24}|(%[%a-zA-Z0-9*]{0,3}){1,5}|[a-z:?.-]{1,20}|[A-Z_]{2,10}(:[A-Z]{1,4})?"),
+        limit in proptest::option::of("[0-9-]{0,21}"),
+        around in "[%a ]{0,3}",
+    ) {
+        let argument = argument.map(|argument| format!("({argument})")).unwrap_or_default();
+        let limit = limit.map(|limit| format!(":{limit}")).unwrap_or_default();
+        parse_and_render(&format!("{around}%{command}{argument}{limit}%{around}"));
+    }
+}

@@ -178,7 +178,52 @@ mod tests {
         assert_eq!(parse(&hello(), 64), ClientHello::TooLarge);
     }
 
+    /// The hello of a client that exists: of rustls, as this binary speaks it.
+    fn real_hello() -> Vec<u8> {
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().expect("versions");
+        let mut config = builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let name = "shop.example".try_into().expect("name");
+        let mut client = rustls::ClientConnection::new(config.into(), name).expect("client");
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).expect("a vector takes it");
+        bytes
+    }
+
+    #[test]
+    fn a_real_hello_is_read_whole() {
+        let ClientHello::Whole { server_name, protocols, offers_tls13 } = parse(&real_hello(), MAX) else {
+            panic!("not read");
+        };
+        assert_eq!(server_name.as_deref(), Some("shop.example"));
+        assert_eq!(protocols, ["h2".into(), "http/1.1".into()]);
+        assert!(offers_tls13);
+    }
+
     proptest::proptest! {
+        #[test]
+        fn damaged_hellos_are_parsed_without_a_panic(
+            damage in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), 0_u8..), 1..8),
+            cut in proptest::option::of(proptest::prelude::any::<proptest::sample::Index>()),
+            is_real: bool,
+        ) {
+            let mut bytes = if is_real { real_hello() } else { hello() };
+            for (index, byte) in damage {
+                let at = index.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+                // A record that says how long it now is: the hello itself is cut.
+                if let Some(length) = bytes.len().checked_sub(RECORD_HEADER_BYTES) {
+                    bytes[3..RECORD_HEADER_BYTES].copy_from_slice(&(length as u16).to_be_bytes());
+                }
+            }
+            parse(&bytes, MAX);
+        }
+
         #[test]
         fn any_bytes_are_parsed_without_a_panic(mut bytes in proptest::collection::vec(0_u8.., 0..300), is_hello: bool) {
             if is_hello {
