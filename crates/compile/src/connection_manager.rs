@@ -30,7 +30,6 @@ use forwarding::forwarding;
 
 const DEFAULT_SERVER_NAME: &str = "envoy";
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 /// The most that Envoy lets one ask for.
@@ -94,7 +93,6 @@ pub(crate) fn connection_manager(
             &message.stream_idle_timeout,
             Some(STREAM_IDLE_TIMEOUT),
         ),
-        drain_timeout: at.duration("drain_timeout", &message.drain_timeout).unwrap_or(DRAIN_TIMEOUT),
         delayed_close_timeout: at
             .duration("delayed_close_timeout", &message.delayed_close_timeout)
             .unwrap_or(DELAYED_CLOSE_TIMEOUT),
@@ -136,7 +134,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
         stream_flush_timeout,
         request_timeout: _,
         request_headers_timeout: _,
-        drain_timeout: _,
+        drain_timeout,
         drain_timeout_jitter,
         delayed_close_timeout: _,
         access_log: _,
@@ -184,6 +182,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::HttpConnectionManager) {
     refuse!(at; path_normalization_options, typed_header_validation_config, append_local_overload);
     refuse!(at; forward_proto_config);
     at.refuse_true("add_user_agent", *add_user_agent);
+    harmless!(GoawayAfterPing; drain_timeout);
     harmless!(PlaintextOnly; add_proxy_protocol_connection_state);
 }
 

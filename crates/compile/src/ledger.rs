@@ -80,6 +80,8 @@ pub(crate) enum Harmless {
     StreamForever,
     /// Leaves out headers that are not sent anyway.
     NoEnvoyHeaders,
+    /// The time before the final GOAWAY; here that comes after a PING's round trip, which is all that racing streams need.
+    GoawayAfterPing,
 }
 }
 

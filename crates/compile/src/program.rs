@@ -174,8 +174,6 @@ pub struct HttpConnectionManager {
     pub request_headers_timeout: Option<Duration>,
     /// `stream_idle_timeout`, default 5 min; `None` is off.
     pub stream_idle_timeout: Option<Duration>,
-    /// `drain_timeout`, default 5 s.
-    pub drain_timeout: Duration,
     /// `delayed_close_timeout`, default 1 s.
     pub delayed_close_timeout: Duration,
     /// `http_protocol_options.accept_http_10`.

@@ -285,7 +285,7 @@ impl Explorer {
             Kind::Uint32 | Kind::Fixed32 => several([1, 10, 503, 65_536].map(Value::U32).into()),
             Kind::Uint64 | Kind::Fixed64 => several([1, 10, 503, 65_537].map(Value::U64).into()),
             Kind::String => {
-                let texts = ["a", "/a", "127.0.0.1", "%PROTOCOL%", "5xx", "*", "/dev/stdout", "UH"];
+                let texts = ["a", "/a", "127.0.0.1", "%PROTOCOL%", "5xx", "*", "/dev/null", "UH"];
                 several(texts.map(|text| Value::String(text.to_owned())).into())
             }
             Kind::Bytes => several(vec![Value::Bytes("a".into())]),

@@ -133,7 +133,6 @@ fn a_connection_manager_without_settings_has_those_of_envoy() {
     assert_eq!(manager.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(manager.stream_idle_timeout, Some(Duration::from_secs(300)));
     assert_eq!((manager.request_timeout, manager.request_headers_timeout), (None, None));
-    assert_eq!(manager.drain_timeout, Duration::from_secs(5));
     assert_eq!(manager.delayed_close_timeout, Duration::from_secs(1));
     assert_eq!((manager.max_headers_count, manager.max_request_headers_bytes), (100, 60 * 1024));
     assert!(manager.allow_absolute_url && !manager.accept_http_10 && !manager.normalize_path);
