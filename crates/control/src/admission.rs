@@ -40,7 +40,7 @@ pub(crate) fn proves_namespace(proof: &Proof, namespace: &str) -> bool {
 fn claimed_namespaces(node: &Node) -> impl Iterator<Item = &str> {
     let mut parts = node.id.split('~').skip(2);
     let of_name = parts.next().and_then(|name| name.rsplit_once('.')).map(|(_, namespace)| namespace);
-    let of_domain = parts.next().and_then(|domain| domain.split_once(".svc")).map(|(namespace, _)| namespace);
+    let of_domain = parts.next().and_then(|domain| domain.split('.').next()).filter(|name| !name.is_empty());
     [text(node, "NAMESPACE"), of_name, of_domain].into_iter().flatten()
 }
 
@@ -98,6 +98,7 @@ mod tests {
             (OWN, &[("NAMESPACE", "bank")]),
             ("sidecar~1.1.1.1~cart-0.bank~shop.svc.cluster.local", &[("NAMESPACE", "shop")]),
             ("sidecar~1.1.1.1~cart-0.shop~bank.svc.cluster.local", &[("NAMESPACE", "shop")]),
+            ("router~1.1.1.1~edge~bank", &[]),
         ] {
             assert!(check(&cart, &node(id, metadata)).is_err(), "{id} {metadata:?}");
         }

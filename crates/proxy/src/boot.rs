@@ -129,7 +129,8 @@ async fn serve(args: ProxyArgs, start: Start, logging: Option<logging::Handle>) 
                     }
                 }
             }
-            _ = quit_asked.recv() => {
+            // Without an admin interface nobody can ask, and the channel is closed from the start.
+            Some(()) = quit_asked.recv() => {
                 tracing::info!("asked to quit by the admin interface");
                 ExitCode::SUCCESS
             }

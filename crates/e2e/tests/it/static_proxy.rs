@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use meltemi_e2e::backend::Backend;
+use meltemi_e2e::backend::{Backend, free_port};
 use meltemi_e2e::bootstrap;
 use meltemi_e2e::differential::{Proxy, Running, start};
 use meltemi_e2e::mesh::Load;
 use meltemi_e2e::peers;
+use meltemi_e2e::process::Process;
 use rustix::process::Signal;
 
 /// A proxy with one listener, `main`, whose only route has this action.
@@ -117,4 +118,30 @@ static_resources:
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("ring") && said.contains("lb_policy"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bootstrap_without_an_admin_interface_serves() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let backend = Backend::start("a").await.expect("up");
+    let port = free_port().expect("a port");
+    let text = bootstrap::one_route("{cluster: a}", &cluster("a", "ROUND_ROBIN", &[&backend]));
+    let text = text.replace("port_value: 0", &format!("port_value: {port}"));
+    let without: String =
+        text.lines().filter(|line| !line.starts_with("admin:")).map(|l| format!("{l}\n")).collect();
+    assert_ne!(text, without);
+    let path = dir.path().join("bootstrap.yaml");
+    std::fs::write(&path, without).expect("written");
+    let mut command = std::process::Command::new(peers::meltemi());
+    command.arg("proxy").arg("-c").arg(&path);
+    let mut process = Process::spawn(&mut command, &dir.path().join("output")).expect("started");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        assert!(!process.has_ended() && tokio::time::Instant::now() < deadline, "{}", process.output());
+        tokio::task::yield_now().await;
+    }
+    let load =
+        Load::start(&format!("http://127.0.0.1:{port}/"), 100, Duration::from_secs(1), &[]).expect("load");
+    assert_eq!(load.report().await.expect("a report").failed(), 0, "{}", process.output());
+    assert!(!process.has_ended(), "{}", process.output());
 }
