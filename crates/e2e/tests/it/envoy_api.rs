@@ -85,6 +85,7 @@ fn explored() -> Explorer {
         root::<Listener>(&pool, "tls-listener.yaml", listener),
         root::<Cluster>(&pool, "cluster.yaml", cluster),
         root::<Cluster>(&pool, "eds-cluster.yaml", cluster),
+        root::<Cluster>(&pool, "tls-cluster.yaml", cluster),
         root::<ClusterLoadAssignment>(&pool, "endpoints.yaml", endpoints),
         root::<Bootstrap>(&pool, "bootstrap.yaml", bootstrap),
     ] {
