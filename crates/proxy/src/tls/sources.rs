@@ -14,6 +14,10 @@ pub(crate) struct Environment;
 
 impl DataSources for Environment {
     fn file(&self, path: &str) -> Result<Vec<u8>, String> {
+        // A pipe or a terminal would hold up all configuration until somebody writes to it.
+        if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err("not a regular file".to_owned());
+        }
         let mut data = Vec::new();
         let read = File::open(path).and_then(|file| file.take(FILE_MAX_BYTES + 1).read_to_end(&mut data));
         match read {
