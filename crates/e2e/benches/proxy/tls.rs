@@ -108,7 +108,10 @@ fn idle_connection(
     config: Arc<ClientConfig>,
 ) -> anyhow::Result<StreamOwned<ClientConnection, TcpStream>> {
     let session = ClientConnection::new(config, ServerName::try_from(NAME)?)?;
-    let mut stream = StreamOwned::new(session, TcpStream::connect(address)?);
+    let tcp = TcpStream::connect(address)?;
+    // Or the request waits for the acknowledgement of the handshake's end.
+    tcp.set_nodelay(true)?;
+    let mut stream = StreamOwned::new(session, tcp);
     stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")?;
     let (mut buffer, mut got) = ([0; 4096], 0);
     while got < 1024 {
