@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, SignatureScheme};
@@ -75,13 +76,13 @@ impl TlsClient {
             Some("1.3") => &[&rustls::version::TLS13],
             Some(other) => anyhow::bail!("no version {other}"),
         };
-        let schemes = provider.signature_verification_algorithms.supported_schemes();
+        let mut verifier = AnyServer::new();
         let is_rsa = |scheme: &SignatureScheme| format!("{scheme:?}").starts_with("RSA");
-        let schemes = schemes.into_iter().filter(|scheme| !call.rsa_only || is_rsa(scheme)).collect();
+        verifier.schemes.retain(|scheme| !call.rsa_only || is_rsa(scheme));
         let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone(schemes)));
+            .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &call.certificate {
             None => builder.with_no_client_auth(),
             Some(name) => {
@@ -139,11 +140,29 @@ pub fn alert(error: &(dyn std::error::Error + 'static)) -> String {
     "closed".to_owned()
 }
 
-/// Believes everyone.
+/// Believes that any server is who it says, once it has proved to hold the key of its certificate: which certificate that was
+/// is looked at afterwards.
 #[derive(Debug)]
-struct Anyone(Vec<SignatureScheme>);
+pub struct AnyServer {
+    algorithms: WebPkiSupportedAlgorithms,
+    schemes: Vec<SignatureScheme>,
+}
 
-impl ServerCertVerifier for Anyone {
+impl AnyServer {
+    /// With the algorithms of the default provider.
+    pub fn new() -> AnyServer {
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        AnyServer { schemes: algorithms.supported_schemes(), algorithms }
+    }
+}
+
+impl Default for AnyServer {
+    fn default() -> AnyServer {
+        AnyServer::new()
+    }
+}
+
+impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -157,23 +176,23 @@ impl ServerCertVerifier for Anyone {
 
     fn verify_tls12_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
+        self.schemes.clone()
     }
 }

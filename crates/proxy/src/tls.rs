@@ -5,6 +5,7 @@
 //! the wire (`meltemi-http`), whom to believe (`meltemi-identity`) and what contexts say (`meltemi-compile`).
 
 mod client;
+mod current;
 mod facts;
 mod failure;
 mod resolver;

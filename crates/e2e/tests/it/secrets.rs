@@ -14,10 +14,9 @@ use meltemi_e2e::client;
 use meltemi_e2e::differential::{Proxy, Running, start};
 use meltemi_e2e::peers;
 use meltemi_e2e::process::{DEADLINE, until};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use meltemi_e2e::tls_client::AnyServer;
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -25,46 +24,6 @@ use tokio_rustls::TlsConnector;
 use crate::xds_server::{Server, TYPE, WAYS, Way, typed};
 
 const TLS: &str = "envoy.extensions.transport_sockets.tls.v3";
-
-/// Takes any certificate: which one it was is looked at afterwards.
-#[derive(Debug)]
-struct Credulous;
-
-impl ServerCertVerifier for Credulous {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.3 is spoken".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
 
 /// An open connection, and the certificate that the proxy showed on it.
 struct Connection {
@@ -75,9 +34,9 @@ struct Connection {
 impl Connection {
     async fn open(address: SocketAddr) -> anyhow::Result<Connection> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
+            .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Credulous))
+            .with_custom_certificate_verifier(Arc::new(AnyServer::new()))
             .with_no_client_auth();
         let stream = TcpStream::connect(address).await?;
         let stream = TlsConnector::from(Arc::new(config)).connect("shop.example".try_into()?, stream).await?;

@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwapOption;
 use bytes::BytesMut;
 use meltemi_compile::tls::{Secret, UpstreamTls, any_of_names};
 use meltemi_http::{Session, TlsStream};
@@ -22,8 +21,9 @@ use rustls::{ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
 
 use super::Failure;
+use super::current::Current;
 use super::facts::{TlsFacts, cipher_name, group_name, version_name};
-use super::secrets::{SecretSlot, Secrets};
+use super::secrets::Secrets;
 use super::server::{certificates, crypto, validation, versions};
 
 /// Most different expectations that a context keeps sessions for; with more it begins anew.
@@ -64,14 +64,12 @@ impl Expected {
 #[derive(Debug)]
 pub(crate) struct ClientContext {
     tls: Arc<UpstreamTls>,
-    slots: Vec<Arc<SecretSlot>>,
-    built: ArcSwapOption<Built>,
+    built: Current<Built>,
 }
 
-/// The secrets of a moment, and settings of rustls made of them.
+/// Settings of rustls, made of the secrets of a moment.
 #[derive(Debug)]
 struct Built {
-    from: Vec<Arc<Secret>>,
     certificate: Option<Arc<ServedCertificate>>,
     rules: Arc<Rules>,
     configs: Mutex<Configs>,
@@ -103,32 +101,12 @@ struct Settings {
 
 impl ClientContext {
     pub(super) fn new(tls: &Arc<UpstreamTls>, secrets: &Secrets) -> ClientContext {
-        ClientContext {
-            slots: tls.secrets().map(|secret| secrets.slot(secret)).collect(),
-            tls: Arc::clone(tls),
-            built: ArcSwapOption::empty(),
-        }
+        ClientContext { built: Current::new(tls.secrets(), secrets), tls: Arc::clone(tls) }
     }
 
+    /// The settings of now; `None` while a secret is missing.
     fn current(&self) -> Option<Arc<Built>> {
-        let secrets: Vec<Arc<Secret>> =
-            self.slots.iter().map(|slot| slot.load_full()).collect::<Option<_>>()?;
-        let is_current =
-            |built: &Arc<Built>| built.from.iter().zip(&secrets).all(|(old, new)| Arc::ptr_eq(old, new));
-        if let Some(built) = self.built.load_full().filter(is_current) {
-            return Some(built);
-        }
-        match Built::new(&self.tls, secrets) {
-            Ok(built) => {
-                let built = Arc::new(built);
-                self.built.store(Some(Arc::clone(&built)));
-                Some(built)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "secrets that cannot be used together");
-                None
-            }
-        }
+        self.built.get(|secrets| Built::new(&self.tls, secrets))
     }
 
     /// Does the handshake. `hostname` is the host's.
@@ -151,11 +129,11 @@ impl ClientContext {
 }
 
 impl Built {
-    fn new(tls: &UpstreamTls, from: Vec<Arc<Secret>>) -> anyhow::Result<Built> {
-        let mut secrets = from.iter();
+    fn new(tls: &UpstreamTls, secrets: &[Arc<Secret>]) -> anyhow::Result<Built> {
+        let mut secrets = secrets.iter();
         let certificate = certificates(&tls.common, &mut secrets)?.into_iter().next();
         let rules = Arc::clone(&validation(tls.common.believed.as_ref(), &mut secrets)?.rules);
-        Ok(Built { from, certificate, rules, configs: Mutex::default() })
+        Ok(Built { certificate, rules, configs: Mutex::default() })
     }
 
     /// The settings for an expectation, made when it is new.

@@ -1,10 +1,9 @@
 //! The server side: settings of rustls for a context, and the handshakes under them.
 
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use bytes::BytesMut;
 use meltemi_compile::tls::{
     self, Believed, CommonTls, DownstreamTls, Group, Held, Secret, SecretKind, Suite, TlsParams, Validation,
@@ -21,9 +20,10 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::Failure;
+use super::current::Current;
 use super::facts::{TlsFacts, cipher_name, group_name, version_name};
 use super::resolver::{Certificates, Choice};
-use super::secrets::{SecretSlot, Secrets};
+use super::secrets::Secrets;
 use super::tickets::Tickets;
 use crate::listener::client_hello::{self, ClientHello};
 
@@ -43,15 +43,12 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct ServerContext {
     tls: Arc<DownstreamTls>,
-    slots: Vec<Arc<SecretSlot>>,
-    built: ArcSwapOption<Built>,
-    building: Mutex<()>,
+    built: Current<Built>,
 }
 
-/// Settings of rustls, and the secrets that they were made of.
+/// Settings of rustls, made of the secrets of a moment.
 #[derive(Debug)]
 struct Built {
-    from: Vec<Arc<Secret>>,
     /// Without a resolver that remembers: each handshake gets one of its own.
     config: ServerConfig,
     certificates: Arc<Certificates>,
@@ -68,39 +65,12 @@ pub(crate) struct Accepted {
 
 impl ServerContext {
     pub(super) fn new(tls: &Arc<DownstreamTls>, secrets: &Secrets) -> ServerContext {
-        ServerContext {
-            slots: tls.secrets().map(|secret| secrets.slot(secret)).collect(),
-            tls: Arc::clone(tls),
-            built: ArcSwapOption::empty(),
-            building: Mutex::default(),
-        }
+        ServerContext { built: Current::new(tls.secrets(), secrets), tls: Arc::clone(tls) }
     }
 
     /// The settings of now; `None` while a secret is missing.
     fn current(&self) -> Option<Arc<Built>> {
-        let secrets: Vec<Arc<Secret>> =
-            self.slots.iter().map(|slot| slot.load_full()).collect::<Option<_>>()?;
-        let is_current =
-            |built: &Arc<Built>| built.from.iter().zip(&secrets).all(|(old, new)| Arc::ptr_eq(old, new));
-        if let Some(built) = self.built.load_full().filter(is_current) {
-            return Some(built);
-        }
-        // Workers do not build the same thing side by side.
-        let _one = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(built) = self.built.load_full().filter(is_current) {
-            return Some(built);
-        }
-        match Built::new(&self.tls, secrets) {
-            Ok(built) => {
-                let built = Arc::new(built);
-                self.built.store(Some(Arc::clone(&built)));
-                Some(built)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "secrets that cannot be used together");
-                None
-            }
-        }
+        self.built.get(|secrets| Built::new(&self.tls, secrets))
     }
 
     /// Does the handshake.
@@ -119,8 +89,8 @@ impl ServerContext {
 }
 
 impl Built {
-    fn new(tls: &DownstreamTls, from: Vec<Arc<Secret>>) -> anyhow::Result<Built> {
-        let mut secrets = from.iter();
+    fn new(tls: &DownstreamTls, secrets: &[Arc<Secret>]) -> anyhow::Result<Built> {
+        let mut secrets = secrets.iter();
         let certificates = certificates(&tls.common, &mut secrets)?;
         let validation = validation(tls.common.believed.as_ref(), &mut secrets)?;
         let rules = Arc::clone(&validation.rules);
@@ -136,7 +106,7 @@ impl Built {
         config.ignore_client_order = !tls.prefers_client_ciphers;
         sessions(&mut config, tls, &mut secrets)?;
         let speaks_tls13 = tls.common.params.versions != Versions::Only12;
-        Ok(Built { from, config, certificates, rules, presence, speaks_tls13 })
+        Ok(Built { config, certificates, rules, presence, speaks_tls13 })
     }
 
     async fn accept(&self, mut stream: TcpStream) -> Result<Accepted, Failure> {
