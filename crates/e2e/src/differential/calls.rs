@@ -80,6 +80,9 @@ pub struct Call {
     pub parallel: Option<usize>,
     /// Only which answers occurred, by status and backend: the choice is random.
     pub count_only: bool,
+    /// Wait until the backends have received so many requests (10 s at most): for what they know only once its connection
+    /// has ended.
+    pub received: usize,
     /// Headers of the answer that are not compared.
     pub ignore_headers: Vec<String>,
     /// Where we differ from Envoy on purpose.

@@ -14,7 +14,7 @@ use super::case::{Case, Tokens};
 use super::mask::Mask;
 use super::observed::{Answer, Observed, Outcome};
 use super::proxy::{Proxy, Running, start_with};
-use crate::backend::{Backend, dead_port, short};
+use crate::backend::{Backend, Received, dead_port, short};
 use crate::client;
 use crate::dns::DnsServer;
 use crate::process::until;
@@ -97,8 +97,7 @@ async fn outcome(
         outcome.raw = Some(raw(call, address, mask).await?);
     }
     outcome.answers = answers(call, tls, address, mask).await?;
-    // Whoever logs or mirrors may be a moment behind the answer.
-    outcome.upstream = backends.iter().flat_map(Backend::take).map(|r| mask.received(r)).collect();
+    outcome.upstream = received(call, backends, mask).await;
     if call.parallel.is_some() {
         outcome.upstream.sort();
     }
@@ -114,6 +113,17 @@ async fn outcome(
         outcome.upstream.clear();
     }
     Ok(outcome)
+}
+
+/// What the backends received during a call; whoever mirrors may be a moment behind the answer.
+async fn received(call: &Call, backends: &[Backend], mask: &Mask) -> Vec<Received> {
+    let mut received = Vec::new();
+    let _all = until("all requests", REPEAT, async || {
+        received.extend(backends.iter().flat_map(Backend::take).map(|r| mask.received(r)));
+        (received.len() >= call.received).then_some(())
+    })
+    .await;
+    received
 }
 
 async fn raw(call: &Call, address: SocketAddr, mask: &Mask) -> anyhow::Result<client::RawAnswer> {
