@@ -12,6 +12,7 @@ use meltemi_envoy::config::core::v3::Metadata;
 use prost_types::value::Kind;
 
 use crate::ledger::{At, harmless, refuse};
+use crate::peer_metadata::{told, upstream_filters};
 use crate::program::{AutoSni, Cluster, ClusterService, Endpoints, Http1Codec, Underscores, UpstreamHttp};
 use crate::protocol_options::{self, Common, Upstream};
 use crate::scalar::digest;
@@ -77,6 +78,8 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Cluster) -> Option<(Cluster,
         ignore_health_on_host_removal: message.ignore_health_on_host_removal,
         health_digest: health_digest(message),
         service: message.metadata.as_ref().and_then(service),
+        peer_exchange: upstream_filters(at, &message.filters),
+        peer_told: told(&message.name, message.metadata.as_ref().and_then(istio)),
         digest: digest(message),
     };
     Some((cluster, found.endpoints))
@@ -141,7 +144,8 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
         wait_for_warm_on_init,
         close_connections_on_host_health_failure,
         ignore_health_on_host_removal: _,
-        filters,
+        // Read by `peer_metadata`.
+        filters: _,
         lrs_server,
         lrs_report_endpoint_metrics,
         track_timeout_budgets,
@@ -153,7 +157,7 @@ fn refuse_unsupported(at: &At<'_>, message: &proto::Cluster) {
     } = message;
     refuse!(at; transport_socket_matcher, stats_matcher);
     refuse!(at; per_connection_buffer_high_watermark_timeout);
-    refuse!(at; filters, lrs_server, lrs_report_endpoint_metrics, upstream_config, preconnect_policy);
+    refuse!(at; lrs_server, lrs_report_endpoint_metrics, upstream_config, preconnect_policy);
     refuse!(at; connection_pool_per_downstream_connection, queuing_policies);
     at.refuse_false("wait_for_warm_on_init", *wait_for_warm_on_init);
     harmless!(ReadAhead; per_connection_buffer_limit_bytes);
@@ -253,9 +257,13 @@ impl Protocol {
     }
 }
 
+fn istio(metadata: &Metadata) -> Option<&prost_types::Struct> {
+    metadata.filter_metadata.get("istio")
+}
+
 /// Reads `filter_metadata.istio.services[0]`.
 fn service(metadata: &Metadata) -> Option<ClusterService> {
-    let istio = metadata.filter_metadata.get("istio")?;
+    let istio = istio(metadata)?;
     let Kind::ListValue(services) = istio.fields.get("services")?.kind.as_ref()? else { return None };
     let Kind::StructValue(service) = services.values.first()?.kind.as_ref()? else { return None };
     let text = |key| text_field(&service.fields, key);

@@ -110,6 +110,7 @@ pub(crate) fn connection_manager(
         access_log,
         local_reply: local_reply(at, message.local_reply_config.as_ref()).map(Box::new),
         istio_stats: filters.istio_stats.then_some(reporter(direction)),
+        peer_metadata: filters.peer_metadata,
     })
 }
 

@@ -20,6 +20,7 @@ use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::ht
 use crate::extension::{typed_struct, unknown, unpack};
 use crate::istio_stats;
 use crate::ledger::At;
+use crate::peer_metadata::{self, PeerMetadata};
 use crate::program::Name;
 
 pub mod buffer;
@@ -162,6 +163,8 @@ pub(crate) struct Filters {
     pub(crate) filters: Vec<HttpFilter>,
     /// `istio.stats` is among them.
     pub(crate) istio_stats: bool,
+    /// What those that are `istio.metadata_exchange` do.
+    pub(crate) peer_metadata: PeerMetadata,
     /// The router's options.
     pub(crate) router: RouterOptions,
 }
@@ -170,6 +173,7 @@ pub(crate) struct Filters {
 enum Compiled {
     Filter(HttpFilter),
     IstioStats,
+    PeerMetadata(PeerMetadata),
     Router(RouterOptions),
     /// Optional and not known.
     Nothing,
@@ -179,6 +183,7 @@ enum Compiled {
 enum Known {
     Filter(FilterConfig),
     IstioStats,
+    PeerMetadata(PeerMetadata),
     Router(RouterOptions),
 }
 
@@ -198,6 +203,7 @@ pub(crate) fn http_filters(at: &At<'_>, messages: &[proto::HttpFilter]) -> Filte
             Some(_) if is_last => at.reject("the last filter must be the router"),
             Some(Compiled::Filter(filter)) => compiled.filters.push(filter),
             Some(Compiled::IstioStats) => compiled.istio_stats = true,
+            Some(Compiled::PeerMetadata(more)) => compiled.peer_metadata = compiled.peer_metadata.and(more),
             Some(Compiled::Nothing) => {}
         }
     }
@@ -225,8 +231,9 @@ fn http_filter(at: &At<'_>, message: &proto::HttpFilter) -> Option<Compiled> {
     let at_config = &at.field("typed_config");
     let config = match known_filter(at_config, any)? {
         Some(Known::Filter(config)) => config,
-        Some(Known::IstioStats) if *disabled => return Some(Compiled::Nothing),
+        Some(Known::IstioStats | Known::PeerMetadata(_)) if *disabled => return Some(Compiled::Nothing),
         Some(Known::IstioStats) => return Some(Compiled::IstioStats),
+        Some(Known::PeerMetadata(config)) => return Some(Compiled::PeerMetadata(config)),
         Some(Known::Router(_)) if *disabled => {
             return at.field("disabled").none("the router cannot be disabled");
         }
@@ -266,11 +273,14 @@ fn known_filter(at: &At<'_>, any: &Any) -> Option<Option<Known>> {
 /// Filters whose messages exist here only as text.
 fn known_by_name(at: &At<'_>, any: &Any) -> Option<Option<Known>> {
     let Some(inner) = typed_struct(at, any) else { return Some(None) };
-    if inner.type_name != istio_stats::PLUGIN_CONFIG {
-        return Some(None);
-    }
-    istio_stats::check(at, &inner.value);
-    Some(Some(Known::IstioStats))
+    Some(match &*inner.type_name {
+        istio_stats::PLUGIN_CONFIG => {
+            istio_stats::check(at, &inner.value);
+            Some(Known::IstioStats)
+        }
+        peer_metadata::HTTP_CONFIG => Some(Known::PeerMetadata(peer_metadata::http(at, &inner.value))),
+        _ => None,
+    })
 }
 
 /// Compiles a configuration below the listener; `Some(None)` when the type is not known.

@@ -82,6 +82,8 @@ pub(crate) enum Harmless {
     NoEnvoyHeaders,
     /// The time before the final GOAWAY; here that comes after a PING's round trip, which is all that racing streams need.
     GoawayAfterPing,
+    /// Asks a bootstrap extension who has an address; the bootstrap extensions are not read, and without that one Envoy finds nothing either.
+    NoWorkloadDiscovery,
 }
 }
 

@@ -35,6 +35,7 @@ pub mod matcher;
 pub mod metadata_match;
 mod network_filter;
 mod outlier;
+mod peer_metadata;
 pub mod program;
 mod protocol_options;
 mod redirect;

@@ -20,6 +20,7 @@ use crate::extension::{typed_struct, unknown, unpack};
 use crate::filter::set_filter_state::ObjectValue;
 use crate::istio_stats;
 use crate::ledger::At;
+use crate::peer_metadata;
 use crate::program::{Direction, HttpConnectionManager, TcpProxy};
 use crate::scalar::inline_data;
 use crate::tcp_proxy::tcp_proxy;
@@ -49,6 +50,8 @@ pub enum ConnectionFilter {
     ConnectionLimit(Arc<ConnectionLimit>),
     /// `envoy.filters.network.set_filter_state`: these objects, when the connection is new.
     SetFilterState(Arc<[ObjectValue]>),
+    /// `istio.metadata_exchange`: where TLS agreed upon this protocol, both ends say who they are.
+    PeerExchange(Arc<str>),
 }
 
 /// The filter state by which another filter tells the TCP proxy its cluster.
@@ -74,9 +77,16 @@ pub(crate) fn network_filters(
                 istio_stats::check(typed, &inner.value);
                 reports_tcp = true;
             }
+            Some(inner) if inner.type_name == peer_metadata::NETWORK_CONFIG => {
+                let protocol = peer_metadata::network(typed, &inner.value);
+                compiled.extend(protocol.map(|name| ConnectionFilter::PeerExchange(name.into())));
+            }
             _ if is_terminal(any) => at.reject("a terminal filter must be the last one"),
             _ => compiled.extend(connection_filter(typed, &filter.name, any)),
         }
+    }
+    if compiled.iter().filter(|filter| matches!(filter, ConnectionFilter::PeerExchange(_))).count() > 1 {
+        at.field("filters").reject("only one exchange of metadata");
     }
     let at = &at.item("filters", filters.len() - 1);
     let any = filter_config(at, last)?;

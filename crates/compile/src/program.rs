@@ -32,6 +32,7 @@ pub use crate::listener::{
     ProxyProtocol, SocketSettings, TlsInspector, TlvRule,
 };
 pub use crate::network_filter::{ConnectionFilter, ConnectionLimit, NetworkFilter, Slot, TCP_PROXY_CLUSTER};
+pub use crate::peer_metadata::{PeerMetadata, PeerTold, Propagation};
 pub use crate::tcp_proxy::{
     Backoff, TUNNEL_RESPONSE_HEADERS, TUNNEL_RESPONSE_TRAILERS, TcpCluster, TcpHashPolicy, TcpLogOptions,
     TcpProxy, Tunneling,
@@ -205,6 +206,8 @@ pub struct HttpConnectionManager {
     pub local_reply: Option<Box<LocalReplyConfig>>,
     /// The `istio.stats` filter is in the chain: report `istio_requests_total` and its kin.
     pub istio_stats: Option<Reporter>,
+    /// What `istio.metadata_exchange` does in the chain.
+    pub peer_metadata: PeerMetadata,
 }
 
 /// `codec_type`.
@@ -516,6 +519,10 @@ pub struct Cluster {
     pub health_digest: u64,
     /// `metadata.filter_metadata.istio.services[0]`: whom the cluster stands for, for metrics.
     pub service: Option<ClusterService>,
+    /// `filters`, of which there is one: where TLS agreed upon this protocol, both ends say who they are first.
+    pub peer_exchange: Option<Box<str>>,
+    /// Whether requests to this cluster say who we are.
+    pub peer_told: PeerTold,
     /// Digest of the encoded message.
     pub digest: u64,
 }

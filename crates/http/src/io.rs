@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::peer_exchange::PeerExchange;
 use crate::tls::TlsStream;
 
 /// Bytes that streams have moved, for whoever shows them. One thread writes, so an update is a load and a store.
@@ -80,6 +81,8 @@ pub enum Io {
     Tcp(TcpStream),
     /// TLS over a TCP connection; what is counted is the plaintext, as in Envoy.
     Tls(Box<TlsStream>),
+    /// The same, where both ends say who they are before anything else.
+    Exchange(Box<PeerExchange>),
     /// An in-memory pipe, for tests and dry runs.
     Memory(DuplexStream),
 }
@@ -93,6 +96,10 @@ impl Io {
                 stream.count(counts);
                 Io::Tls(stream)
             }
+            Io::Exchange(mut stream) => {
+                stream.stream_mut().count(counts);
+                Io::Exchange(stream)
+            }
             Io::Memory(stream) => Io::Memory(stream),
         }
     }
@@ -102,6 +109,7 @@ impl Io {
         match self {
             Io::Tcp(stream) | Io::Counted(stream, _) => Some(stream),
             Io::Tls(stream) => Some(stream.tcp()),
+            Io::Exchange(stream) => Some(stream.stream().tcp()),
             Io::Memory(_) => None,
         }
     }
@@ -110,7 +118,8 @@ impl Io {
     pub fn tls(&self) -> Option<&TlsStream> {
         match self {
             Io::Tls(stream) => Some(stream),
-            _ => None,
+            Io::Exchange(stream) => Some(stream.stream()),
+            Io::Tcp(_) | Io::Counted(..) | Io::Memory(_) => None,
         }
     }
 
@@ -125,6 +134,7 @@ impl Io {
         match self {
             Io::Tcp(stream) | Io::Counted(stream, _) => stream.poll_read_ready(cx),
             Io::Tls(stream) => stream.poll_readable(cx),
+            Io::Exchange(stream) => stream.poll_readable(cx),
             Io::Memory(_) => Poll::Ready(Ok(())),
         }
     }
@@ -156,6 +166,7 @@ impl AsyncRead for Io {
                 result
             }
             Io::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
+            Io::Exchange(stream) => stream.poll_read(cx, buf),
             Io::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -167,6 +178,7 @@ impl AsyncWrite for Io {
             Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Counted(stream, counts) => counts.tried(Pin::new(stream).poll_write(cx, buf)),
             Io::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
+            Io::Exchange(stream) => Pin::new(stream.stream_mut()).poll_write(cx, buf),
             Io::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -180,6 +192,7 @@ impl AsyncWrite for Io {
             Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Io::Counted(stream, counts) => counts.tried(Pin::new(stream).poll_write_vectored(cx, bufs)),
             Io::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
+            Io::Exchange(stream) => Pin::new(stream.stream_mut()).poll_write_vectored(cx, bufs),
             Io::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
@@ -192,6 +205,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(stream) | Io::Counted(stream, _) => Pin::new(stream).poll_flush(cx),
             Io::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Io::Exchange(stream) => Pin::new(stream.stream_mut()).poll_flush(cx),
             Io::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -200,6 +214,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(stream) | Io::Counted(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Io::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Io::Exchange(stream) => Pin::new(stream.stream_mut()).poll_shutdown(cx),
             Io::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

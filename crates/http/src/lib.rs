@@ -22,6 +22,7 @@ mod h2;
 mod head;
 mod headers;
 mod io;
+pub mod peer_exchange;
 pub mod proxy_protocol;
 pub mod server;
 mod text;

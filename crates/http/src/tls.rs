@@ -339,4 +339,4 @@ impl fmt::Debug for TlsStream {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -284,6 +284,7 @@ impl Workers {
         let node = Arc::new(NodeFacts::new(start.message.node.as_ref().unwrap_or(&Default::default())));
         let mut handles = Vec::with_capacity(concurrency);
         let tls = Arc::clone(hosts.tls());
+        tls.set_own_frame(node.frame().clone());
         let admission = start.max_downstream_connections.map(|limit| Arc::new(Admission::new(limit)));
         for id in 0..concurrency {
             let context = WorkerContext {

@@ -142,7 +142,8 @@ impl Watched {
         }
         let target = Target {
             address: special.and_then(|special| special.address).unwrap_or(host.address),
-            transport: Transport::new(self.transport_of_check(check, host), self.state.tls(), &host.hostname),
+            transport: Transport::new(self.transport_of_check(check, host), self.state.tls(), &host.hostname)
+                .exchanging(self.cluster.peer_exchange.as_deref(), self.state.tls()),
         };
         let hostname = special.map_or("", |special| &special.hostname);
         let events =

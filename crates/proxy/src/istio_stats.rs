@@ -1,21 +1,23 @@
 //! Istio's standard metrics: which series a request or a TCP connection belongs to.
 //!
-//! Labels come from the own node, the cluster's `istio.services` and the endpoint's `istio.workload`; what is not
-//! known is `unknown`. Source: the `istio.stats` filter of Istio's proxy and
+//! Labels come from the own node, from what the peer says of itself or else the endpoint's `istio.workload`, from the
+//! certificates of the connection and from the cluster's `istio.services`; what is not known is `unknown`. Source: the `istio.stats` filter of Istio's proxy and
 //! <https://istio.io/latest/docs/reference/config/metrics/>.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use meltemi_compile::program::Reporter;
 
+use crate::peer::{ExchangedPeer, Interned, Peer, Principals};
 use crate::record::{RecordView, RequestRecord};
 use crate::stats::{RequestSeries, TcpSeries, WorkerStats};
 
 mod labels;
 
-pub use labels::NodeFacts;
+pub use crate::peer::NodeFacts;
 
 /// Series that one reporter may hold. A `Host` header can be part of a label, so clients must not be able to grow
 /// the table without end; what does not fit is counted in one series whose labels are `unknown`.
@@ -47,13 +49,17 @@ struct TcpKey {
     flags: u32,
 }
 
-/// Whom the request went to.
+/// Who is at the other end: whom the request went to, or came from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct PeerKey {
     cluster: u32,
     workload: u32,
     /// The `Host` header where it stands for the service.
     host: Option<Box<str>>,
+    /// Who the peer says it is.
+    peer: Option<Peer>,
+    /// Whom certificates prove.
+    principals: Option<Interned<Principals>>,
 }
 
 impl IstioReporter {
@@ -86,9 +92,19 @@ impl IstioReporter {
             let make = || self.stats.tcp_series(labels::tcp_overflow(&self.node, self.reporter));
             return Arc::clone(table.entry(overflow).or_insert_with(make));
         }
-        let series = self.stats.tcp_series(labels::tcp(&self.node, self.reporter, record));
+        let flow = labels::Flow { record, peer: &key.peer };
+        let series = self.stats.tcp_series(labels::tcp(&self.node, self.reporter, flow));
         table.insert(key, Arc::clone(&series));
         series
+    }
+
+    /// Whoever decides the series of a connection and has not said yet who it is.
+    pub(crate) fn awaited(&self, record: &RequestRecord) -> Option<Rc<ExchangedPeer>> {
+        let exchange = match self.reporter {
+            Reporter::Source => &record.upstream_exchange,
+            Reporter::Destination => &record.connection.exchange,
+        };
+        exchange.clone().filter(|exchange| !exchange.is_settled())
     }
 
     fn request_series(&self, view: &RecordView<'_>) -> Arc<RequestSeries> {
@@ -109,7 +125,8 @@ impl IstioReporter {
             let make = || self.stats.request_series(labels::request_overflow(&self.node, self.reporter));
             return Arc::clone(table.entry(overflow).or_insert_with(make));
         }
-        let labels = labels::request(&self.node, self.reporter, record, key.peer.host.as_deref(), key.grpc);
+        let flow = labels::Flow { record, peer: &key.peer };
+        let labels = labels::request(&self.node, self.reporter, flow, key.grpc);
         let series = self.stats.request_series(labels);
         table.insert(key, Arc::clone(&series));
         series
@@ -119,7 +136,17 @@ impl IstioReporter {
         let cluster = record.cluster.as_deref();
         let named = cluster.is_some_and(|c| c.service.is_some() || labels::is_catch_all(&c.name));
         let host = authority.filter(|_| !named && self.node.falls_back_to_host(self.reporter));
+        let (told, exchange, tls) = match self.reporter {
+            Reporter::Source => (&record.upstream_peer, &record.upstream_exchange, &record.upstream_tls),
+            Reporter::Destination => {
+                let connection = &record.connection;
+                (&record.downstream_peer, &connection.exchange, &connection.tls)
+            }
+        };
+        let exchanged = || exchange.as_deref().and_then(ExchangedPeer::peer);
         PeerKey {
+            peer: told.as_ref().or_else(exchanged).cloned(),
+            principals: tls.as_deref().map(|tls| tls.principals().clone()),
             cluster: cluster.map_or(0, |cluster| cluster.id),
             workload: record.host.as_deref().map_or(0, |host| host.workload_id),
             host: host.map(Into::into),
@@ -130,7 +157,7 @@ impl IstioReporter {
 impl PeerKey {
     /// The key of what does not fit; no cluster has this id.
     fn overflow() -> PeerKey {
-        PeerKey { cluster: u32::MAX, workload: 0, host: None }
+        PeerKey { cluster: u32::MAX, workload: 0, host: None, peer: None, principals: None }
     }
 }
 

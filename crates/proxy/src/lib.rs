@@ -6,7 +6,7 @@
 //! Must not know: Istio objects, the snapshot, how Envoy resources are translated.
 //!
 //! Layers: boot > admin > bootstrap > config > command_line > worker > listener > http, tcp > router,
-//! filter > upstream > access_log > istio_stats > record > stats > lifecycle; a module may name only modules to its right.
+//! filter > upstream > access_log > istio_stats > record > peer > stats > lifecycle; a module may name only modules to its right.
 
 pub mod access_log;
 pub mod admin;
@@ -24,6 +24,7 @@ mod http;
 pub mod istio_stats;
 pub mod lifecycle;
 mod listener;
+mod peer;
 mod random;
 pub mod record;
 mod relay;

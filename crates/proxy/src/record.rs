@@ -16,6 +16,7 @@ use meltemi_compile::route::{Found, RoutePlace, RouteTable};
 use meltemi_http::proxy_protocol::Tlv;
 use meltemi_http::{Headers, RequestHead, Version};
 
+use crate::peer::{ExchangedPeer, Peer};
 use crate::stats::{ClusterStats, HostStats};
 use crate::tls::TlsFacts;
 
@@ -59,6 +60,8 @@ pub struct ConnectionInfo {
     pub listener: Name,
     /// What the TLS handshake told; `None` is plaintext.
     pub(crate) tls: Option<Rc<TlsFacts>>,
+    /// The client, where connections begin with that.
+    pub(crate) exchange: Option<Rc<ExchangedPeer>>,
     /// Why there was no TLS (`%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`).
     pub transport_failure: Option<Box<str>>,
     /// What listener and network filters left.
@@ -79,6 +82,7 @@ impl ConnectionInfo {
             server_name: None,
             listener,
             tls: None,
+            exchange: None,
             transport_failure: None,
             state: State::default(),
         }
@@ -129,6 +133,12 @@ pub struct RequestRecord {
     pub upstream_local: Option<SocketAddr>,
     /// What the handshake of the upstream connection told.
     pub(crate) upstream_tls: Option<Rc<TlsFacts>>,
+    /// The host, where connections begin with that.
+    pub(crate) upstream_exchange: Option<Rc<ExchangedPeer>>,
+    /// Who the request says that its sender is.
+    pub(crate) downstream_peer: Option<Peer>,
+    /// Who the response says that its sender is.
+    pub(crate) upstream_peer: Option<Peer>,
     /// Version spoken upstream.
     pub upstream_protocol: Option<Version>,
     /// Attempts so far, 0 before the first.
@@ -187,6 +197,9 @@ impl RequestRecord {
             host: None,
             upstream_local: None,
             upstream_tls: None,
+            upstream_exchange: None,
+            downstream_peer: None,
+            upstream_peer: None,
             upstream_protocol: None,
             attempts: 0,
             upstream_failure: None,

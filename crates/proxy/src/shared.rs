@@ -14,6 +14,7 @@ use crate::admission::Admission;
 use crate::generation::Generation;
 use crate::istio_stats::{IstioReporter, NodeFacts};
 use crate::lifecycle::Lifecycle;
+use crate::peer::Peers;
 use crate::stats::WorkerStats;
 use crate::tls::Contexts;
 use crate::upstream::shared::HostStates;
@@ -49,7 +50,9 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<AtomicUsize>,
     /// What stands in `x-forwarded-for` for clients on this machine.
     pub(crate) own_address: IpAddr,
-    node: Arc<NodeFacts>,
+    pub(crate) node: Arc<NodeFacts>,
+    /// Who the other ends of calls said they are.
+    pub(crate) peers: Peers,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) states: Arc<HostStates>,
     pub(crate) admission: Option<Arc<Admission>>,
@@ -67,6 +70,7 @@ impl Shared {
             connections,
             own_address: own_address(),
             node: context.node,
+            peers: Peers::default(),
             lifecycle: context.lifecycle,
             states: context.hosts,
             admission: context.admission,

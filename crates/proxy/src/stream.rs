@@ -7,6 +7,7 @@ pub(crate) mod edits;
 mod local_reply;
 mod manager;
 pub(crate) mod names;
+mod peers;
 mod request_body;
 pub(crate) mod response_head;
 
@@ -17,6 +18,7 @@ use std::time::Instant;
 
 use http::header::HeaderName;
 use meltemi_compile::matcher::{ClientTls, RequestView};
+use meltemi_compile::program::PeerTold;
 use meltemi_compile::route::{Found, WeightedCluster};
 use meltemi_http::{Headers, RequestHead, Responder, ResponseHead, SendError, Version};
 
@@ -27,6 +29,7 @@ pub(crate) use self::request_body::{Buffering, RequestBody};
 use self::edits::Levels;
 use crate::filter::FilterRun;
 use crate::generation::Generation;
+use crate::peer::Told;
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord};
 use crate::router::Redirects;
@@ -50,6 +53,10 @@ pub(crate) struct Stream<'s, 'c> {
     pub(crate) redirects: Option<Box<Redirects>>,
     /// The filters that it passes.
     pub(crate) filters: FilterRun,
+    /// What the client said of itself.
+    told: Told,
+    /// Whether those behind the cluster of the request are told who we are; they tell it the client in return.
+    pub(crate) peer_told: PeerTold,
     /// The head was refused before anyone looked at it; it is not logged.
     pub(crate) is_unread: bool,
 }
@@ -82,6 +89,8 @@ impl<'s, 'c> Stream<'s, 'c> {
             random: random::next(),
             redirects: None,
             filters: FilterRun::default(),
+            told: Told::default(),
+            peer_told: PeerTold::Always,
             is_unread: false,
         }
     }
@@ -105,6 +114,7 @@ impl<'s, 'c> Stream<'s, 'c> {
     /// What every response head gets, whether it comes from upstream or from us.
     pub(crate) fn finish_head(&mut self, head: &mut ResponseHead, is_upgrade: bool) {
         self.encode_filters(head);
+        self.tell_client(&mut head.headers);
         let request_id = self.request.headers.get(&names::X_REQUEST_ID).filter(|_| self.tells_request_id());
         response_head::finish(&mut head.headers, &self.manager.settings, request_id, is_upgrade);
         // HTTP/1 has no way to stop a request that is still coming in.
@@ -134,6 +144,7 @@ impl<'s, 'c> Stream<'s, 'c> {
             return false;
         }
         self.log(false);
+        let downstream_peer = self.record.downstream_peer.take();
         if let Some(redirects) = &mut self.redirects {
             redirects.replayed_bytes += self.body.kept_data_bytes();
         }
@@ -141,6 +152,7 @@ impl<'s, 'c> Stream<'s, 'c> {
         let connection = self.record.connection.clone();
         let mut record = RequestRecord::new(connection, random::next(), Some(self.request.version));
         record.request_end = Some(record.start);
+        record.downstream_peer = downstream_peer;
         self.record = record;
         self.response = None;
         self.trailers = None;

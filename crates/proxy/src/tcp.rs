@@ -86,10 +86,6 @@ impl Proxy {
             return record;
         }
         let lease = relay::until(max_duration, self.dial(&mut record)).await;
-        let series = self.istio.as_ref().map(|istio| istio.tcp(&record));
-        if let Some(series) = &series {
-            series.opened.inc();
-        }
         match lease {
             Some(Some(lease)) => {
                 if self.settings.log_options.on_connected {
@@ -97,13 +93,22 @@ impl Proxy {
                 }
                 self.relay(&mut client, lease, max_duration, drain, &mut record).await;
             }
-            Some(None) => {}
-            None => self.ended(&End::MaxDuration, &mut record),
+            Some(None) => self.count_opened(&record),
+            None => {
+                self.count_opened(&record);
+                self.ended(&End::MaxDuration, &mut record);
+            }
         }
         // Closed before it is logged: what was counted is final.
         drop(client);
         self.record(&mut record);
         record
+    }
+
+    fn count_opened(&self, record: &RequestRecord) {
+        if let Some(istio) = &self.istio {
+            istio.tcp(record).opened.inc();
+        }
     }
 
     fn record(&self, record: &mut RequestRecord) {
@@ -141,6 +146,7 @@ impl Proxy {
                 Ok(lease) => {
                     record.upstream_local = lease.local;
                     record.upstream_tls = lease.tls.clone();
+                    record.upstream_exchange = lease.exchange.clone();
                     return Some(lease);
                 }
                 Err(Refusal::Final) => return None,
@@ -250,15 +256,24 @@ impl Proxy {
     ) {
         let TcpLease { io: mut upstream, counted, .. } = lease;
         let mut relay = Relay::new(self.limits(max_duration, &record.connection));
+        // Which series the connection opens in is known when its peer is.
+        relay.awaited = self.istio.as_ref().and_then(|istio| istio.awaited(record));
+        if relay.awaited.is_none() {
+            self.count_opened(record);
+        }
         let end = loop {
             let event = relay.next(client, &mut upstream, &mut drain).await;
             record.bytes_received = relay.up.received;
             record.bytes_sent = relay.down.received;
             match event {
                 Event::Flush => self.log(record, LogType::TcpPeriodic),
+                Event::PeerKnown => self.count_opened(record),
                 Event::Ended(end) => break end,
             }
         };
+        if relay.awaited.is_some() {
+            self.count_opened(record);
+        }
         self.ended(&end, record);
         if let End::Broken(Broken { side, is_reset: true }) = &end {
             // Whoever is left learns how it ended.

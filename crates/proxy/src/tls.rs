@@ -15,8 +15,9 @@ mod sources;
 mod tickets;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use bytes::Bytes;
 use meltemi_compile::tls::{DownstreamTls, UpstreamTls};
 
 pub(crate) use self::client::{ClientContext, Expected};
@@ -33,12 +34,23 @@ pub struct Contexts {
     /// By the address of the context, which lives as long as what is made of it.
     servers: Mutex<HashMap<usize, Weak<ServerContext>>>,
     clients: Mutex<HashMap<usize, Weak<ClientContext>>>,
+    own_frame: OnceLock<Bytes>,
 }
 
 impl Contexts {
     /// The secrets.
     pub fn secrets(&self) -> &Arc<Secrets> {
         &self.secrets
+    }
+
+    /// Says once what this proxy says of itself where connections begin with that.
+    pub fn set_own_frame(&self, frame: Bytes) {
+        let _ = self.own_frame.set(frame);
+    }
+
+    /// What this proxy says of itself; nothing if that was not said.
+    pub(crate) fn own_frame(&self) -> Bytes {
+        self.own_frame.get().cloned().unwrap_or_default()
     }
 
     /// What asks in the name of a context. For configuration time: takes a lock.

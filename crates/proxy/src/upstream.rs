@@ -296,7 +296,8 @@ fn new_host(
     let (name, transport) = config.transport_sockets.of(host);
     shared.note_transport_socket(&state, name);
     let pool = pool.filter(|pool| pool.serves(host, &transport)).cloned().unwrap_or_else(|| {
-        let transport = Transport::new(transport, shared.tls(), &host.hostname);
+        let transport = Transport::new(transport, shared.tls(), &host.hostname)
+            .exchanging(config.peer_exchange.as_deref(), shared.tls());
         let (cluster, stats, shared) = (config.clone(), stats.clone(), shared.clone());
         Rc::new(Pool::new(host, cluster, transport, stats, host_stats.clone(), shared))
     });

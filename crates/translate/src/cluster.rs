@@ -27,8 +27,9 @@ use meltemi_snapshot::{
 
 use crate::context::{Context, origin};
 use crate::endpoint::load_assignment;
-use crate::message::{ads, config_path, fields, istio_metadata, list, structure, text};
+use crate::message::{ads, boolean, config_path, fields, istio_metadata, list, structure, text};
 use crate::names::{BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, outbound_cluster, server_name};
+use crate::peer_metadata::exchange_upstream;
 use crate::resources::Origin;
 use crate::tls::upstream::{self, Secured};
 
@@ -52,7 +53,8 @@ pub(crate) fn outbound(context: &Context<'_>) -> Vec<Built> {
     let mut clusters: Vec<Built> = services.flat_map(|s| of_service(context, s)).collect();
     clusters.push(Built { cluster: black_hole(), endpoints: None, origin: None });
     if !context.is_gateway() {
-        clusters.push(Built { cluster: passthrough(), endpoints: None, origin: None });
+        let cluster = passthrough(context);
+        clusters.push(Built { cluster, endpoints: None, origin: None });
     }
     clusters
 }
@@ -147,6 +149,7 @@ impl Outbound<'_> {
         members: Vec<(&Endpoint, bool)>,
     ) -> Option<Built> {
         let is_empty = members.is_empty();
+        exchange_upstream(self.context.shape, &mut cluster);
         let assignment = load_assignment(&name, members);
         let mut endpoints = None;
         match discovery {
@@ -235,6 +238,9 @@ impl Outbound<'_> {
         let mut metadata = service_metadata(self.service);
         let istio =
             metadata.filter_metadata.values_mut().next().expect("invariant: one entry was just put in");
+        if self.service.external && self.subset.is_none() {
+            istio.fields.insert("external".to_owned(), boolean(true));
+        }
         if let Some((object, _, subset)) = self.subset {
             istio.fields.insert("subset".to_owned(), text(&subset.name));
             istio.fields.insert("config".to_owned(), text(config_path(object)));
@@ -317,10 +323,11 @@ fn black_hole() -> Cluster {
     base(BLACK_HOLE_CLUSTER, DiscoveryType::Static)
 }
 
-fn passthrough() -> Cluster {
+fn passthrough(context: &Context<'_>) -> Cluster {
     let mut cluster = base(PASSTHROUGH_CLUSTER, DiscoveryType::OriginalDst);
     let upstream = Upstream::AsDownstream { max_concurrent_streams: None };
     set_protocol(&mut cluster, upstream, HttpProtocolOptions::default());
+    exchange_upstream(context.shape, &mut cluster);
     cluster
 }
 

@@ -22,7 +22,8 @@ use meltemi_envoy::udpa::r#type::v1::TypedStruct;
 
 use crate::access_log::access_logs;
 use crate::message::{UNLIMITED, ads, duration, fields, list, packed, structure, text};
-use crate::{ISTIO_ALPN, ISTIO_STATS, Options, ProxyShape};
+use crate::peer_metadata;
+use crate::{ISTIO_ALPN, ISTIO_STATS, METADATA_EXCHANGE, Options, ProxyShape};
 
 const SERVER_NAME: &str = "istio-envoy";
 const ALPN_CONFIG: &str = "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
@@ -36,7 +37,7 @@ pub(crate) enum Routes {
     Named(String),
 }
 
-/// Builds the filter that ends the chain of an HTTP listener.
+/// Builds the filters of the chain of an HTTP listener.
 pub(crate) struct Http<'a> {
     pub(crate) shape: &'a ProxyShape,
     pub(crate) options: &'a Options,
@@ -83,7 +84,14 @@ impl Place {
 }
 
 impl Http<'_> {
-    pub(crate) fn filter(self) -> Filter {
+    pub(crate) fn filters(self) -> Vec<Filter> {
+        let is_inbound = matches!(self.place, Place::Inbound { .. });
+        let mut filters = exchange(self.shape, is_inbound);
+        filters.push(self.filter());
+        filters
+    }
+
+    fn filter(self) -> Filter {
         let (forward, current) = self.place.client_certificate();
         let manager = HttpConnectionManager {
             http_filters: http_filters(self.shape, self.place),
@@ -118,7 +126,11 @@ fn http_filters(shape: &ProxyShape, place: Place) -> Vec<HttpFilter> {
         per_method_stat_specifier: Some(filter_config::PerMethodStatSpecifier::StatsForAllMethods(false)),
         ..Default::default()
     };
-    let mut filters = vec![http_filter("envoy.filters.http.grpc_stats", Any::pack(&grpc_stats))];
+    let mut filters = Vec::new();
+    if shape.has_extension(METADATA_EXCHANGE) {
+        filters.push(http_filter(METADATA_EXCHANGE, peer_metadata::http(place)));
+    }
+    filters.push(http_filter("envoy.filters.http.grpc_stats", Any::pack(&grpc_stats)));
     if shape.has_extension(ISTIO_ALPN) && !matches!(place, Place::Inbound { .. }) {
         filters.push(http_filter(ISTIO_ALPN, istio_alpn()));
     }
@@ -167,6 +179,8 @@ pub(crate) struct Tcp<'a> {
     pub(crate) destination: tcp_proxy::ClusterSpecifier,
     /// Limits of the destination's policy.
     pub(crate) limits: Option<&'a TcpSettings>,
+    /// Whether clients may tell who they are.
+    pub(crate) exchanges: bool,
 }
 
 impl Tcp<'_> {
@@ -182,13 +196,19 @@ impl Tcp<'_> {
             idle_timeout: self.limits.and_then(|l| l.idle_timeout).map(duration),
             ..Default::default()
         };
-        let mut filters = Vec::new();
+        let mut filters = exchange(self.shape, self.exchanges);
         if self.shape.has_extension(ISTIO_STATS) {
             filters.push(network_filter(ISTIO_STATS, istio_stats()));
         }
         filters.push(network_filter("envoy.filters.network.tcp_proxy", Any::pack(&proxy)));
         filters
     }
+}
+
+/// What stands before all others where clients may tell who they are.
+fn exchange(shape: &ProxyShape, exchanges: bool) -> Vec<Filter> {
+    let filter = || network_filter(METADATA_EXCHANGE, peer_metadata::network());
+    (exchanges && shape.has_extension(METADATA_EXCHANGE)).then(filter).into_iter().collect()
 }
 
 fn network_filter(name: &str, config: Any) -> Filter {

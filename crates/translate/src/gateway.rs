@@ -80,13 +80,13 @@ impl Port<'_> {
         let name = self.with_bind(names::gateway_route(self.number));
         let hosts = virtual_hosts(self.context, self.number, servers);
         built.routes.push(route_configuration(&name, hosts, true, origins));
-        self.listener(vec![self.requests(name, None)])
+        self.listener(self.requests(name, None))
     }
 
     /// A port without a route stays closed.
     fn opaque(&self, servers: &[Entry<'_>]) -> Option<Listener> {
         let destination = tcp_destination(self.context, self.number, servers)?;
-        Some(self.listener(self.bytes(destination)))
+        Some(self.listener(self.bytes(destination, false)))
     }
 
     /// The name of a route configuration; a server with a `bind` of its own has one of its own.
@@ -95,7 +95,7 @@ impl Port<'_> {
     }
 
     /// `server` is the name of one that terminates TLS.
-    fn requests(&self, routes: String, server: Option<&Server>) -> Filter {
+    fn requests(&self, routes: String, server: Option<&Server>) -> Vec<Filter> {
         let own_prefix = server.and_then(|server| server.name.clone()).filter(|name| !name.is_empty());
         let http = Http {
             shape: self.context.shape,
@@ -104,16 +104,18 @@ impl Port<'_> {
             routes: Routes::Named(routes),
             place: Place::Edge { terminates_tls: server.is_some() },
         };
-        http.filter()
+        http.filters()
     }
 
-    fn bytes(&self, destination: ClusterSpecifier) -> Vec<Filter> {
+    /// `exchanges`: clients of the mesh may tell who they are.
+    fn bytes(&self, destination: ClusterSpecifier, exchanges: bool) -> Vec<Filter> {
         let tcp = Tcp {
             shape: self.context.shape,
             options: self.context.options,
             listener: &self.name(),
             destination,
             limits: None,
+            exchanges,
         };
         tcp.filters()
     }

@@ -14,6 +14,7 @@ mod gateway;
 mod listener;
 mod message;
 mod names;
+mod peer_metadata;
 mod resources;
 mod route;
 mod shape;
@@ -22,5 +23,5 @@ mod translate;
 mod virtual_host;
 
 pub use resources::{Origin, Origins, Place, Resource, Resources};
-pub use shape::{ISTIO_ALPN, ISTIO_STATS, ProxyShape, Role, ShapeError};
+pub use shape::{ISTIO_ALPN, ISTIO_STATS, METADATA_EXCHANGE, ProxyShape, Role, ShapeError};
 pub use translate::{MeshIdentity, Options, translate};

@@ -47,6 +47,10 @@ pub(crate) fn text(value: impl Into<String>) -> Value {
     Value { kind: Some(Kind::StringValue(value.into())) }
 }
 
+pub(crate) fn boolean(value: bool) -> Value {
+    Value { kind: Some(Kind::BoolValue(value)) }
+}
+
 pub(crate) fn list(values: impl IntoIterator<Item = Value>) -> Value {
     Value { kind: Some(Kind::ListValue(prost_types::ListValue { values: values.into_iter().collect() })) }
 }

@@ -17,8 +17,11 @@ pub const ISTIO_STATS: &str = "istio.stats";
 /// Name of the extension that tells the other sidecar by ALPN which HTTP version is in mutual TLS.
 pub const ISTIO_ALPN: &str = "istio.alpn";
 
+/// Name of the extension by which proxies tell each other who they are.
+pub const METADATA_EXCHANGE: &str = "istio.metadata_exchange";
+
 /// The extensions of a node that change what it is sent.
-const KNOWN_EXTENSIONS: [&str; 2] = [ISTIO_ALPN, ISTIO_STATS];
+const KNOWN_EXTENSIONS: [&str; 3] = [ISTIO_ALPN, METADATA_EXCHANGE, ISTIO_STATS];
 
 /// A class of proxies with the same configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -67,7 +67,7 @@ fn alone(at: &At<'_>, name: &str, any: &Any) -> Option<Arc<HttpFilter>> {
         Some(Known::Filter(config)) => {
             Some(Arc::new(HttpFilter { name: Name::from(name), disabled: false, config }))
         }
-        Some(Known::IstioStats | Known::Router(_)) => {
+        Some(Known::IstioStats | Known::PeerMetadata(_) | Known::Router(_)) => {
             at.none("not supported yet: only filters before the router")
         }
         None => unknown(at, name, any),

@@ -3,4 +3,5 @@
 mod arbitrary;
 mod cluster;
 mod listener;
+mod peer_metadata;
 mod yaml;

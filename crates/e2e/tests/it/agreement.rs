@@ -22,11 +22,11 @@ use serde_json::{Value, json};
 const SIDECAR: &str = "
 id: sidecar~127.1.2.2~client-0.default~default.svc.cluster.local
 metadata: {NAMESPACE: default, INSTANCE_IPS: 127.1.2.2, INTERCEPTION_MODE: NONE, HTTP_PROXY_PORT: '15002', LABELS: {app: client}}
-extensions: [{name: istio.stats}]";
+extensions: [{name: istio.metadata_exchange}, {name: istio.stats}]";
 const GATEWAY: &str = "
 id: router~127.1.2.9~gateway-0.default~default.svc.cluster.local
 metadata: {NAMESPACE: default, MELTEMI_GATEWAY_BIND: 127.0.0.1, LABELS: {istio: ingressgateway}}
-extensions: [{name: istio.stats}]";
+extensions: [{name: istio.metadata_exchange}, {name: istio.stats}]";
 
 /// The kinds whose fields become resources.
 const KINDS: &[Kind] =

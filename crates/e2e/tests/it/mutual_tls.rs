@@ -3,6 +3,7 @@
 
 mod callers;
 mod edge;
+mod exchange;
 mod pair;
 mod standalone;
 

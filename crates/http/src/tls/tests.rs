@@ -47,7 +47,7 @@ fn server_session(config: Arc<ServerConfig>) -> Session {
 }
 
 /// Both ends after their handshake.
-async fn pair(versions: &[&'static rustls::SupportedProtocolVersion]) -> (TlsStream, TlsStream) {
+pub(crate) async fn pair(versions: &[&'static rustls::SupportedProtocolVersion]) -> (TlsStream, TlsStream) {
     let (server, client) = configs(versions);
     let (near, far) = tcp_pair().await;
     let mut client = TlsStream::new(near, client_session(client, "shop.example"), BytesMut::new());

@@ -20,6 +20,7 @@ impl Stream<'_, '_> {
         if self.has_too_many_headers() {
             return self.reset_unread();
         }
+        self.meet_client();
         let mut refused = match self.read_head() {
             Ok(()) => {
                 self.answer_expectation().await;

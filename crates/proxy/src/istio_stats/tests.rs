@@ -1,6 +1,7 @@
 //! Series and labels, as Prometheus reads them.
 
 mod micro;
+mod peers;
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::serving::Connections;
 use crate::filter::filter_object;
 use crate::http;
+use crate::peer::exchange;
 use crate::random;
 use crate::record::{ConnectionInfo, FilterObject, RequestRecord, Sharing};
 use crate::shared::Shared;
@@ -47,6 +48,8 @@ enum Before {
     SniCluster,
     ConnectionLimit(Arc<ConnectionLimit>, Arc<ConnectionLimitCounts>),
     SetFilterState(Arc<[ObjectValue]>),
+    /// The protocol under which both ends say who they are, and what we say.
+    PeerExchange(Arc<str>, Bytes),
 }
 
 /// The filter that consumes the connection.
@@ -92,6 +95,9 @@ impl Chain {
                 Before::ConnectionLimit(limit.clone(), worker.stats.connection_limit(&limit.stat_prefix))
             }
             ConnectionFilter::SetFilterState(objects) => Before::SetFilterState(objects.clone()),
+            ConnectionFilter::PeerExchange(protocol) => {
+                Before::PeerExchange(protocol.clone(), worker.node.frame().clone())
+            }
         };
         Chain {
             digest: chain.digest,
@@ -115,6 +121,14 @@ impl Chain {
             match filter {
                 Before::SniCluster => name_cluster(&mut connection),
                 Before::SetFilterState(objects) => connection = with_objects(connection, objects),
+                Before::PeerExchange(protocol, frame) => match exchange(io, protocol, frame).await {
+                    Ok((stream, peer)) => {
+                        io = stream;
+                        connection.exchange = peer;
+                    }
+                    // The client is gone.
+                    Err(_) => return is_logged.then(|| record(Rc::new(connection))),
+                },
                 Before::ConnectionLimit(limit, _) if !limit.is_enabled => {}
                 Before::ConnectionLimit(limit, counts) => {
                     let slot = limit.admit();

@@ -127,6 +127,7 @@ impl<'p> Plan<'p> {
     pub(super) fn prepare(&mut self, stream: &mut Stream<'_, '_>) -> Timers {
         stream.record.attempts = 1;
         self.announce(stream, Duration::ZERO);
+        stream.tell_upstream(self.cluster.config.peer_told);
         let levels = Levels { found: self.found, entry: self.entry };
         edits::request(&mut stream.request, &levels, &stream.record);
         self.rewrite_host(stream);
@@ -290,6 +291,7 @@ impl<'p> Plan<'p> {
         head: &mut ResponseHead,
         timers: &Timers,
     ) {
+        stream.meet_upstream(&mut head.headers);
         if self.found.virtual_host.include_attempt_count_in_response {
             let count = HeaderValue::from(stream.record.attempts);
             head.headers.set(names::X_ENVOY_ATTEMPT_COUNT.clone(), count);

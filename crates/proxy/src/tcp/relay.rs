@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use meltemi_http::{DrainSignal, DrainStage, Io};
 use tokio::time::Instant;
 
 use super::flow::{Broken, Flow, Side};
+use crate::peer::ExchangedPeer;
 use crate::timer::Deadline;
 
 /// How a relay ended.
@@ -31,6 +33,8 @@ pub(super) enum End {
 pub(super) enum Event {
     /// `access_log_flush_interval` has passed.
     Flush,
+    /// The peer that was awaited has said who it is, or that it will not.
+    PeerKnown,
     Ended(End),
 }
 
@@ -122,6 +126,8 @@ pub(super) struct Relay {
     pub(super) down: Flow,
     /// The upstream ended after we had ended towards it.
     pub(super) upstream_closed: bool,
+    /// Whoever has not said yet who it is.
+    pub(super) awaited: Option<Rc<ExchangedPeer>>,
     activity: Instant,
     clock: Clock,
 }
@@ -132,6 +138,7 @@ impl Relay {
             up: Flow::new(Side::Client, Side::Upstream, limits.buffer),
             down: Flow::new(Side::Upstream, Side::Client, limits.buffer),
             upstream_closed: false,
+            awaited: None,
             activity: Instant::now(),
             clock: Clock::new(limits),
         }
@@ -151,6 +158,11 @@ impl Relay {
             }
             if let Poll::Ready(end) = self.poll_flows(client, upstream, cx) {
                 return Poll::Ready(Event::Ended(end));
+            }
+            // What it says comes with the bytes that were just moved.
+            if self.awaited.as_ref().is_some_and(|peer| peer.is_settled()) {
+                self.awaited = None;
+                return Poll::Ready(Event::PeerKnown);
             }
             self.clock.poll(self.activity, cx)
         })

@@ -149,6 +149,8 @@ impl Proxy {
                 record.bytes_sent = moved.sent.get();
                 match event {
                     Ok(Event::Flush) => self.log(record, LogType::TcpPeriodic),
+                    // Nobody is awaited: the proxy at the other end of a tunnel speaks HTTP.
+                    Ok(Event::PeerKnown) => {}
                     Ok(Event::Ended(end)) => break end,
                     Err(Ok(_)) => break End::Closed,
                     Err(Err(side)) => break End::Broken(Broken { side, is_reset: false }),

@@ -24,7 +24,7 @@ use super::Failure;
 use super::current::Current;
 use super::facts::{TlsFacts, cipher_name, group_name, version_name};
 use super::secrets::Secrets;
-use super::server::{certificates, crypto, validation, versions};
+use super::server::{asks_something, certificates, crypto, validation, versions};
 
 /// Most different expectations that a context keeps sessions for; with more it begins anew.
 const MAX_EXPECTATIONS: usize = 256;
@@ -235,7 +235,7 @@ fn facts(stream: &TlsStream, built: &Built, rules: &Rules) -> Result<TlsFacts, F
         cipher: cipher_name(state.negotiated_cipher_suite().map(|suite| suite.suite())),
         group: group_name(state.negotiated_key_exchange_group().map(SupportedKxGroup::name)),
         is_resumed,
-        is_validated: true,
+        is_validated: asks_something(rules) && !rules.accepts_untrusted,
         peer_chain: chain,
         local: built.certificate.as_ref().map(|certificate| Arc::clone(&certificate.facts)),
         ..TlsFacts::default()

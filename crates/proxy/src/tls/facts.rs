@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use crate::peer::{Interned, Principals};
 use crate::stats::SslStats;
 use http::HeaderValue;
 use meltemi_identity::{PeerCertificate, certificates_to_pem};
@@ -26,6 +27,7 @@ pub(crate) struct TlsFacts {
     /// Our certificate.
     pub(crate) local: Option<Arc<PeerCertificate>>,
     pub(super) peer: OnceCell<Option<Box<PeerCertificate>>>,
+    pub(super) principals: OnceCell<Interned<Principals>>,
     pub(super) peer_pem: OnceCell<Option<Box<str>>>,
     /// `x-forwarded-client-cert` as the connection manager writes it for this peer.
     pub(crate) forwarded: OnceCell<Option<HeaderValue>>,
@@ -55,6 +57,15 @@ impl TlsFacts {
         self.peer.get_or_init(read).as_deref()
     }
 
+    /// Who is at both ends, as far as certificates prove it.
+    pub(crate) fn principals(&self) -> &Interned<Principals> {
+        let first = |certificate: &PeerCertificate| certificate.uris.first().map(|uri| uri.as_str().into());
+        self.principals.get_or_init(|| {
+            let peer = self.peer().filter(|_| self.is_validated).and_then(first);
+            Interned::new(Principals { peer, local: self.local.as_deref().and_then(first) })
+        })
+    }
+
     /// The peer's certificate in PEM, as it stands in headers.
     pub(crate) fn peer_pem(&self) -> Option<&str> {
         let encode = || self.peer_chain.first().map(|leaf| escaped(certificates_to_pem([leaf])));
@@ -64,6 +75,21 @@ impl TlsFacts {
     /// The same of all that came.
     pub(crate) fn chain_pem(&self) -> String {
         escaped(certificates_to_pem(&*self.peer_chain)).into()
+    }
+}
+
+#[cfg(test)]
+impl TlsFacts {
+    /// A handshake in which certificates with these URIs were shown.
+    pub(crate) fn shown(peer: &str, local: &str, is_validated: bool) -> TlsFacts {
+        let with_uri =
+            |uri: &str| PeerCertificate { uris: vec![uri.to_owned()], ..PeerCertificate::default() };
+        TlsFacts {
+            is_validated,
+            peer: OnceCell::from(Some(Box::new(with_uri(peer)))),
+            local: Some(Arc::new(with_uri(local))),
+            ..TlsFacts::default()
+        }
     }
 }
 

@@ -172,16 +172,17 @@ impl Built {
             return Ok(asks);
         }
         match self.rules.check(leaf, intermediates, Role::Client, UnixTime::now()) {
-            Ok(()) => Ok(self.asks_something()),
+            Ok(()) => Ok(asks_something(&self.rules)),
             Err(_) if self.rules.accepts_untrusted => Ok(false),
             Err(refusal) => Err(Failure::Refused(refusal)),
         }
     }
+}
 
-    fn asks_something(&self) -> bool {
-        let Rules { trust, names, hashes, key_hashes, .. } = &*self.rules;
-        !(matches!(trust, Trust::NoChain) && names.is_empty() && hashes.is_empty() && key_hashes.is_empty())
-    }
+/// Whether a certificate that was let in is believed for something.
+pub(super) fn asks_something(rules: &Rules) -> bool {
+    let Rules { trust, names, hashes, key_hashes, .. } = rules;
+    !(matches!(trust, Trust::NoChain) && names.is_empty() && hashes.is_empty() && key_hashes.is_empty())
 }
 
 /// Reads until the first record tells what it is. Waits without a buffer.

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use self::http1::{Http1Lease, Http1Pool};
 use self::http2::{Http2Lease, Http2Pool};
 use self::variants::Variants;
+use crate::peer::ExchangedPeer;
 use crate::stats::{ClusterStats, HostStats};
 use crate::tls::TlsFacts;
 use crate::upstream::shared::{ClusterState, HostState, Permit, Resource};
@@ -247,9 +248,10 @@ impl Pool {
             return Err(LeaseError::Overflow);
         };
         let counted = Counted::new(self, permit);
-        let Established { io, local, tls, sent } = self.connect(&self.purpose_of(options), &[]).await?;
+        let Established { io, local, tls, exchange, sent } =
+            self.connect(&self.purpose_of(options), &[]).await?;
         self.stats.bytes.moved(0, sent);
-        Ok(TcpLease { io, local, tls, counted })
+        Ok(TcpLease { io, local, tls, exchange, counted })
     }
 
     /// Closes what is idle; connections in use are closed when their requests are done.
@@ -348,7 +350,8 @@ impl Pool {
         purpose: &Purpose,
         protocols: &'static [&'static str],
     ) -> Result<Connected, LeaseError> {
-        let Established { io, local, tls, sent } = self.connect(purpose, protocols).await?;
+        // Requests tell by their headers who sends them.
+        let Established { io, local, tls, exchange: _, sent } = self.connect(purpose, protocols).await?;
         self.stats.bytes.moved(0, sent);
         Ok(Connected { io: io.counted(self.stats.bytes.clone()), local, tls })
     }
@@ -401,6 +404,7 @@ pub(crate) struct TcpLease {
     pub(crate) io: Io,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) tls: Option<Rc<TlsFacts>>,
+    pub(crate) exchange: Option<Rc<ExchangedPeer>>,
     /// Counts the connection as open until dropped.
     pub(crate) counted: Counted,
 }

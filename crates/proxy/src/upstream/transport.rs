@@ -9,12 +9,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use meltemi_compile::program::{AutoSni, ProxyProtocolSocket, TransportSocket};
 use meltemi_http::proxy_protocol::{Tlv, encode_v1, encode_v2};
 use meltemi_http::{Io, RequestHead};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::peer::{ExchangedPeer, exchange};
 use crate::record::{ConnectionInfo, ProxyOptions, RequestRecord};
 use crate::stream::split_port;
 use crate::tls::{ClientContext, Contexts, Expected, Failure, TlsFacts};
@@ -32,6 +34,8 @@ pub(crate) struct Transport {
     tls: Option<Arc<ClientContext>>,
     /// The host's.
     hostname: Box<str>,
+    /// Where TLS agrees upon this protocol, connections begin with these bytes.
+    exchange: Option<(Box<str>, Bytes)>,
 }
 
 /// The client's side of a connection that is to be made; empty for what the proxy does by itself.
@@ -60,6 +64,8 @@ pub(crate) struct Established {
     pub(crate) local: Option<SocketAddr>,
     /// What the handshake told.
     pub(crate) tls: Option<Rc<TlsFacts>>,
+    /// Who is at the other end, where that is told.
+    pub(crate) exchange: Option<Rc<ExchangedPeer>>,
     /// Bytes that were sent already.
     pub(crate) sent: u64,
 }
@@ -93,7 +99,13 @@ impl Transport {
     /// The socket of a host of this name.
     pub(crate) fn new(socket: Arc<TransportSocket>, contexts: &Contexts, hostname: &str) -> Transport {
         let tls = socket.tls().map(|tls| contexts.client(tls));
-        Transport { socket, tls, hostname: hostname.into() }
+        Transport { socket, tls, hostname: hostname.into(), exchange: None }
+    }
+
+    /// The same, telling who we are where TLS agrees upon a protocol.
+    pub(crate) fn exchanging(self, protocol: Option<&str>, contexts: &Contexts) -> Transport {
+        let exchange = protocol.map(|protocol| (protocol.into(), contexts.own_frame()));
+        Transport { exchange, ..self }
     }
 
     /// What the socket takes over from the client's side.
@@ -123,13 +135,19 @@ impl Transport {
             socket = &proxy.inner;
         }
         let Some(context) = &self.tls else {
-            return Ok(Established { io: Io::Tcp(stream), local, tls: None, sent });
+            return Ok(Established { io: Io::Tcp(stream), local, tls: None, exchange: None, sent });
         };
         let expected = Expected { default_alpn: protocols, ..purpose.expected.clone() };
         // On the heap: connecting without TLS would carry room for it.
         let handshake = Box::pin(context.connect(stream, &expected, &self.hostname));
         let (stream, facts) = handshake.await.map_err(ConnectError::Tls)?;
-        Ok(Established { io: Io::Tls(Box::new(stream)), local, tls: Some(Rc::new(facts)), sent })
+        let mut io = Io::Tls(Box::new(stream));
+        let mut exchanged = None;
+        if let Some((protocol, frame)) = &self.exchange {
+            (io, exchanged) = exchange(io, protocol, frame).await?;
+            sent += if exchanged.is_some() { frame.len() as u64 } else { 0 };
+        }
+        Ok(Established { io, local, tls: Some(Rc::new(facts)), exchange: exchanged, sent })
     }
 }
 

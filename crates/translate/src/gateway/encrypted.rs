@@ -89,14 +89,15 @@ impl Port<'_> {
         let hosts = virtual_hosts(self.context, self.number, std::slice::from_ref(entry));
         built.routes.push(route_configuration(&name, hosts, true, origins));
         let context = downstream::of_server(self.context.shape, tls, true);
-        terminating(server, vec![self.requests(name, Some(server))], context)
+        terminating(server, self.requests(name, Some(server)), context)
     }
 
     fn bytes_in_tls(&self, entry: &Entry<'_>, tls: &ServerTlsSettings) -> Option<FilterChain> {
         let (_, _, server) = entry;
         let destination = tcp_destination(self.context, self.number, std::slice::from_ref(entry))?;
         let context = downstream::of_server(self.context.shape, tls, false);
-        Some(terminating(server, self.bytes(destination), context))
+        let is_of_mesh = tls.mode() == TlsMode::IstioMutual;
+        Some(terminating(server, self.bytes(destination, is_of_mesh), context))
     }
 
     /// By the TLS routes of the VirtualServices that are bound to the server.
@@ -112,7 +113,9 @@ impl Port<'_> {
             let binding =
                 Binding { context: self.context, virtual_service, gateway: &gateway.name, port: self.number };
             let routes = l4::tls(&binding).into_iter();
-            chains.extend(routes.map(|(names, destination)| by_server_name(names, self.bytes(destination))));
+            chains.extend(
+                routes.map(|(names, destination)| by_server_name(names, self.bytes(destination, false))),
+            );
         }
         chains
     }
@@ -129,7 +132,7 @@ impl Port<'_> {
             for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
                 for cluster in cluster::by_server_name(self.context, service, port) {
                     let name = cluster.cluster.name.clone();
-                    let filters = self.bytes(ClusterSpecifier::Cluster(name.clone()));
+                    let filters = self.bytes(ClusterSpecifier::Cluster(name.clone()), false);
                     let mut chain = by_server_name(vec![name], filters);
                     let alpn = MESH_ALPN.iter().map(|name| (*name).to_owned()).collect();
                     chain.filter_chain_match.get_or_insert_default().application_protocols = alpn;

@@ -103,7 +103,8 @@ impl<'a> Ingress<'a> {
         match &self.entry.tls {
             Some(tls) if mode == MtlsMode::Disable => Some(self.of_user_tls(tls)),
             _ => {
-                let context = |chain: &Chain| chain.is_mutual.then(|| of_mesh(identity, chain.is_http));
+                let context =
+                    |chain: &Chain| chain.is_mutual.then(|| of_mesh(shape, identity, chain.is_http));
                 Some(self.with_chains(&chain::of_port(mode, self.protocol()), context))
             }
         }
@@ -150,7 +151,7 @@ impl<'a> Ingress<'a> {
                 routes: Routes::Inline(Box::new(self.routes(&cluster))),
                 place: Place::Inbound { has_identity: self.context.identity().is_some() },
             };
-            return vec![http.filter()];
+            return http.filters();
         }
         let tcp = Tcp {
             shape: self.context.shape,
@@ -158,6 +159,7 @@ impl<'a> Ingress<'a> {
             listener: &names::listener(&bind, self.port),
             destination: ClusterSpecifier::Cluster(cluster),
             limits: None,
+            exchanges: true,
         };
         tcp.filters()
     }

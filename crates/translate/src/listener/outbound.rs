@@ -56,7 +56,7 @@ fn http(context: &Context<'_>, bind: &str, port: u16, routes: String) -> Listene
         routes: Routes::Named(routes),
         place: Place::Outbound,
     };
-    listener(bind, port, TrafficDirection::Outbound, vec![http.filter()])
+    listener(bind, port, TrafficDirection::Outbound, http.filters())
 }
 
 /// An entry of `egress` with a port of its own.
@@ -145,6 +145,7 @@ impl<'a> Egress<'a> {
                 listener: &names::listener(bind, number),
                 destination,
                 limits: policy.connection_pool.and_then(|p| p.tcp.as_ref()),
+                exchanges: false,
             };
             tcp.filters()
         };

@@ -13,6 +13,7 @@ use meltemi_envoy::extensions::transport_sockets::tls::v3::{
 use meltemi_snapshot::CA_SUFFIX;
 
 use super::{Files, OWN_CERTIFICATE, Trust, file, names, of_agent, of_credential, protocols};
+use crate::peer_metadata::spoken;
 use crate::{MeshIdentity, ProxyShape};
 
 /// What a server says of the protocols in it: HTTP of either version.
@@ -32,9 +33,9 @@ const MESH_SUITES: [&str; 6] = [
 ];
 
 /// Mutual TLS of the mesh, as the side that is called. `carries_http` says what is in it.
-pub(crate) fn of_mesh(identity: &MeshIdentity, carries_http: bool) -> Any {
+pub(crate) fn of_mesh(shape: &ProxyShape, identity: &MeshIdentity, carries_http: bool) -> Any {
     let mut common = CommonTlsContext {
-        alpn_protocols: protocols(if carries_http { &HTTP_ALPN } else { &TCP_ALPN }),
+        alpn_protocols: protocols(&spoken(shape, if carries_http { &HTTP_ALPN } else { &TCP_ALPN })),
         tls_params: Some(TlsParameters {
             tls_minimum_protocol_version: EnvoyTlsProtocol::TlSv12 as i32,
             tls_maximum_protocol_version: EnvoyTlsProtocol::TlSv13 as i32,
@@ -51,7 +52,7 @@ pub(crate) fn of_mesh(identity: &MeshIdentity, carries_http: bool) -> Any {
 pub(crate) fn of_server(shape: &ProxyShape, tls: &ServerTlsSettings, is_http: bool) -> Any {
     let mode = tls.mode();
     let tells_itself = mode.is_of_mesh() && !is_http;
-    let alpn_protocols = protocols(if tells_itself { &TCP_ALPN } else { &HTTP_ALPN });
+    let alpn_protocols = protocols(&spoken(shape, if tells_itself { &TCP_ALPN } else { &HTTP_ALPN }));
     let mut common = CommonTlsContext { alpn_protocols, ..Default::default() };
     if mode.is_of_mesh() {
         own_certificate(rules(tls), &mut common);

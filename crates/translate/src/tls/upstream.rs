@@ -24,6 +24,7 @@ use super::{
 };
 use crate::context::Context;
 use crate::message::{fields, text};
+use crate::peer_metadata::spoken;
 
 /// ALPN of mutual TLS of the mesh.
 const ALPN: [&str; 2] = ["istio-peer-exchange", "istio"];
@@ -101,7 +102,8 @@ impl Upstream<'_> {
     /// Mutual TLS with the mesh's own certificates. A rule may ask for other names, and towards a gateway of another
     /// mesh for another server name.
     fn of_mesh(&self, settings: Option<&ClientTlsSettings>) -> TransportSocket {
-        let mut common = self.common(if self.is_http2 { &ALPN_HTTP2 } else { &ALPN });
+        let alpn: &[&str] = if self.is_http2 { &ALPN_HTTP2 } else { &ALPN };
+        let mut common = self.common(&spoken(self.context.shape, alpn));
         common.tls_certificate_sds_secret_configs.push(of_agent(OWN_CERTIFICATE));
         let own = settings.map_or(&[][..], |s| &s.subject_alt_names);
         let rules = names(if own.is_empty() { &self.identities } else { own }, &[]);

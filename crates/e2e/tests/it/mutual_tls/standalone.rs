@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use meltemi_envoy::config::core::v3::Node;
 use meltemi_envoy::json::Codec;
 use meltemi_snapshot::{Inputs, Snapshot};
 use meltemi_translate::{MeshIdentity, Options, ProxyShape, Resource, translate};
@@ -31,7 +32,8 @@ pub(super) fn bootstrap(objects: &str, node: &str, secrets: Vec<Value>) -> Value
     assert!(broken.is_empty(), "{broken:#?}");
     let (snapshot, _) = Snapshot::build(&Inputs { objects: objects.into_iter().map(Arc::new).collect() });
     let codec = Codec::new();
-    let shape = ProxyShape::from_node(&codec.parse(node).expect("a node")).expect("a shape");
+    let node: Node = codec.parse(node).expect("a node");
+    let shape = ProxyShape::from_node(&node).expect("a shape");
     let shape = ProxyShape { is_authenticated: true, ..shape };
     let mesh = MeshIdentity { trust_domain: "cluster.local".to_owned(), aliases: Vec::new() };
     let options = Options { identity: Some(mesh), ..Options::default() };
@@ -52,6 +54,7 @@ pub(super) fn bootstrap(objects: &str, node: &str, secrets: Vec<Value>) -> Value
         list.iter().map(|resource| served.whole(body(&codec, resource))).collect()
     };
     json!({
+        "node": codec.to_json(&node).expect("a known message"),
         "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
         "static_resources": {
             "listeners": whole(&resources.listeners),
