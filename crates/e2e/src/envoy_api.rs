@@ -7,6 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use meltemi_envoy::Any;
+use meltemi_envoy::json::Codec;
+use meltemi_envoy::udpa::r#type::v1::TypedStruct;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage as _,
     Value,
@@ -49,6 +52,24 @@ const MAX_DEPTH: usize = 24;
 /// How many fields are filled in to make a message valid.
 const MAX_REPAIRS: usize = 4;
 
+/// Configurations that exist only as the fields of a `TypedStruct`, each in a valid form.
+const TYPED_STRUCTS: [(&str, &str); 3] = [
+    ("envoy.tcp.metadataexchange.config.MetadataExchange", "{protocol: a}"),
+    ("io.istio.http.peer_metadata.Config", "{}"),
+    ("stats.PluginConfig", "{}"),
+];
+
+/// Those by their names, as `Any`.
+fn typed_structs() -> Vec<(String, Vec<u8>)> {
+    let codec = Codec::new();
+    let pack = |(name, fields): &(&str, &str)| {
+        let text = format!("{{type_url: type.googleapis.com/{name}, value: {fields}}}");
+        let message: TypedStruct = codec.parse(&text).expect("invariant: these are valid");
+        (format!("TypedStruct of {name}"), prost::Message::encode_to_vec(&Any::pack(&message)))
+    };
+    TYPED_STRUCTS.iter().map(pack).collect()
+}
+
 #[derive(Debug, Clone, PartialEq)]
 enum Step {
     Field(FieldDescriptor),
@@ -63,6 +84,7 @@ type Path = Vec<Step>;
 #[derive(Debug)]
 pub struct Explorer {
     extensions: Vec<MessageDescriptor>,
+    typed_structs: Vec<(String, Vec<u8>)>,
     contexts: BTreeMap<String, usize>,
     found: BTreeMap<String, BTreeMap<u32, (String, Verdicts)>>,
     unreached: BTreeSet<String>,
@@ -79,6 +101,7 @@ impl Explorer {
         };
         Explorer {
             extensions: pool.all_messages().filter(is_extension).collect(),
+            typed_structs: typed_structs(),
             contexts: BTreeMap::new(),
             found: BTreeMap::new(),
             unreached: BTreeSet::new(),
@@ -301,16 +324,16 @@ impl Explorer {
     fn messages(&self, message: &MessageDescriptor) -> Vec<(String, Value)> {
         let name = message.full_name();
         if name == "google.protobuf.Any" {
-            return self
-                .extensions
-                .iter()
-                .map(|extension| {
-                    (
-                        extension.full_name().to_owned(),
-                        Value::Message(packed(message, &DynamicMessage::new(extension.clone()))),
-                    )
-                })
-                .collect();
+            let extensions = self.extensions.iter().map(|extension| {
+                let inner = DynamicMessage::new(extension.clone());
+                (extension.full_name().to_owned(), packed(message, &inner))
+            });
+            let structs = self.typed_structs.iter().filter_map(|(label, bytes)| {
+                let any = DynamicMessage::decode(message.clone(), bytes.as_slice());
+                any.ok().map(|any| (label.clone(), any))
+            });
+            let all = extensions.chain(structs);
+            return all.map(|(label, any)| (label, Value::Message(any))).collect();
         }
         if name == "google.protobuf.Duration" {
             let mut second = DynamicMessage::new(message.clone());
@@ -397,7 +420,8 @@ fn is_unsupported(before: &Outcome, after: &Outcome) -> bool {
 
 /// Messages whose fields are values, not configuration of Envoy's.
 fn is_plain(message: &MessageDescriptor) -> bool {
-    message.full_name().starts_with("google.")
+    let name = message.full_name();
+    name.starts_with("google.") || name.ends_with(".TypedStruct")
 }
 
 fn element_kind(field: &FieldDescriptor) -> Kind {

@@ -19,8 +19,8 @@ mod labels;
 
 pub use crate::peer::NodeFacts;
 
-/// Series that one reporter may hold. A `Host` header can be part of a label, so clients must not be able to grow
-/// the table without end; what does not fit is counted in one series whose labels are `unknown`.
+/// Series that one reporter may hold. A `Host` header, or what a peer says of itself, can be part of a label, so clients must
+/// not be able to grow the table without end; what does not fit is counted in one series whose labels are `unknown`.
 const MAX_SERIES: usize = 10_000;
 
 /// Reports Istio's metrics from one side of the call, on one worker.

@@ -4,6 +4,8 @@
 //! [`Peers`], what headers said lately. Leaves out who asks and who is told (`stream`, `upstream`, `listener`) and what it
 //! is good for (`istio_stats`). Source: Istio's `peer_metadata` and `metadata_exchange` filters.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::rc::Rc;
 
@@ -58,8 +60,12 @@ pub(crate) struct Principals {
     pub(crate) local: Option<Box<str>>,
 }
 
+/// The most pairs of principals that a thread keeps at hand; with more it begins anew, and only compares more.
+const MAX_PRINCIPALS: usize = 500;
+
 thread_local! {
     static STATE: foldhash::fast::RandomState = foldhash::fast::RandomState::default();
+    static KNOWN: RefCell<HashSet<Interned<Principals>, foldhash::fast::RandomState>> = RefCell::default();
 }
 
 /// A value that is hashed once and mostly compared by its address: part of a key that every request makes.
@@ -76,6 +82,23 @@ impl<T: Hash> Interned<T> {
 impl<T> Interned<T> {
     pub(crate) fn value(&self) -> &T {
         &self.0.1
+    }
+}
+
+impl Interned<Principals> {
+    /// The value as another connection of this thread has it, if one does.
+    pub(crate) fn of_connection(principals: Principals) -> Interned<Principals> {
+        let own = Interned::new(principals);
+        KNOWN.with_borrow_mut(|known| {
+            if let Some(same) = known.get(&own) {
+                return same.clone();
+            }
+            if known.len() >= MAX_PRINCIPALS {
+                known.clear();
+            }
+            known.insert(own.clone());
+            own
+        })
     }
 }
 

@@ -171,6 +171,25 @@ fn equal_peers_are_one_key() {
     assert_ne!(other, Interned::new(Workload::default()));
 }
 
+#[test]
+fn connections_of_one_pair_share_their_principals() {
+    let pair = |peer: &str| {
+        Interned::of_connection(Principals {
+            peer: Some(peer.into()),
+            local: Some("spiffe://d/ns/n/sa/us".into()),
+        })
+    };
+    let first = pair("spiffe://d/ns/n/sa/them");
+    for number in 0..MAX_PRINCIPALS * 2 {
+        let again = pair("spiffe://d/ns/n/sa/them");
+        assert_eq!(again, first);
+        if number < MAX_PRINCIPALS / 2 {
+            assert!(std::rc::Rc::ptr_eq(&again.0, &first.0));
+        }
+        pair(&format!("spiffe://d/ns/n/sa/{number}"));
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_break_the_reader(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), place in any::<prop::sample::Index>(), value: u8) {

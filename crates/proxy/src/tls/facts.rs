@@ -62,7 +62,7 @@ impl TlsFacts {
         let first = |certificate: &PeerCertificate| certificate.uris.first().map(|uri| uri.as_str().into());
         self.principals.get_or_init(|| {
             let peer = self.peer().filter(|_| self.is_validated).and_then(first);
-            Interned::new(Principals { peer, local: self.local.as_deref().and_then(first) })
+            Interned::of_connection(Principals { peer, local: self.local.as_deref().and_then(first) })
         })
     }
 
