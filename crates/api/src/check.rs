@@ -6,6 +6,7 @@
 mod destination_rule;
 mod gateway;
 mod kubernetes;
+mod mesh_config;
 mod route;
 mod service_entry;
 mod sidecar;
@@ -15,6 +16,7 @@ mod virtual_service;
 pub(crate) use destination_rule::destination_rule;
 pub(crate) use gateway::{gateway, server};
 pub(crate) use kubernetes::{deployment, env_var, label_keys, probe, service};
+pub(crate) use mesh_config::{mesh_config, tls_config};
 pub(crate) use route::{
     header_operations, headers, http_body, http_match, http_redirect, http_retry, http_rewrite, http_route,
     regex_rewrite, tcp_route, tls_route,

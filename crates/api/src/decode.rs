@@ -130,6 +130,14 @@ impl Decoder {
         }
     }
 
+    /// Runs `f` at another path of the object.
+    pub(crate) fn within<T>(&mut self, path: &str, f: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.path, path.to_owned());
+        let result = f(self);
+        self.path = outer;
+        result
+    }
+
     /// Runs `f` one mapping key further down, with the value's span on record.
     fn within_key<T>(&mut self, entry: &Entry, f: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
@@ -158,6 +166,12 @@ impl Decoder {
     pub(crate) fn report(&mut self, node: &Node, code: &'static Code, message: String, help: String) {
         let field = self.path.clone();
         self.push(field, node.span, code, message, help);
+    }
+
+    /// As [`Decoder::report`], at a place of its own.
+    pub(crate) fn report_at(&mut self, span: Span, code: &'static Code, message: String, help: String) {
+        let field = self.path.clone();
+        self.push(field, span, code, message, help);
     }
 
     /// Reports something about a key of the value that is being read.

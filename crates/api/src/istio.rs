@@ -1,9 +1,10 @@
-//! Istio's networking and security APIs (`networking.istio.io` and `security.istio.io`, all versions alike), field
-//! for field. Leaves out defaults and meaning. Source: the published CRDs of Istio 1.30.
+//! Istio's networking and security APIs (`networking.istio.io` and `security.istio.io`, all versions alike) and
+//! MeshConfig, field for field. Leaves out defaults and meaning. Source: the published CRDs of Istio 1.30.
 
 mod client_tls;
 mod destination_rule;
 mod gateway;
+mod mesh_config;
 mod peer_authentication;
 mod server_tls;
 mod service_entry;
@@ -18,6 +19,8 @@ pub use destination_rule::{
     OutlierDetection, PortTrafficPolicy, SimpleLb, Subset, TcpSettings, TrafficPolicy,
 };
 pub use gateway::{Gateway, Port, Server};
+pub use mesh_config::{IstioOperator, MeshConfig, MeshH2UpgradePolicy, MinProtocolVersion, TlsConfig};
+pub(crate) use mesh_config::{MESH, is_config_map};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PodSelector};
 pub use server_tls::{ServerTlsSettings, TlsCertificate, TlsMode, TlsProtocol};
 pub use service_entry::{Location, Resolution, ServiceEntry, ServicePort};

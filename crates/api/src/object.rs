@@ -11,7 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::decode::Wire;
 use crate::istio::{
-    DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
+    DestinationRule, Gateway, IstioOperator, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
+    WorkloadEntry,
 };
 use crate::kubernetes::{ConfigMap, Deployment, Namespace, Secret, Service, ServiceAccount, Status};
 use crate::span::Spans;
@@ -83,6 +84,8 @@ kinds! {
     Sidecar, "networking.istio.io", ISTIO;
     /// Whether workloads demand mutual TLS.
     PeerAuthentication, "security.istio.io", SECURITY;
+    /// How Istio is to be installed, with MeshConfig.
+    IstioOperator, "install.istio.io", &["v1alpha1"];
     /// A Kubernetes service.
     Service, "", &["v1"];
     /// A Kubernetes deployment.

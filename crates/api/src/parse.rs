@@ -1,6 +1,7 @@
 //! From the text of a file to its objects and everything wrong with them. Leaves out reading files, and which of two
 //! versions of an object counts.
 
+mod embedded;
 mod kinds;
 
 use std::sync::Arc;
@@ -22,14 +23,18 @@ const OBJECT_HELP: &str = "an object has `apiVersion`, `kind`, `metadata` and, m
 /// Namespace of an object that names none.
 const DEFAULT_NAMESPACE: &str = "default";
 
+/// Namespace of an IstioOperator that names none, and the name of one without name: `istioctl` asks for neither.
+const OPERATOR_NAMESPACE: &str = "istio-system";
+const NAMELESS_OPERATOR: &str = "installed-state";
+
 /// Reads all objects of a text: YAML with any number of documents, JSON, `List` objects, and plain lists of objects.
 /// Never fails: what cannot be read is reported, all problems at once. An object with a diagnostic of error severity
 /// is left out; a diagnostic of error severity without object is about a document whose identity cannot be read.
 ///
 /// `file` names the text in origins and locations; nothing is opened.
 pub fn parse(text: &str, file: &Arc<str>) -> (Vec<Object>, Vec<Diagnostic>) {
-    let mut reading =
-        Reading { file: Arc::clone(file), objects: Vec::new(), diagnostics: Vec::new(), seen: 0 };
+    let (objects, diagnostics) = (Vec::new(), Vec::new());
+    let mut reading = Reading { text, file: Arc::clone(file), objects, diagnostics, seen: 0 };
     for document in node::read(text) {
         match document {
             Document::Read(node, duplicates) => {
@@ -50,7 +55,8 @@ pub fn parse(text: &str, file: &Arc<str>) -> (Vec<Object>, Vec<Diagnostic>) {
     (reading.objects, reading.diagnostics)
 }
 
-struct Reading {
+struct Reading<'t> {
+    text: &'t str,
     file: Arc<str>,
     objects: Vec<Object>,
     diagnostics: Vec<Diagnostic>,
@@ -84,7 +90,7 @@ fn metadata_keys(metadata: &Metadata, decoder: &mut Decoder) {
     crate::check::label_keys(&metadata.labels, "labels", decoder);
 }
 
-impl Reading {
+impl Reading<'_> {
     fn document(&mut self, node: &Node) {
         match &node.value {
             Value::Null => {}
@@ -127,7 +133,10 @@ impl Reading {
         }
         let mut decoder = Decoder::new(Arc::clone(&self.file));
         let origin = Origin { file: Arc::clone(&self.file), document, line: node.span.line };
-        let object = decode_object(node, &mut decoder, origin);
+        let mut object = decode_object(node, &mut decoder, origin);
+        if let Some(object) = &mut object {
+            embedded::read_mesh(object, self.text, &mut decoder);
+        }
         let sound = decoder.diagnostics.iter().all(|diagnostic| !diagnostic.is_error());
         self.diagnostics.append(&mut decoder.diagnostics);
         self.objects.extend(object.filter(|_| sound).map(|object| Object { spans: decoder.spans, ..object }));
@@ -155,11 +164,15 @@ fn identity(node: &Node) -> Option<ObjectId> {
     else {
         return None;
     };
-    let metadata = node.get("metadata")?;
-    let name = metadata.get("name")?.as_str()?;
+    let metadata = node.get("metadata");
+    let of_metadata = |key| metadata.and_then(|metadata| metadata.get(key)).and_then(Node::as_str);
+    let (name, default) = match kind {
+        Kind::IstioOperator => (of_metadata("name").unwrap_or(NAMELESS_OPERATOR), OPERATOR_NAMESPACE),
+        _ => (of_metadata("name")?, DEFAULT_NAMESPACE),
+    };
     let namespace = match kind {
         Kind::Namespace => "",
-        _ => metadata.get("namespace").and_then(Node::as_str).unwrap_or(DEFAULT_NAMESPACE),
+        _ => of_metadata("namespace").unwrap_or(default),
     };
     Some(ObjectId::new(kind, namespace, name))
 }
@@ -168,8 +181,12 @@ fn decode_object(node: &Node, decoder: &mut Decoder, origin: Origin) -> Option<O
     decoder.object = identity(node);
     let kind = kind_of(node, decoder)?;
     let entries = decoder.mapping(node, "an object")?;
-    let metadata: Metadata =
-        decoder.field(node, entries, &Field { key: "metadata", required: true, leaf: None });
+    let is_nameless =
+        kind == Kind::IstioOperator && node.get("metadata").is_none_or(|m| m.get("name").is_none());
+    let metadata = match is_nameless {
+        true => Metadata::default(),
+        false => decoder.field(node, entries, &Field { key: "metadata", required: true, leaf: None }),
+    };
     let spec = decode_spec(kind, node, decoder);
     let status = match kind {
         Kind::WorkloadEntry => {
@@ -244,6 +261,7 @@ fn decode_spec(kind: Kind, node: &Node, decoder: &mut Decoder) -> Spec {
         Kind::WorkloadEntry => below!(WorkloadEntry),
         Kind::Sidecar => below!(Sidecar),
         Kind::PeerAuthentication => below!(PeerAuthentication),
+        Kind::IstioOperator => below!(IstioOperator),
         Kind::Service => below!(Service),
         Kind::Deployment => below!(Deployment),
         Kind::ServiceAccount => beside!(ServiceAccount),

@@ -26,7 +26,7 @@ pub(crate) use text::{
     protocol, regex, retry_on, subset_name, transport_protocol,
 };
 pub(crate) use time::{duration, duration_or_zero, parse_duration, timestamp, unix_seconds};
-pub(crate) use tls::{certificate_hash, path, server_name, spki_pin};
+pub(crate) use tls::{certificate_hash, path, server_name, spki_pin, trust_domain};
 
 use crate::codes::Code;
 

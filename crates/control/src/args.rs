@@ -42,7 +42,7 @@ pub struct ControlPlaneArgs {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15014")]
     pub admin_address: SocketAddr,
 
-    /// Where proxies write their access log; no access log without it.
+    /// Where proxies write their access log unless MeshConfig says it (`accessLogFile`); without either there is none.
     #[arg(long, value_name = "PATH")]
     pub access_log_file: Option<String>,
 
@@ -74,11 +74,13 @@ pub struct CaArgs {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15012")]
     pub secure_address: SocketAddr,
 
-    /// The first part of every identity: spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT.
-    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
-    pub trust_domain: TrustDomain,
+    /// The first part of every identity: spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT. Without it what MeshConfig
+    /// says at the start (`trustDomain`), else cluster.local.
+    #[arg(long, value_name = "NAME")]
+    pub trust_domain: Option<TrustDomain>,
 
-    /// A former trust domain, whose certificates are accepted as well. May be given several times.
+    /// A former trust domain, whose certificates are accepted as well; without it those of MeshConfig at the start
+    /// (`trustDomainAliases`). May be given several times.
     #[arg(long, value_name = "NAME")]
     pub trust_domain_alias: Vec<TrustDomain>,
 

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::args::CaArgs;
 use crate::limits::{AUTHORITY_POLL, MAX_CSR_MESSAGE};
+use crate::trust::Trust;
 use authenticate::Authenticators;
 use service::CertificateService;
 use used::UsedCredentials;
@@ -42,16 +43,19 @@ impl Ca {
     ///
     /// # Errors
     /// If they cannot be read, do not belong together, or others may read the key.
-    pub(crate) fn open(args: &CaArgs, path: &std::path::Path, now: SystemTime) -> anyhow::Result<Ca> {
-        let directory = Directory::new(path.to_owned(), args.trust_domain.clone(), args.ca_key_kind);
+    pub(crate) fn open(
+        args: &CaArgs,
+        trust: &Trust,
+        path: &std::path::Path,
+        now: SystemTime,
+    ) -> anyhow::Result<Ca> {
+        let directory = Directory::new(path.to_owned(), trust.domain.clone(), args.ca_key_kind);
         let authority = directory
             .open_or_create(now)
             .with_context(|| format!("the certificate authority in {}", path.display()))?;
-        let trust_domains =
-            std::iter::once(&args.trust_domain).chain(&args.trust_domain_alias).cloned().collect();
         let ttl = Ttl { default: args.workload_cert_ttl, max: args.max_workload_cert_ttl };
         let (authority, _) = watch::channel(Arc::new(authority));
-        Ok(Ca { authority, directory, ttl, trust_domains })
+        Ok(Ca { authority, directory, ttl, trust_domains: trust.all() })
     }
 
     /// What signs, now and whenever that changes.

@@ -6,7 +6,7 @@
 //!
 //! Entry points: [`ControlPlane`], and [`run`] for a whole process. Read next: `mesh.rs` (a change becomes a
 //! generation), `proxies.rs` (a generation becomes pushes), `reports.rs` (what is printed),
-//! `ca.rs` (who gets a certificate), `secure.rs` (the TLS port).
+//! `ca.rs` (who gets a certificate), `secure.rs` (the TLS port), `trust.rs` (the trust domain).
 
 mod admin;
 mod admission;
@@ -20,6 +20,7 @@ mod proxies;
 mod reports;
 mod run;
 mod secure;
+mod trust;
 
 pub use args::{CaArgs, ControlPlaneArgs};
 pub use certificates::{IssueArgs, RotateRootArgs, issue, rotate_root};

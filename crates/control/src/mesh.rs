@@ -17,6 +17,7 @@ use crate::limits::{DEBOUNCE_MAX, DEBOUNCE_QUIET};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::reports::{Report, Reports};
+use crate::trust::Trust;
 
 /// The mesh at one moment, numbered.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub(crate) struct Findings {
 #[derive(Debug)]
 pub(crate) struct Mesh {
     is_strict: bool,
+    /// The trust domain that is in force; `None` without an authority, where it means nothing.
+    trust: Option<Trust>,
     is_synced: bool,
     snapshot: Snapshot,
     number: u64,
@@ -68,9 +71,10 @@ pub(crate) struct Turn {
 }
 
 impl Mesh {
-    pub(crate) fn new(is_strict: bool) -> Mesh {
+    pub(crate) fn new(is_strict: bool, trust: Option<Trust>) -> Mesh {
         Mesh {
             is_strict,
+            trust,
             is_synced: false,
             snapshot: Snapshot::default(),
             number: 0,
@@ -89,6 +93,9 @@ impl Mesh {
         let changes = batch.changes.iter().any(|change| matches!(change, Change::Put(_) | Change::Delete(_)));
         if changes {
             (self.snapshot, self.of_snapshot) = self.snapshot.apply(&batch.changes);
+            let trust = self.trust.as_ref();
+            let of_trust = trust.map_or_else(Vec::new, |t| t.findings(&self.snapshot.config.mesh));
+            self.of_snapshot.extend(of_trust);
             self.is_ahead = true;
         }
         self.of_sources = batch.diagnostics;
@@ -130,7 +137,7 @@ pub(crate) async fn run(mut batches: mpsc::Receiver<Batch>, mut mesh: Mesh, outl
     while let Some((batch, began)) = gather(&mut batches).await {
         outlets.metrics.debounced(began.elapsed());
         let outlets = outlets.clone();
-        let (before, taken) = (mesh.number, std::mem::replace(&mut mesh, Mesh::new(false)));
+        let (before, taken) = (mesh.number, std::mem::replace(&mut mesh, Mesh::new(false, None)));
         let turn = task::blocking("generation", move || {
             let mut mesh = taken;
             let turn = mesh.turn(batch, began);

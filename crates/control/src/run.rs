@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
+use meltemi_api::Change;
 use meltemi_runtime::{drain, logging, signal, task};
+use meltemi_snapshot::MeshConfig;
 use meltemi_sources::files;
-use meltemi_translate::{MeshIdentity, Options};
+use meltemi_translate::Options;
 use meltemi_xds::server::Service;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
@@ -24,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::reports::{self, Printer};
 use crate::secure::{Acceptor, Settings};
+use crate::trust::Trust;
 use crate::{CaArgs, ControlPlaneArgs};
 
 /// A control plane whose addresses are bound, and which does not serve yet.
@@ -43,6 +46,7 @@ pub struct ControlPlane {
 struct Secure {
     listener: TcpListener,
     ca: Arc<Ca>,
+    trust: Trust,
     args: CaArgs,
 }
 
@@ -63,12 +67,18 @@ pub async fn run(args: ControlPlaneArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the authority's certificates say of the mesh.
-fn identity(args: &CaArgs) -> MeshIdentity {
-    MeshIdentity {
-        trust_domain: args.trust_domain.to_string(),
-        aliases: args.trust_domain_alias.iter().map(ToString::to_string).collect(),
-    }
+/// The trust domain to run with. The mesh is not loaded yet, so MeshConfig is looked for by itself.
+fn trust(args: &ControlPlaneArgs) -> anyhow::Result<Trust> {
+    let loaded = files::load(&args.config).context("read MeshConfig")?;
+    let objects: Vec<_> = loaded
+        .changes
+        .into_iter()
+        .filter_map(|change| match change {
+            Change::Put(object) => Some(object),
+            _ => None,
+        })
+        .collect();
+    Trust::of(&args.identity, &MeshConfig::build(&objects))
 }
 
 impl ControlPlane {
@@ -97,7 +107,7 @@ impl ControlPlane {
             .await
             .with_context(|| format!("bind the admin address {}", args.admin_address))?;
         let secure = match &args.identity.ca_directory {
-            Some(directory) => Some(Secure::bind(&args.identity, directory).await?),
+            Some(directory) => Some(Secure::bind(args, directory).await?),
             None => None,
         };
         let metrics = Arc::new(Metrics::new());
@@ -105,8 +115,7 @@ impl ControlPlane {
             .context("start the printing thread")?;
         let options = Options {
             access_log_file: args.access_log_file.clone(),
-            identity: secure.is_some().then(|| identity(&args.identity)),
-            ..Options::default()
+            identity: secure.as_ref().map(|secure| secure.trust.identity()),
         };
         let proxies = Arc::new(Proxies::new(options, reports.clone(), Arc::clone(&metrics)));
         let paths = args.config.iter().chain(&args.state).cloned().collect();
@@ -163,7 +172,8 @@ impl ControlPlane {
             reports: self.reports,
             metrics: Arc::clone(&self.metrics),
         };
-        let mesh = task::spawn("mesh", mesh::run(batches, Mesh::new(self.is_strict), outlets));
+        let trust = self.secure.as_ref().map(|secure| secure.trust.clone());
+        let mesh = task::spawn("mesh", mesh::run(batches, Mesh::new(self.is_strict, trust), outlets));
         let service = Service::new(Arc::clone(&self.proxies), signal.clone());
         let secure = self.secure.map(|secure| secure.serve(service.clone())).transpose()?;
         let secure = task::spawn("secure server", async move {
@@ -212,12 +222,13 @@ async fn serve_xds(
 }
 
 impl Secure {
-    async fn bind(args: &CaArgs, directory: &Path) -> anyhow::Result<Secure> {
-        let ca = Arc::new(Ca::open(args, directory, SystemTime::now())?);
+    async fn bind(args: &ControlPlaneArgs, directory: &Path) -> anyhow::Result<Secure> {
+        let (args, trust) = (&args.identity, trust(args)?);
+        let ca = Arc::new(Ca::open(args, &trust, directory, SystemTime::now())?);
         let address = args.secure_address;
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("bind the secure address {address}"))?;
-        Ok(Secure { listener, ca, args: args.clone() })
+        Ok(Secure { listener, ca, trust, args: args.clone() })
     }
 
     /// Certificates at once; a proxy that comes before the mesh is loaded waits for its configuration.
@@ -229,7 +240,7 @@ impl Secure {
         let settings = Settings::new(self.ca.authority(), address)?;
         let routes = Routes::new(ca::service(Arc::clone(&self.ca), &self.args)?);
         let acceptor = Acceptor::new(self.listener, settings.subscribe(), self.ca.trust_domains());
-        tracing::info!(secure = %address, trust_domain = %self.args.trust_domain, "certificate authority starts");
+        tracing::info!(secure = %address, trust_domain = %self.trust.domain, "certificate authority starts");
         Ok(async move {
             let _kept = task::spawn("serving certificate", settings.keep());
             let _watched = task::spawn("certificate authority", self.ca.watch());

@@ -51,10 +51,21 @@ impl Mesh {
     /// # Errors
     /// If it does not come up; the error holds what `up` printed.
     pub async fn shop(options: &[&str]) -> anyhow::Result<Mesh> {
+        Mesh::shop_with(options, &[]).await
+    }
+
+    /// As [`Mesh::shop`], with more files in the folder, each with its text.
+    ///
+    /// # Errors
+    /// If it does not come up; the error holds what `up` printed.
+    pub async fn shop_with(options: &[&str], files: &[(&str, &str)]) -> anyhow::Result<Mesh> {
         let temp = tempfile::tempdir()?;
         let dir = temp.path().join("shop");
         let port = free_port()?;
         copy_shop(&dir, port)?;
+        for (name, text) in files {
+            std::fs::write(dir.join(name), text)?;
+        }
         let mark = temp.path().display().to_string();
         let mut command = Command::new(peers::meltemi());
         command.arg("up").arg(&dir).args(options);

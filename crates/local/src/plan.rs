@@ -103,7 +103,7 @@ pub(crate) fn plan(objects: &[Arc<Object>], memory: &mut Memory) -> (Plan, Vec<D
         .iter()
         .filter_map(|(object, deployment)| workload(object, deployment, &services, memory, &mut diagnostics))
         .collect();
-    let sidecars = sidecar::sidecars(objects.iter().map(|object| &**object));
+    let sidecars = sidecar::Sidecars::of(objects);
     for workload in &mut workloads {
         workload.sidecar = sidecar::inherit(workload, &sidecars, &mut diagnostics);
     }

@@ -3,10 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use meltemi_agent::Protocol;
-use meltemi_api::{Diagnostic, Severity};
+use meltemi_api::istio::MeshConfig;
+use meltemi_api::{Diagnostic, Object, Severity};
+use meltemi_identity::TrustDomain;
 use meltemi_runtime::logging::Level;
 
 use crate::args::UpArgs;
@@ -19,7 +22,7 @@ use crate::programs::Programs;
 use crate::state::{StateDir, default_root, directory_hash};
 use crate::terminal::{Happening, Terminal};
 
-/// The trust domain of every mesh on one machine. Istio's default.
+/// The trust domain of a mesh whose MeshConfig says none. Istio's default.
 const TRUST_DOMAIN: &str = "cluster.local";
 
 /// Runs the mesh of a directory until Ctrl-C, SIGTERM or SIGHUP; then everything it started has ended, and the exit code
@@ -65,7 +68,8 @@ pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
             root.display()
         );
     }
-    let programs = programs(&args, &root, &state, &block, terminal.color())?;
+    let mut programs = programs(&args, &root, &state, &block, terminal.color())?;
+    programs.trust_domain = trust_domain(&objects)?;
     let setup = Setup {
         programs,
         state,
@@ -122,6 +126,13 @@ fn programs(
         surroundings: Surroundings { path: format!("{}:{path}", bin.display()) },
         color,
     })
+}
+
+/// The trust domain of the identities that are minted, for as long as the mesh runs.
+fn trust_domain(objects: &[Arc<Object>]) -> anyhow::Result<TrustDomain> {
+    let holders = MeshConfig::candidates(objects);
+    let said = holders.first().and_then(|object| MeshConfig::of(object)?.trust_domain.as_deref());
+    said.unwrap_or(TRUST_DOMAIN).parse().context("the trust domain")
 }
 
 /// Proxies do not run in the directory that the command line is relative to.

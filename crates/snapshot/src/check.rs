@@ -17,6 +17,7 @@ use meltemi_api::{Diagnostic, Spec};
 
 use crate::config::labels_match;
 use crate::mesh::Snapshot;
+use crate::mesh_config;
 
 /// Everything wrong between the objects, in the order of objects and fields.
 pub(crate) fn diagnostics(snapshot: &Snapshot) -> Vec<Diagnostic> {
@@ -27,6 +28,7 @@ pub(crate) fn diagnostics(snapshot: &Snapshot) -> Vec<Diagnostic> {
     gateway::check(snapshot, &workloads, &mut diagnostics);
     peer_authentication::check(snapshot, &mut diagnostics);
     service::check(snapshot, &workloads, &mut diagnostics);
+    mesh_config::check(snapshot.objects(), &mut diagnostics);
     diagnostics.sort_by(|a, b| (&a.object, &a.field, a.code).cmp(&(&b.object, &b.field, b.code)));
     diagnostics
 }

@@ -34,6 +34,7 @@ impl<'a> ClientTls<'a> {
             };
         }
         let is_off = service.external
+            || !snapshot.config.mesh.auto_mtls
             || goes_to_plaintext(snapshot, service, port, policy)
             || snapshot.config.peer_authentications.of_namespace(&service.namespace) == MtlsMode::Disable;
         if is_off { ClientTls::Plaintext } else { ClientTls::Automatic }

@@ -10,12 +10,10 @@ use std::sync::Arc;
 use meltemi_api::{Object, Spec, istio};
 
 use crate::host::Host;
+use crate::mesh_config::MeshConfig;
 use crate::peer_authentication::PeerAuthentications;
 use crate::protocol::Protocol;
 use crate::visibility::Visibility;
-
-/// Namespace whose Sidecar and DestinationRules apply where a namespace has none.
-pub(crate) const ROOT_NAMESPACE: &str = "istio-system";
 
 /// The name that stands for all sidecars in `gateways`.
 const MESH: &str = "mesh";
@@ -46,6 +44,8 @@ pub struct Config {
     pub gateways: BTreeMap<GatewayName, Arc<Gateway>>,
     /// Sidecars.
     pub sidecars: Vec<Arc<Sidecar>>,
+    /// What holds for the whole mesh.
+    pub mesh: MeshConfig,
     /// PeerAuthentications.
     pub peer_authentications: PeerAuthentications,
 }
@@ -105,7 +105,9 @@ impl Config {
     pub(crate) fn build<'a>(objects: impl Iterator<Item = &'a Arc<Object>>) -> Config {
         let mut objects: Vec<&Arc<Object>> = objects.collect();
         objects.sort_by(|a, b| oldest_first(a, b));
-        let mut config = Config::default();
+        let mesh = MeshConfig::build(objects.iter().copied());
+        let peer_authentications = PeerAuthentications::new(Arc::clone(&mesh.root_namespace));
+        let mut config = Config { mesh, peer_authentications, ..Config::default() };
         for object in objects {
             config.add(object);
         }

@@ -12,6 +12,7 @@ mod config;
 mod endpoint;
 mod host;
 mod mesh;
+mod mesh_config;
 mod peer_authentication;
 mod policy;
 mod protocol;
@@ -28,6 +29,7 @@ pub use config::{
 pub use endpoint::{Endpoint, EndpointAddress, Endpoints};
 pub use host::{CLUSTER_DOMAIN, Host};
 pub use mesh::{Inputs, Snapshot};
+pub use mesh_config::{MeshConfig, MinVersion, TlsParameters};
 pub use peer_authentication::{MtlsMode, PeerAuthentications, WorkloadMtls};
 pub use policy::Policy;
 pub use protocol::Protocol;

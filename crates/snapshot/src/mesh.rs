@@ -24,7 +24,7 @@ pub struct Inputs {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     objects: Arc<BTreeMap<ObjectId, Arc<Object>>>,
-    /// Routes, rules, gateways and sidecars.
+    /// Routes, rules, gateways, sidecars and MeshConfig.
     pub config: Arc<Config>,
     /// Services by host.
     pub services: Arc<Services>,
@@ -119,11 +119,13 @@ impl Touched {
             | Kind::DestinationRule
             | Kind::Gateway
             | Kind::Sidecar
-            | Kind::PeerAuthentication => self.config = true,
+            | Kind::PeerAuthentication
+            | Kind::ConfigMap
+            | Kind::IstioOperator => self.config = true,
             Kind::Secret => self.secrets = true,
             Kind::Service | Kind::ServiceEntry => self.services = true,
             Kind::WorkloadEntry => self.endpoints = true,
-            Kind::Deployment | Kind::ServiceAccount | Kind::Namespace | Kind::ConfigMap => {}
+            Kind::Deployment | Kind::ServiceAccount | Kind::Namespace => {}
         }
     }
 }

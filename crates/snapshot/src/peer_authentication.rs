@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use meltemi_api::{Object, Spec, istio};
 
-use crate::config::{ROOT_NAMESPACE, labels_match};
+use crate::config::labels_match;
+use crate::mesh_config::MeshConfig;
 
 /// Whether mutual TLS is demanded, with nothing left to inherit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,8 +46,10 @@ impl MtlsMode {
 }
 
 /// The PeerAuthentications of the mesh.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PeerAuthentications {
+    /// Namespace whose objects are for the whole mesh.
+    root: Arc<str>,
     /// By namespace, oldest first.
     by_namespace: BTreeMap<Arc<str>, Vec<Arc<Object>>>,
 }
@@ -58,7 +61,18 @@ pub struct WorkloadMtls<'a> {
     workload: Option<&'a istio::PeerAuthentication>,
 }
 
+impl Default for PeerAuthentications {
+    fn default() -> PeerAuthentications {
+        PeerAuthentications::new(MeshConfig::default().root_namespace)
+    }
+}
+
 impl PeerAuthentications {
+    /// None, in a mesh with this root namespace.
+    pub(crate) fn new(root: Arc<str>) -> PeerAuthentications {
+        PeerAuthentications { root, by_namespace: BTreeMap::new() }
+    }
+
     /// Adds an object that is not older than those before it.
     pub(crate) fn add(&mut self, object: &Arc<Object>) {
         self.by_namespace.entry(Arc::clone(&object.id.namespace)).or_default().push(Arc::clone(object));
@@ -69,7 +83,7 @@ impl PeerAuthentications {
         // A selector means nothing in the root namespace, not even for its own workloads.
         let workload = self
             .of(namespace)
-            .filter(|_| namespace != ROOT_NAMESPACE)
+            .filter(|_| namespace != &*self.root)
             .find(|policy| policy.labels().is_some_and(|selector| labels_match(selector, labels)));
         let of_workload = workload.and_then(|policy| MtlsMode::of(policy.mtls.as_ref()));
         WorkloadMtls { mode: of_workload.unwrap_or_else(|| self.of_namespace(namespace)), workload }
@@ -81,7 +95,7 @@ impl PeerAuthentications {
             let policy = self.of(namespace).find(|policy| policy.labels().is_none())?;
             MtlsMode::of(policy.mtls.as_ref())
         };
-        whole(namespace).or_else(|| whole(ROOT_NAMESPACE)).unwrap_or_default()
+        whole(namespace).or_else(|| whole(&self.root)).unwrap_or_default()
     }
 
     /// Every object, by namespace and then oldest first.

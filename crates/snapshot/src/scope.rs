@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use meltemi_api::istio;
 
-use crate::config::{DestinationRule, GatewayName, ROOT_NAMESPACE, Sidecar, VirtualService, labels_match};
+use crate::config::{DestinationRule, GatewayName, Sidecar, VirtualService, labels_match};
 use crate::host::Host;
 use crate::mesh::Snapshot;
 use crate::service::{Registry, Service};
@@ -152,7 +152,7 @@ pub(crate) fn destination_rule<'a>(
     };
     in_namespace(client_namespace, true)
         .or_else(|| in_namespace(service_namespace, false))
-        .or_else(|| in_namespace(ROOT_NAMESPACE, false))
+        .or_else(|| in_namespace(&snapshot.config.mesh.root_namespace, false))
 }
 
 /// A matching selector wins, then the namespace's Sidecar without one, then the root namespace's.
@@ -165,7 +165,7 @@ fn select_sidecar<'a>(snapshot: &'a Snapshot, client: Client<'_>) -> Option<&'a 
     of(client.namespace)
         .find(|s| s.selector().is_some_and(|labels| labels_match(labels, client.labels)))
         .or_else(|| of(client.namespace).find(|s| s.selector().is_none()))
-        .or_else(|| of(ROOT_NAMESPACE).find(|s| s.selector().is_none()))
+        .or_else(|| of(&snapshot.config.mesh.root_namespace).find(|s| s.selector().is_none()))
 }
 
 fn visible_virtual_services<'a>(

@@ -189,7 +189,7 @@ impl Outbound<'_> {
     }
 
     fn upgrades(&self) -> bool {
-        self.context.options.upgrade_to_http2
+        self.context.snapshot.config.mesh.upgrades_to_http2
     }
 
     /// The identities of all endpoints of the service, and the names that its object says.

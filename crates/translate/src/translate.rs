@@ -1,7 +1,7 @@
 //! [`translate`]: all resources of one proxy shape.
 
 use meltemi_envoy::type_url;
-use meltemi_snapshot::Snapshot;
+use meltemi_snapshot::{MeshConfig, Snapshot};
 
 use crate::cluster;
 use crate::context::Context;
@@ -14,13 +14,21 @@ use crate::tls::secret;
 /// What holds for the whole mesh.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Where proxies write their access log; `None` for nowhere.
+    /// Where proxies write their access log if MeshConfig does not say it; `None` for nowhere.
     pub access_log_file: Option<String>,
     /// Who vouches for whom; `None` without a CA, and then no proxy speaks mutual TLS.
     pub identity: Option<MeshIdentity>,
-    /// Whether sidecars speak HTTP/2 to HTTP services that do not ask for it (`h2UpgradePolicy: UPGRADE` of
-    /// MeshConfig); a DestinationRule may say otherwise.
-    pub upgrade_to_http2: bool,
+}
+
+impl Options {
+    /// With what MeshConfig says in place of the defaults.
+    fn under(&self, mesh: &MeshConfig) -> Options {
+        let access_log_file = mesh.access_log_file.as_ref().or(self.access_log_file.as_ref());
+        Options {
+            access_log_file: access_log_file.filter(|path| !path.is_empty()).cloned(),
+            identity: self.identity.clone(),
+        }
+    }
 }
 
 /// The trust domain of the mesh: the identity of a workload is `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
@@ -51,7 +59,8 @@ impl MeshIdentity {
 /// The resources of the proxies of one shape. The same snapshot and shape give the same bytes, however the snapshot
 /// came about.
 pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> Resources {
-    let context = Context::new(snapshot, shape, options);
+    let options = options.under(&snapshot.config.mesh);
+    let context = Context::new(snapshot, shape, &options);
     let mut resources = Resources::default();
     for built in cluster::outbound(&context) {
         resources.add_cluster(built);

@@ -126,10 +126,12 @@ fn unknown_host(context: &Context<'_>) -> BuiltHost {
     BuiltHost::new(route.name.clone(), vec!["*".to_owned()], vec![Built { route, origin: None }])
 }
 
-/// The Sidecar's `outboundTrafficPolicy`; the mesh default allows.
+/// The Sidecar's `outboundTrafficPolicy`, else the mesh's.
 pub(crate) fn allows_unknown_hosts(context: &Context<'_>) -> bool {
     let policy = context.scope.sidecar().and_then(|s| s.spec().outbound_traffic_policy.as_ref());
-    policy.is_none_or(|p| p.mode == Some(OutboundTrafficPolicyMode::AllowAny))
+    policy.map_or(context.snapshot.config.mesh.allows_unknown_hosts, |p| {
+        p.mode == Some(OutboundTrafficPolicyMode::AllowAny)
+    })
 }
 
 /// Whether domains name the port.

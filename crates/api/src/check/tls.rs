@@ -8,7 +8,7 @@ use crate::istio::{
 };
 
 /// Suites of TLS 1.2 that the proxy offers.
-const CIPHER_SUITES: &[&str] = &[
+pub(super) const CIPHER_SUITES: &[&str] = &[
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-RSA-AES128-GCM-SHA256",
     "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -18,7 +18,7 @@ const CIPHER_SUITES: &[&str] = &[
 ];
 
 /// Suites that Istio takes besides: without forward secrecy, or with CBC.
-const WEAK_CIPHER_SUITES: &[&str] = &[
+pub(super) const WEAK_CIPHER_SUITES: &[&str] = &[
     "ECDHE-ECDSA-AES128-SHA",
     "ECDHE-RSA-AES128-SHA",
     "ECDHE-ECDSA-AES256-SHA",

@@ -110,6 +110,10 @@ codes! {
         "The server name chooses the certificate, so it can belong to one TLS server only; the older server keeps it, the other one is not opened."
     NOT_MUTUAL "MEL0220" Warning "the two sides of the connection do not agree on TLS"
         "A DestinationRule makes clients speak plaintext to workloads that demand mutual TLS, or mutual TLS to workloads where it is off. Such connections fail."
+    DUPLICATE_MESH_CONFIG "MEL0221" Warning "two objects hold MeshConfig"
+        "The ConfigMap `istio` in `istio-system` counts, or without it the oldest IstioOperator; nothing is taken from the others."
+    NEEDS_RESTART "MEL0222" Warning "the change needs a restart"
+        "Every certificate of the mesh says its trust domain, so it is read when the mesh starts. What it was then stays in force; start `meltemi up`, or the control plane, again."
 
     UNSUPPORTED_FIELD "MEL0301" Error "the field is not supported yet"
         "The field is part of the API, but Meltemi does not implement it yet, and leaving it out would change what the object does. The object is not put in force."

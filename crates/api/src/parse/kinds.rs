@@ -31,6 +31,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("security.istio.io", &["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"]),
+    ("install.istio.io", &["IstioOperator"]),
     ("telemetry.istio.io", &["Telemetry"]),
     ("extensions.istio.io", &["WasmPlugin", "TrafficExtension"]),
     (

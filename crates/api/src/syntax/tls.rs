@@ -25,6 +25,16 @@ pub(crate) fn server_name(text: &str) -> Verdict {
     if fine { Ok(()) } else { Err(Flaw::new(&codes::BAD_HOST, format!("`{text}` is not a server name"))) }
 }
 
+/// A trust domain: the first part of a SPIFFE id.
+pub(crate) fn trust_domain(text: &str) -> Verdict {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(());
+    }
+    let flaw = Flaw::new(&codes::BAD_NAME, format!("`{}` is not a trust domain", text.escape_debug()));
+    Err(flaw.help("use lower-case letters, digits, `.`, `-` and `_`, at most 255"))
+}
+
 /// The base64 of the SHA-256 of a public key.
 pub(crate) fn spki_pin(text: &str) -> Verdict {
     match decode_base64(text) {

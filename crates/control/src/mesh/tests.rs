@@ -35,7 +35,7 @@ fn turn(mesh: &mut Mesh, batch: Batch) -> Option<u64> {
 
 #[test]
 fn there_is_no_generation_before_everything_is_there() {
-    let mut mesh = Mesh::new(false);
+    let mut mesh = Mesh::new(false, None);
     assert_eq!(turn(&mut mesh, batch(put())), None);
     assert_eq!(turn(&mut mesh, batch(vec![synced()])), Some(1));
     assert_eq!(turn(&mut mesh, batch(Vec::new())), None, "nothing has changed");
@@ -45,12 +45,12 @@ fn there_is_no_generation_before_everything_is_there() {
 
 #[test]
 fn an_empty_mesh_is_a_generation_too() {
-    assert_eq!(turn(&mut Mesh::new(false), batch(vec![synced()])), Some(1));
+    assert_eq!(turn(&mut Mesh::new(false, None), batch(vec![synced()])), Some(1));
 }
 
 #[test]
 fn strict_waits_for_the_end_of_all_errors() {
-    let mut mesh = Mesh::new(true);
+    let mut mesh = Mesh::new(true, None);
     let first = Batch { changes: vec![synced()], diagnostics: broken(), ..Default::default() };
     let first = mesh.turn(first, Instant::now());
     assert!(first.generation.is_none() && first.findings.is_refused);
@@ -76,7 +76,7 @@ fn findings_are_shown_in_the_text_that_they_are_about() {
         sources: [(Arc::clone(&file), Arc::clone(&bad))].into(),
         outdated: [(id, good.into())].into(),
     };
-    let findings = Mesh::new(false).turn(batch, Instant::now()).findings;
+    let findings = Mesh::new(false, None).turn(batch, Instant::now()).findings;
     let codes: Vec<_> = findings.diagnostics.iter().map(|diagnostic| diagnostic.code).collect();
     assert_eq!(codes, ["MEL0101", "MEL0210"]);
     assert_eq!(findings.texts, [Some(bad), Some(good.into())]);

@@ -14,11 +14,11 @@ use meltemi_identity::{Claims, Credential, CredentialKey, KeyKind, SpiffeId, cer
 
 use super::*;
 
-const CART: &str = "spiffe://cluster.local/ns/default/sa/cart";
+pub(crate) const CART: &str = "spiffe://cluster.local/ns/default/sa/cart";
 
 /// A control plane with a certificate authority, and what is shared with who starts workloads.
-struct World {
-    running: Running,
+pub(crate) struct World {
+    pub(crate) running: Running,
     scratch: TempDir,
     key: CredentialKey,
 }
@@ -28,7 +28,7 @@ impl World {
         World::start_with(SERVICE, flags).await
     }
 
-    async fn start_with(objects: &str, flags: &[&str]) -> World {
+    pub(crate) async fn start_with(objects: &str, flags: &[&str]) -> World {
         let scratch = tempfile::tempdir().expect("it is set up");
         let mesh = scratch.path().join("mesh");
         std::fs::create_dir(&mesh).expect("it is set up");
@@ -85,7 +85,12 @@ impl World {
         }
     }
 
-    fn agent(&self, name: &str, id: &str) -> Agent {
+    /// Writes the mesh anew.
+    pub(crate) fn save(&self, objects: &str) {
+        std::fs::write(self.scratch.path().join("mesh/a.yaml"), objects).expect("it is set up");
+    }
+
+    pub(crate) fn agent(&self, name: &str, id: &str) -> Agent {
         Agent::start(self.spec(name, id, Some(self.credential(id)))).expect("it is set up")
     }
 
@@ -95,7 +100,7 @@ impl World {
 }
 
 /// The next certificate of an agent that is not `known`.
-async fn certificate(agent: &Agent, known: Option<&Svid>) -> Arc<Svid> {
+pub(crate) async fn certificate(agent: &Agent, known: Option<&Svid>) -> Arc<Svid> {
     let mut current = agent.current();
     let next = current.wait_for(|svid| {
         svid.as_ref().is_some_and(|svid| known.is_none_or(|known| known.not_after != svid.not_after))

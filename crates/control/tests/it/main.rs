@@ -2,6 +2,7 @@
 //! everything, or refuses when told to.
 
 mod identity;
+mod mesh_config;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};

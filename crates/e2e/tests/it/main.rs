@@ -14,6 +14,7 @@ mod hostile_http2;
 mod identity;
 mod listener_update;
 mod manifests;
+mod mesh_config;
 mod mutual_tls;
 mod redirected;
 mod secrets;

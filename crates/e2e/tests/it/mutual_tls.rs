@@ -6,6 +6,7 @@ mod edge;
 mod exchange;
 mod pair;
 mod standalone;
+mod upgraded;
 
 use std::path::Path;
 

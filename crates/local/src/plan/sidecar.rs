@@ -4,14 +4,16 @@
 //! Source: Istio's choice of the `Sidecar` in force: a matching selector, else the namespace's one without, else the root
 //! namespace's.
 
-use meltemi_api::istio::Sidecar;
+use std::sync::Arc;
+
+use meltemi_api::istio::{MeshConfig, Sidecar};
 use meltemi_api::{Diagnostic, Object, Spec, codes};
 use serde_json::{Value, json};
 
 use crate::plan::ports::selects;
 use crate::plan::{OutboundPort, Workload, sidecar_labels};
 
-/// Istio's default, for the whole mesh.
+/// `rootNamespace` where MeshConfig says none.
 const ROOT_NAMESPACE: &str = "istio-system";
 
 /// The user's part of a workload's `Sidecar`, as JSON of the API.
@@ -23,26 +25,37 @@ pub(crate) struct Inherited {
     pub(crate) outbound_traffic_policy: Option<Value>,
 }
 
-/// The Sidecars of the user, oldest first.
-pub(crate) fn sidecars<'a>(objects: impl Iterator<Item = &'a Object>) -> Vec<(&'a Object, &'a Sidecar)> {
-    let mut sidecars: Vec<_> = objects
-        .filter_map(|object| match &object.spec {
-            Spec::Sidecar(sidecar) => Some((object, sidecar)),
-            _ => None,
-        })
-        .collect();
-    sidecars.sort_by_key(|(object, _)| {
-        let created = object.meta.created_unix_seconds;
-        (created.is_none(), created, object.id.name.clone())
-    });
-    sidecars
+/// The Sidecars of the user.
+pub(crate) struct Sidecars<'a> {
+    /// Oldest first.
+    all: Vec<(&'a Object, &'a Sidecar)>,
+    /// The namespace whose Sidecar is for all.
+    root: &'a str,
+}
+
+impl<'a> Sidecars<'a> {
+    pub(crate) fn of(objects: &'a [Arc<Object>]) -> Sidecars<'a> {
+        let mut all: Vec<_> = objects
+            .iter()
+            .filter_map(|object| match &object.spec {
+                Spec::Sidecar(sidecar) => Some((&**object, sidecar)),
+                _ => None,
+            })
+            .collect();
+        all.sort_by_key(|(object, _)| {
+            let created = object.meta.created_unix_seconds;
+            (created.is_none(), created, object.id.name.clone())
+        });
+        let mesh = MeshConfig::candidates(objects).first().and_then(|object| MeshConfig::of(object));
+        Sidecars { all, root: mesh.and_then(|mesh| mesh.root_namespace.as_deref()).unwrap_or(ROOT_NAMESPACE) }
+    }
 }
 
 /// What the workload takes over. Its inbound listeners are those of its container, so a user's are left out and that is
 /// told.
 pub(crate) fn inherit(
     workload: &Workload,
-    sidecars: &[(&Object, &Sidecar)],
+    sidecars: &Sidecars<'_>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Inherited {
     let Some((object, sidecar)) = in_force(workload, sidecars) else { return Inherited::default() };
@@ -61,10 +74,7 @@ pub(crate) fn inherit(
     Inherited { egress, outbound_traffic_policy: Some(policy).filter(|policy| !policy.is_null()) }
 }
 
-fn in_force<'a>(
-    workload: &Workload,
-    sidecars: &[(&'a Object, &'a Sidecar)],
-) -> Option<(&'a Object, &'a Sidecar)> {
+fn in_force<'a>(workload: &Workload, sidecars: &Sidecars<'a>) -> Option<(&'a Object, &'a Sidecar)> {
     let labels = sidecar_labels(workload);
     let selector = |sidecar: &'a Sidecar| {
         sidecar
@@ -75,12 +85,12 @@ fn in_force<'a>(
     };
     let of = |namespace: &str| {
         let namespace = namespace.to_owned();
-        sidecars.iter().filter(move |(object, _)| *object.id.namespace == *namespace)
+        sidecars.all.iter().filter(move |(object, _)| *object.id.namespace == *namespace)
     };
     of(&workload.id.namespace)
         .find(|(_, sidecar)| selector(sidecar).is_some_and(|wanted| selects(wanted, &labels)))
         .or_else(|| of(&workload.id.namespace).find(|(_, sidecar)| selector(sidecar).is_none()))
-        .or_else(|| of(ROOT_NAMESPACE).find(|(_, sidecar)| selector(sidecar).is_none()))
+        .or_else(|| of(sidecars.root).find(|(_, sidecar)| selector(sidecar).is_none()))
         .copied()
 }
 

@@ -6,18 +6,17 @@ use std::sync::Arc;
 use meltemi_api::istio::ClientTlsMode;
 use meltemi_api::{Diagnostic, Object, codes};
 
-use crate::config::ROOT_NAMESPACE;
 use crate::mesh::Snapshot;
 use crate::peer_authentication::MtlsMode;
 use crate::service::Service;
 
 pub(super) fn check(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) {
+    let root = &*snapshot.config.mesh.root_namespace;
     let mut first: BTreeMap<_, &Arc<Object>> = BTreeMap::new();
     for (object, policy) in snapshot.config.peer_authentications.iter() {
         let labels = policy.labels();
-        if labels.is_some() && &*object.id.namespace == ROOT_NAMESPACE {
-            let message =
-                format!("PeerAuthentications of {ROOT_NAMESPACE} are for the whole mesh and select nothing");
+        if labels.is_some() && &*object.id.namespace == root {
+            let message = format!("PeerAuthentications of {root} are for the whole mesh and select nothing");
             let help = "put it into the namespace of the workloads";
             let diagnostic = Diagnostic::new(&codes::IGNORED_SELECTOR, message);
             diagnostics.push(diagnostic.at(object, "spec.selector").help(help));

@@ -47,6 +47,14 @@ const POOL: &str = "
 {apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {tls.crt: a, tls.key: b}}
 ---
 {apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {tls.crt: a, tls.key: c, ca.crt: d}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'rootNamespace: default'}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: '{enableAutoMtls: false, h2UpgradePolicy: UPGRADE}'}}
+---
+{apiVersion: install.istio.io/v1alpha1, kind: IstioOperator, spec: {meshConfig: {rootNamespace: default}}}
+---
+{apiVersion: install.istio.io/v1alpha1, kind: IstioOperator, metadata: {name: other}, spec: {meshConfig: {accessLogFile: /dev/stdout}}}
 ";
 
 proptest! {

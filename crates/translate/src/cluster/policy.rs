@@ -121,15 +121,16 @@ pub(super) fn upstream(
     upgrades: bool,
 ) -> Upstream {
     let upgrade = match http.and_then(|h| h.h2_upgrade_policy).unwrap_or_default() {
-        H2UpgradePolicy::Default => upgrades,
+        H2UpgradePolicy::Default => upgrades && protocol == Protocol::Http,
         H2UpgradePolicy::DoNotUpgrade => false,
-        H2UpgradePolicy::Upgrade => true,
+        // Whoever says it of a service knows that it is HTTP.
+        H2UpgradePolicy::Upgrade => matches!(protocol, Protocol::Http | Protocol::Unsupported),
     };
     let max_concurrent_streams = http.and_then(|h| positive(h.max_concurrent_streams));
     if http.and_then(|h| h.use_client_protocol) == Some(true) {
         return Upstream::AsDownstream { max_concurrent_streams };
     }
-    if protocol.is_http2() || upgrade && protocol == Protocol::Http {
+    if protocol.is_http2() || upgrade {
         return Upstream::Http2 { max_concurrent_streams };
     }
     match protocol {

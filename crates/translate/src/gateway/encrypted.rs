@@ -88,14 +88,14 @@ impl Port<'_> {
         let name = self.with_bind(names::https_route(self.number, &server.port.name, &gateway.name));
         let hosts = virtual_hosts(self.context, self.number, std::slice::from_ref(entry));
         built.routes.push(route_configuration(&name, hosts, true, origins));
-        let context = downstream::of_server(self.context.shape, tls, true);
+        let context = downstream::of_server(self.context, tls, true);
         terminating(server, self.requests(name, Some(server)), context)
     }
 
     fn bytes_in_tls(&self, entry: &Entry<'_>, tls: &ServerTlsSettings) -> Option<FilterChain> {
         let (_, _, server) = entry;
         let destination = tcp_destination(self.context, self.number, std::slice::from_ref(entry))?;
-        let context = downstream::of_server(self.context.shape, tls, false);
+        let context = downstream::of_server(self.context, tls, false);
         let is_of_mesh = tls.mode() == TlsMode::IstioMutual;
         Some(terminating(server, self.bytes(destination, is_of_mesh), context))
     }

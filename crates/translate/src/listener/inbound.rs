@@ -103,8 +103,9 @@ impl<'a> Ingress<'a> {
         match &self.entry.tls {
             Some(tls) if mode == MtlsMode::Disable => Some(self.of_user_tls(tls)),
             _ => {
+                let wanted = &self.context.snapshot.config.mesh.mesh_mtls;
                 let context =
-                    |chain: &Chain| chain.is_mutual.then(|| of_mesh(shape, identity, chain.is_http));
+                    |chain: &Chain| chain.is_mutual.then(|| of_mesh((shape, identity), wanted, chain.is_http));
                 Some(self.with_chains(&chain::of_port(mode, self.protocol()), context))
             }
         }
@@ -117,7 +118,7 @@ impl<'a> Ingress<'a> {
 
     fn of_user_tls(&self, tls: &ServerTlsSettings) -> Listener {
         let chain = chain::of_user_tls(self.protocol().is_http());
-        self.with_chains(&[chain], |chain| Some(of_server(self.context.shape, tls, chain.is_http)))
+        self.with_chains(&[chain], |chain| Some(of_server(self.context, tls, chain.is_http)))
     }
 
     /// Connections that say nothing for too long go on as plaintext, so that servers which speak first can be

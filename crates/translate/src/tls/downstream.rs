@@ -10,9 +10,10 @@ use meltemi_envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsPr
 use meltemi_envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, TlsParameters,
 };
-use meltemi_snapshot::CA_SUFFIX;
+use meltemi_snapshot::{CA_SUFFIX, MinVersion, TlsParameters as Wanted};
 
 use super::{Files, OWN_CERTIFICATE, Trust, file, names, of_agent, of_credential, protocols};
+use crate::context::Context;
 use crate::peer_metadata::spoken;
 use crate::{MeshIdentity, ProxyShape};
 
@@ -33,37 +34,44 @@ const MESH_SUITES: [&str; 6] = [
 ];
 
 /// Mutual TLS of the mesh, as the side that is called. `carries_http` says what is in it.
-pub(crate) fn of_mesh(shape: &ProxyShape, identity: &MeshIdentity, carries_http: bool) -> Any {
+pub(crate) fn of_mesh(
+    (shape, identity): (&ProxyShape, &MeshIdentity),
+    wanted: &Wanted,
+    carries_http: bool,
+) -> Any {
     let mut common = CommonTlsContext {
         alpn_protocols: protocols(&spoken(shape, if carries_http { &HTTP_ALPN } else { &TCP_ALPN })),
         tls_params: Some(TlsParameters {
-            tls_minimum_protocol_version: EnvoyTlsProtocol::TlSv12 as i32,
+            tls_minimum_protocol_version: min_version(wanted, EnvoyTlsProtocol::TlSv12) as i32,
             tls_maximum_protocol_version: EnvoyTlsProtocol::TlSv13 as i32,
-            cipher_suites: protocols(&MESH_SUITES),
+            cipher_suites: match wanted.cipher_suites.as_slice() {
+                [] => protocols(&MESH_SUITES),
+                own => own.to_vec(),
+            },
             ..Default::default()
         }),
         ..Default::default()
     };
     own_certificate(names(&[], &identity.prefixes()), &mut common);
-    context(common, true)
+    downstream(common, true)
 }
 
 /// A TLS server of a Gateway, or of a sidecar's ingress. `is_http` is false for a server that forwards bytes.
-pub(crate) fn of_server(shape: &ProxyShape, tls: &ServerTlsSettings, is_http: bool) -> Any {
+pub(crate) fn of_server(context: &Context<'_>, tls: &ServerTlsSettings, is_http: bool) -> Any {
     let mode = tls.mode();
     let tells_itself = mode.is_of_mesh() && !is_http;
-    let alpn_protocols = protocols(&spoken(shape, if tells_itself { &TCP_ALPN } else { &HTTP_ALPN }));
+    let alpn_protocols = protocols(&spoken(context.shape, if tells_itself { &TCP_ALPN } else { &HTTP_ALPN }));
     let mut common = CommonTlsContext { alpn_protocols, ..Default::default() };
     if mode.is_of_mesh() {
         own_certificate(rules(tls), &mut common);
     } else {
-        certificates(shape, tls, &mut common);
-        common.tls_params = parameters(tls);
+        certificates(context.shape, tls, &mut common);
+        common.tls_params = parameters(tls, &context.snapshot.config.mesh.tls_defaults);
     }
-    context(common, matches!(mode, TlsMode::Mutual | TlsMode::IstioMutual))
+    downstream(common, matches!(mode, TlsMode::Mutual | TlsMode::IstioMutual))
 }
 
-fn context(common: CommonTlsContext, require_client_certificate: bool) -> Any {
+fn downstream(common: CommonTlsContext, require_client_certificate: bool) -> Any {
     Any::pack(&DownstreamTlsContext {
         common_tls_context: Some(common),
         require_client_certificate: Some(require_client_certificate),
@@ -117,15 +125,29 @@ fn rules(tls: &ServerTlsSettings) -> CertificateValidationContext {
     rules
 }
 
-/// `None` where nothing is said: the proxy's own limits hold.
-fn parameters(tls: &ServerTlsSettings) -> Option<TlsParameters> {
+/// What the server says, else the mesh; `None` where nothing is said: the proxy's own limits hold.
+fn parameters(tls: &ServerTlsSettings, defaults: &Wanted) -> Option<TlsParameters> {
+    let least = match version(tls.min_protocol_version) {
+        EnvoyTlsProtocol::TlsAuto => min_version(defaults, EnvoyTlsProtocol::TlsAuto),
+        own => own,
+    };
+    let suites = if tls.cipher_suites.is_empty() { &defaults.cipher_suites } else { &tls.cipher_suites };
     let parameters = TlsParameters {
-        tls_minimum_protocol_version: version(tls.min_protocol_version) as i32,
+        tls_minimum_protocol_version: least as i32,
         tls_maximum_protocol_version: version(tls.max_protocol_version) as i32,
-        cipher_suites: tls.cipher_suites.clone(),
+        cipher_suites: suites.clone(),
+        ecdh_curves: defaults.ecdh_curves.clone(),
         ..Default::default()
     };
     (parameters != TlsParameters::default()).then_some(parameters)
+}
+
+fn min_version(wanted: &Wanted, otherwise: EnvoyTlsProtocol) -> EnvoyTlsProtocol {
+    match wanted.min_version {
+        None => otherwise,
+        Some(MinVersion::V1_2) => EnvoyTlsProtocol::TlSv12,
+        Some(MinVersion::V1_3) => EnvoyTlsProtocol::TlSv13,
+    }
 }
 
 fn version(version: Option<TlsProtocol>) -> EnvoyTlsProtocol {

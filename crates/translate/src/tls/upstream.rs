@@ -114,6 +114,10 @@ impl Upstream<'_> {
 
     fn of_user(&self, settings: &ClientTlsSettings, cluster: &mut Cluster) -> Option<Secured> {
         let mut common = self.common(if self.is_http2 { &["h2"] } else { &[] });
+        let defaults = &self.context.snapshot.config.mesh.tls_defaults;
+        let parameters = common.tls_params.get_or_insert_default();
+        parameters.cipher_suites.clone_from(&defaults.cipher_suites);
+        parameters.ecdh_curves.clone_from(&defaults.ecdh_curves);
         let unverified = settings.insecure_skip_verify == Some(true);
         let of_service = if settings.subject_alt_names.is_empty() {
             self.subject_alt_names

@@ -1,0 +1,136 @@
+//! MeshConfig: what holds for the whole mesh. It stands as text in the ConfigMap `istio` of `istio-system`, below the key
+//! `mesh`, and below `spec.meshConfig` of an IstioOperator. Leaves out defaults. Source: Istio `mesh.v1alpha1.MeshConfig`,
+//! `operator.v1alpha1.IstioOperatorSpec`.
+
+use std::sync::Arc;
+
+use crate::check;
+use crate::decode::{wire, wire_enum};
+use crate::istio::OutboundTrafficPolicy;
+use crate::object::{Object, Spec};
+use crate::syntax;
+
+/// Namespace and name of the ConfigMap.
+const CONFIG_MAP: (&str, &str) = ("istio-system", "istio");
+
+/// Its key with MeshConfig.
+pub(crate) const MESH: &str = "mesh";
+
+wire! {
+    /// What holds for the whole mesh.
+    pub struct MeshConfig {
+        /// First part of every identity; absent: `cluster.local`.
+        trust_domain: Option<String>, "trustDomain" => syntax::trust_domain;
+        /// Other names of the trust domain, old ones or those of meshes that are trusted as this one.
+        trust_domain_aliases: Vec<String>, "trustDomainAliases" => syntax::trust_domain;
+        /// Namespace whose objects are for all; absent: `istio-system`.
+        root_namespace: Option<String>, "rootNamespace" => syntax::dns_label;
+        /// Whether mutual TLS is spoken where nobody says anything; absent: yes.
+        enable_auto_mtls: Option<bool>, "enableAutoMtls";
+        /// Whether HTTP/1 becomes HTTP/2 between sidecars; absent: no.
+        h2_upgrade_policy: Option<MeshH2UpgradePolicy>, "h2UpgradePolicy";
+        /// Parameters of mutual TLS between workloads.
+        mesh_mtls: Option<TlsConfig>, "meshMTLS";
+        /// Parameters of all other TLS.
+        tls_defaults: Option<TlsConfig>, "tlsDefaults";
+        /// Where proxies write their access log; empty for nowhere.
+        access_log_file: Option<String>, "accessLogFile";
+        /// What happens to traffic for hosts nobody knows, where no Sidecar says it.
+        outbound_traffic_policy: Option<OutboundTrafficPolicy>, "outboundTrafficPolicy";
+    }
+    later NO_EFFECT_YET "proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "connectTimeout",
+        "protocolDetectionTimeout", "tcpKeepalive", "ingressClass", "ingressService", "ingressControllerMode",
+        "ingressSelector", "enableTracing", "accessLogFormat", "accessLogEncoding", "enableEnvoyAccessLogService",
+        "disableEnvoyListenerLog", "defaultConfig", "inboundTrafficPolicy", "configSources", "caCertificates",
+        "defaultServiceExportTo", "defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo",
+        "localityLbSetting", "zoneAwareLbSetting", "dnsRefreshRate", "inboundClusterStatName", "outboundClusterStatName",
+        "certificates", "serviceSettings", "serviceScopeConfigs", "enablePrometheusMerge", "verifyCertificateAtClient",
+        "ca", "extensionProviders", "defaultProviders", "discoverySelectors", "pathNormalization",
+        "defaultHttpRetryPolicy", "compliancePolicy", "hboneIdleTimeout", "defaultTrafficPolicy",
+        "serviceEntryVisibility";
+    rule check::mesh_config;
+}
+
+wire_enum! {
+    /// Whether HTTP/1 becomes HTTP/2 between sidecars.
+    pub enum MeshH2UpgradePolicy {
+        /// No.
+        DoNotUpgrade = "DO_NOT_UPGRADE",
+        /// Yes.
+        Upgrade = "UPGRADE",
+    }
+}
+
+wire! {
+    /// Parameters of TLS.
+    pub struct TlsConfig {
+        /// Oldest version; absent: 1.2.
+        min_protocol_version: Option<MinProtocolVersion>, "minProtocolVersion";
+        /// Groups for the exchange of keys, best first.
+        ecdh_curves: Vec<String>, "ecdhCurves";
+        /// Suites of TLS 1.2, best first.
+        cipher_suites: Vec<String>, "cipherSuites";
+    }
+    rule check::tls_config;
+}
+
+wire_enum! {
+    /// The oldest version of TLS.
+    pub enum MinProtocolVersion {
+        /// The proxy's choice.
+        Auto = "TLS_AUTO",
+        /// 1.2.
+        V1_2 = "TLSV1_2",
+        /// 1.3.
+        V1_3 = "TLSV1_3",
+    }
+}
+
+wire! {
+    /// How Istio is to be installed. Only what its mesh is to be like matters here.
+    pub struct IstioOperator {
+        /// What holds for the whole mesh.
+        mesh_config: Option<MeshConfig>, "meshConfig";
+    }
+    later NO_EFFECT_YET "profile", "hub", "tag", "namespace", "revision", "installPackagePath", "resourceSuffix",
+        "compatibilityVersion", "defaultRevision", "components", "addonComponents", "values", "unvalidatedValues";
+}
+
+impl MeshConfig {
+    /// What one object says of the mesh.
+    pub fn of(object: &Object) -> Option<&MeshConfig> {
+        match &object.spec {
+            Spec::ConfigMap(map) => map.mesh.as_deref(),
+            Spec::IstioOperator(operator) => operator.mesh_config.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Where in `object` it stands: the path that its own fields are below.
+    pub fn path(object: &Object) -> &'static str {
+        match object.spec {
+            Spec::ConfigMap(_) => "data.mesh",
+            _ => "spec.meshConfig",
+        }
+    }
+
+    /// The objects that hold MeshConfig, those in force first: the ConfigMap, then IstioOperators, the oldest first. Only
+    /// the first one counts, whole: an IstioOperator is what the ConfigMap is made from.
+    pub fn candidates<'a>(objects: impl IntoIterator<Item = &'a Arc<Object>>) -> Vec<&'a Arc<Object>> {
+        let mut found: Vec<_> =
+            objects.into_iter().filter(|object| MeshConfig::of(object).is_some()).collect();
+        found.sort_by_key(|object| {
+            let created = object.meta.created_unix_seconds;
+            (matches!(object.spec, Spec::IstioOperator(_)), created.is_none(), created, object.id.clone())
+        });
+        found
+    }
+}
+
+/// Whether an object is the ConfigMap that MeshConfig is read from.
+pub(crate) fn is_config_map(object: &Object) -> bool {
+    let (namespace, name) = CONFIG_MAP;
+    matches!(object.spec, Spec::ConfigMap(_))
+        && &*object.id.namespace == namespace
+        && &*object.id.name == name
+}
