@@ -5,6 +5,7 @@
 
 mod policy;
 mod protocol;
+pub(crate) mod proxyless;
 
 pub(crate) use protocol::{Upstream, set_protocol};
 

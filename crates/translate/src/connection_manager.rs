@@ -143,7 +143,8 @@ fn http_filters(shape: &ProxyShape, place: Place) -> Vec<HttpFilter> {
     filters
 }
 
-fn http_filter(name: &str, config: Any) -> HttpFilter {
+/// A filter with its configuration.
+pub(crate) fn http_filter(name: &str, config: Any) -> HttpFilter {
     HttpFilter {
         name: name.to_owned(),
         config_type: Some(ConfigType::TypedConfig(config)),

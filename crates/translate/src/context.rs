@@ -27,9 +27,11 @@ impl<'a> Context<'a> {
         Context { snapshot, shape, options, scope: Scope::of(snapshot, client) }
     }
 
-    /// The identity of the mesh, if the proxy has one in it.
+    /// The identity of the mesh, if the proxy has one in it. Where a program without a proxy has its certificates is a
+    /// matter of its bootstrap, which does not tell.
     pub(crate) fn identity(&self) -> Option<&'a MeshIdentity> {
-        self.options.identity.as_ref().filter(|_| self.shape.has_sds)
+        let has_one = self.shape.has_sds || self.shape.role == Role::Proxyless;
+        self.options.identity.as_ref().filter(|_| has_one)
     }
 
     pub(crate) fn is_gateway(&self) -> bool {

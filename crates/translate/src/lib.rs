@@ -11,6 +11,7 @@ mod connection_manager;
 mod context;
 mod endpoint;
 mod gateway;
+mod grpc;
 mod listener;
 mod message;
 mod names;

@@ -20,6 +20,9 @@ pub const ISTIO_ALPN: &str = "istio.alpn";
 /// Name of the extension by which proxies tell each other who they are.
 pub const METADATA_EXCHANGE: &str = "istio.metadata_exchange";
 
+/// `GENERATOR` of a gRPC program without a proxy.
+const PROXYLESS: &str = "grpc";
+
 /// The extensions of a node that change what it is sent.
 const KNOWN_EXTENSIONS: [&str; 3] = [ISTIO_ALPN, METADATA_EXCHANGE, ISTIO_STATS];
 
@@ -53,6 +56,8 @@ pub enum Role {
         /// `HTTP_PROXY_PORT`: where the listener for all outbound HTTP is, if wanted.
         http_proxy_port: Option<u16>,
     },
+    /// A gRPC program that asks for its configuration itself: `GENERATOR: grpc`.
+    Proxyless,
     /// A gateway.
     Router {
         /// `MELTEMI_GATEWAY_BIND`: where Gateway servers without `bind` listen; `0.0.0.0` unless said.
@@ -88,6 +93,7 @@ impl ProxyShape {
         let empty = Struct::default();
         let metadata = Metadata(node.metadata.as_ref().unwrap_or(&empty));
         let role = match id.kind {
+            _ if metadata.text("GENERATOR") == Some(PROXYLESS) => Role::Proxyless,
             "sidecar" => sidecar(&id, &metadata)?,
             "router" => Role::Router { bind: gateway_bind(&metadata)? },
             other => {
@@ -95,7 +101,6 @@ impl ProxyShape {
             }
         };
         Ok(ProxyShape {
-            role,
             namespace: metadata.text("NAMESPACE").unwrap_or(id.namespace).to_owned(),
             labels: metadata.labels(),
             extensions: node
@@ -106,6 +111,7 @@ impl ProxyShape {
                 .collect(),
             has_sds: metadata.text("MELTEMI_SDS") == Some("true") || metadata.text("ISTIO_VERSION").is_some(),
             is_authenticated: false,
+            role,
         })
     }
 
@@ -242,6 +248,13 @@ extensions: [{name: istio.stats}, {name: other}]",
         let shape = shape("id: router~10.0.0.1~gw-0.infra~infra.svc.cluster.local").expect("supported");
         assert_eq!(shape.role, Role::Router { bind: Ipv4Addr::UNSPECIFIED.into() });
         assert_eq!(shape.namespace, "infra");
+    }
+
+    #[test]
+    fn a_program_asks_for_itself() {
+        let node = "id: sidecar~127.1.2.3~client-0.shop~shop.svc.cluster.local\nmetadata: {GENERATOR: grpc}";
+        let shape = shape(node).expect("supported");
+        assert_eq!((shape.role, shape.namespace.as_str()), (Role::Proxyless, "shop"));
     }
 
     #[test]

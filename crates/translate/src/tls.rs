@@ -156,7 +156,7 @@ fn file(path: &str) -> DataSource {
 
 /// What certificates must carry one of: names, or beginnings of them.
 #[expect(deprecated, reason = "as Istio sends it: a name of any type")]
-fn names(exact: &[String], prefixes: &[String]) -> CertificateValidationContext {
+pub(crate) fn names(exact: &[String], prefixes: &[String]) -> CertificateValidationContext {
     let matcher = |pattern| StringMatcher { match_pattern: Some(pattern), ..Default::default() };
     let exact = exact.iter().cloned().map(MatchPattern::Exact);
     let patterns = exact.chain(prefixes.iter().cloned().map(MatchPattern::Prefix));

@@ -6,6 +6,7 @@ use meltemi_snapshot::{MeshConfig, Snapshot};
 use crate::cluster;
 use crate::context::Context;
 use crate::gateway;
+use crate::grpc;
 use crate::listener::{self, inbound, outbound};
 use crate::resources::{Origin, Origins, Resource, Resources};
 use crate::shape::{ProxyShape, Role};
@@ -62,11 +63,15 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
     let options = options.under(&snapshot.config.mesh);
     let context = Context::new(snapshot, shape, &options);
     let mut resources = Resources::default();
-    for built in cluster::outbound(&context) {
-        resources.add_cluster(built);
-    }
     match &shape.role {
+        Role::Proxyless => {
+            let built = grpc::build(&context, &mut resources.origins);
+            built.clusters.into_iter().for_each(|c| resources.add_cluster(c));
+            built.listeners.into_iter().for_each(|l| resources.add_listener(l));
+            resources.routes.extend(built.routes.iter().map(|r| Resource::encode(&r.name, r)));
+        }
         Role::Sidecar { address, http_proxy_port } => {
+            resources.add_outbound_clusters(&context);
             for (listener, cluster) in inbound::build(&context, *address) {
                 resources.add_cluster(cluster);
                 listener.into_iter().for_each(|l| resources.add_listener(l));
@@ -76,6 +81,7 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
             resources.routes.extend(out.routes.iter().map(|r| Resource::encode(&r.name, r)));
         }
         Role::Router { bind } => {
+            resources.add_outbound_clusters(&context);
             let gateway = gateway::build(&context, *bind, &mut resources.origins);
             gateway.clusters.into_iter().for_each(|c| resources.add_cluster(c));
             gateway.listeners.into_iter().for_each(|l| resources.add_listener(l));
@@ -90,6 +96,10 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
 }
 
 impl Resources {
+    fn add_outbound_clusters(&mut self, context: &Context<'_>) {
+        cluster::outbound(context).into_iter().for_each(|built| self.add_cluster(built));
+    }
+
     fn add_cluster(&mut self, built: cluster::Built) {
         let name = built.cluster.name.clone();
         if let Some(assignment) = &built.endpoints {

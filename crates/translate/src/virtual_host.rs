@@ -106,6 +106,29 @@ pub(crate) fn of_egress_listener(
     route_configuration(name, hosts, true, origins)
 }
 
+/// The route configuration of one port of a service, whatever the authority.
+pub(crate) fn of_one_service(
+    context: &Context<'_>,
+    view: &View<'_>,
+    (service, port): (&Service, &ServicePort),
+    name: &str,
+    origins: &mut Origins,
+) -> RouteConfiguration {
+    let mut table = Table::new(context, view, Authority::AnyPort);
+    table.add_service(service, &[port]);
+    let mut hosts = table.hosts;
+    hosts.truncate(1);
+    hosts.iter_mut().for_each(|only| only.host.domains = vec!["*".to_owned()]);
+    route_configuration(name, hosts, false, origins)
+}
+
+/// All names of a service with a port, for a caller in `namespace`.
+pub(crate) fn names_with_port(service: &Service, port: u16, namespace: &str) -> Vec<String> {
+    let mut names = vec![service.host.as_str().to_owned()];
+    names.extend(short_names(&service.host, namespace));
+    names.iter().map(|name| domain(name, port)).collect()
+}
+
 /// What an egress listener stands for.
 pub(crate) struct Members<'a> {
     /// The listener's port.
@@ -117,7 +140,7 @@ pub(crate) struct Members<'a> {
 }
 
 /// Undeclared ports are taken for HTTP where only HTTP arrives.
-fn is_routed(protocol: Protocol) -> bool {
+pub(crate) fn is_routed(protocol: Protocol) -> bool {
     protocol.is_http() || protocol == Protocol::Unsupported
 }
 

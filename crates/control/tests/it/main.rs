@@ -3,6 +3,7 @@
 
 mod identity;
 mod mesh_config;
+mod proxyless;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};

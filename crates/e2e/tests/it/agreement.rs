@@ -16,7 +16,7 @@ use meltemi_envoy::config::listener::v3::Listener;
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_envoy::json::Codec;
 use meltemi_snapshot::{Inputs, Snapshot};
-use meltemi_translate::{ISTIO_STATS, Options, ProxyShape, Resources, translate};
+use meltemi_translate::{ISTIO_STATS, Options, ProxyShape, Resources, Role, translate};
 use serde_json::{Value, json};
 
 const SIDECAR: &str = "
@@ -116,7 +116,9 @@ fn the_proxy_takes_every_case_of_translation() {
         let mut own = shape(&read("node.yaml"));
         // Our proxy names no other extension, so it is sent no other.
         own.extensions.retain(|extension| extension == ISTIO_STATS);
-        let shapes = [own, shape(SIDECAR), shape(GATEWAY)];
+        let mut shapes = vec![shape(SIDECAR), shape(GATEWAY)];
+        // What a gRPC program takes is no proxy's.
+        shapes.extend((own.role != Role::Proxyless).then_some(own));
         assert_taken(&case.display().to_string(), objects.into_iter().map(Arc::new).collect(), &shapes);
         cases += 1;
     }

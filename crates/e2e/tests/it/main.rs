@@ -16,6 +16,7 @@ mod listener_update;
 mod manifests;
 mod mesh_config;
 mod mutual_tls;
+mod proxyless;
 mod redirected;
 mod secrets;
 mod shop;

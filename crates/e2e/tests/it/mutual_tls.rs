@@ -5,7 +5,7 @@ mod callers;
 mod edge;
 mod exchange;
 mod pair;
-mod standalone;
+pub(crate) mod standalone;
 mod upgraded;
 
 use std::path::Path;

@@ -77,6 +77,10 @@ fn a_stock_envoy_takes_every_case_of_translation() {
     let mut refused = Vec::new();
     for entry in fs::read_dir(root).expect("the cases") {
         let case = entry.expect("an entry").path();
+        if fs::read_to_string(case.join("node.yaml")).expect("a node").contains("GENERATOR: grpc") {
+            // For programs; a proxy has no use for a listener without an address of its own.
+            continue;
+        }
         let path = scratch.path().join("bootstrap.json");
         fs::write(&path, bootstrap(&case).to_string()).expect("the folder is writable");
         let arguments = ["--mode", "validate", "--log-level", "error", "--config-path"];

@@ -41,19 +41,25 @@ pub(super) struct Connection {
 /// Writes the policy for connections into the cluster.
 pub(super) fn apply(policy: &Policy<'_>, connection: Connection, cluster: &mut Cluster) {
     load_balancer(policy, cluster);
+    limits(policy, cluster);
     let pool = policy.connection_pool;
-    if let Some(tcp) = pool.and_then(|p| p.tcp.as_ref()) {
-        connections(tcp, cluster);
-    }
-    if let Some(http) = pool.and_then(|p| p.http.as_ref()) {
-        requests(http, cluster);
-    }
     let protocol = connection.protocol;
     if protocol.is_http() || protocol == Protocol::Unsupported || connection.tls.is_some() {
         http_options(pool, connection, cluster);
     }
     if let Some(outlier) = policy.outlier_detection {
         outlier_detection(outlier, cluster);
+    }
+}
+
+/// Writes the limits of connections and requests into the cluster.
+pub(super) fn limits(policy: &Policy<'_>, cluster: &mut Cluster) {
+    let pool = policy.connection_pool;
+    if let Some(tcp) = pool.and_then(|p| p.tcp.as_ref()) {
+        connections(tcp, cluster);
+    }
+    if let Some(http) = pool.and_then(|p| p.http.as_ref()) {
+        requests(http, cluster);
     }
 }
 

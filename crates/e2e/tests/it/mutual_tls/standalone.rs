@@ -27,7 +27,7 @@ pub(super) fn of_agent(identity: &Identity, root: &Root) -> Vec<Value> {
 }
 
 /// What the proxy of a node runs from in the mesh of these objects.
-pub(super) fn bootstrap(objects: &str, node: &str, secrets: Vec<Value>) -> Value {
+pub(crate) fn bootstrap(objects: &str, node: &str, secrets: Vec<Value>) -> Value {
     let (objects, broken) = meltemi_api::parse(objects, &"mesh.yaml".into());
     assert!(broken.is_empty(), "{broken:#?}");
     let (snapshot, _) = Snapshot::build(&Inputs { objects: objects.into_iter().map(Arc::new).collect() });
