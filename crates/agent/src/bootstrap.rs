@@ -46,7 +46,7 @@ fn metadata(spec: &ProxySpec) -> Value {
         "CLUSTER_ID": "Kubernetes",
         "MESH_ID": "cluster.local",
     });
-    if spec.has_sds {
+    if let XdsServer::Agent(_) = spec.xds {
         metadata["MELTEMI_SDS"] = json!("true");
     }
     match spec.kind {

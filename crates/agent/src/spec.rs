@@ -70,8 +70,6 @@ pub struct ProxySpec {
     pub address: IpAddr,
     /// Where its configuration comes from.
     pub xds: XdsServer,
-    /// Whether it may be asked for TLS with the certificates of the agent (`MELTEMI_SDS`).
-    pub has_sds: bool,
     /// How resources travel.
     pub protocol: Protocol,
     /// Where gateway servers without `bind` listen; `None` leaves it to the control plane (`0.0.0.0`).

@@ -3,6 +3,7 @@
 
 mod debug;
 mod dump;
+mod mtls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub(crate) struct Subject {
 }
 
 /// Path and one line about it; `/debug` lists them.
-const PAGES: [(&str, &str); 9] = [
+const PAGES: [(&str, &str); 10] = [
     ("/ready", "200 once the mesh is loaded"),
     ("/version", "version of the control plane"),
     ("/metrics", "Prometheus metrics"),
@@ -34,6 +35,7 @@ const PAGES: [(&str, &str); 9] = [
     ("/debug/syncz", "connected proxies, with versions sent and taken"),
     ("/debug/configz", "the objects in force"),
     ("/debug/endpointz", "services with their endpoints"),
+    ("/debug/mtlsz", "what every port of a workload lets in, and what its callers send"),
     ("/debug/config_dump?proxyID=", "what a proxy is served, as Envoy's config dump"),
     ("/debug/diagnostics", "everything that is wrong at the moment"),
 ];
@@ -50,6 +52,7 @@ pub(crate) fn router(subject: Subject) -> Router {
         .route("/debug/syncz", get(syncz))
         .route("/debug/configz", get(configz))
         .route("/debug/endpointz", get(endpointz))
+        .route("/debug/mtlsz", get(mtlsz))
         .route("/debug/config_dump", get(config_dump))
         .route("/debug/diagnostics", get(diagnostics))
         .fallback(unknown)
@@ -103,6 +106,12 @@ async fn configz(State(subject): State<Subject>) -> Response {
 async fn endpointz(State(subject): State<Subject>) -> Response {
     let generation = subject.proxies.generation();
     json(&generation.map(|g| debug::endpointz(&g.snapshot)).unwrap_or_default())
+}
+
+async fn mtlsz(State(subject): State<Subject>) -> Response {
+    let generation = subject.proxies.generation();
+    let proxies = subject.proxies.connected();
+    json(&generation.map(|g| mtls::page(&g.snapshot, &proxies)).unwrap_or_default())
 }
 
 async fn diagnostics(State(subject): State<Subject>) -> Response {

@@ -13,7 +13,7 @@ use meltemi_snapshot::Snapshot;
 use meltemi_sources::files::Batch;
 use tokio::sync::mpsc;
 
-use crate::limits::{DEBOUNCE_MAX, DEBOUNCE_QUIET};
+use crate::limits::{DEBOUNCE_MAX, DEBOUNCE_QUIET, TRANSITION};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::reports::{Report, Reports};
@@ -54,6 +54,10 @@ pub(crate) struct Mesh {
     trust: Option<Trust>,
     is_synced: bool,
     snapshot: Snapshot,
+    /// What the last generation has.
+    in_force: Snapshot,
+    /// When the transition ends that it is in.
+    settles_at: Option<tokio::time::Instant>,
     number: u64,
     /// Whether the snapshot holds changes that no generation has.
     is_ahead: bool,
@@ -77,6 +81,8 @@ impl Mesh {
             trust,
             is_synced: false,
             snapshot: Snapshot::default(),
+            in_force: Snapshot::default(),
+            settles_at: None,
             number: 0,
             is_ahead: true,
             of_sources: Vec::new(),
@@ -103,11 +109,38 @@ impl Mesh {
         self.outdated = batch.outdated;
         let findings = self.findings();
         let generation = (self.is_ahead && self.is_synced && !findings.is_refused).then(|| {
-            self.number += 1;
             self.is_ahead = false;
-            Generation { number: self.number, snapshot: self.snapshot.clone(), began }
+            // The first generation follows nothing: whoever is connected has it from an earlier life of this process.
+            let is_first = self.number == 0;
+            let transition = (!is_first).then(|| self.snapshot.in_transition_from(&self.in_force)).flatten();
+            let next = transition.unwrap_or_else(|| self.snapshot.clone());
+            self.settles_at = self.settles_at(&next);
+            self.generation(next, began)
         });
         Turn { generation, findings }
+    }
+
+    /// Changes of other kinds do not make a transition longer.
+    fn settles_at(&self, next: &Snapshot) -> Option<tokio::time::Instant> {
+        let policies = &next.config.peer_authentications;
+        if !policies.is_in_transition() {
+            return None;
+        }
+        let goes_on = *policies == self.in_force.config.peer_authentications;
+        self.settles_at.filter(|_| goes_on).or_else(|| Some(tokio::time::Instant::now() + TRANSITION))
+    }
+
+    /// The end of a transition. What is in force stays, also where newer changes are refused.
+    pub(crate) fn settle(&mut self, began: Instant) -> Turn {
+        self.settles_at = None;
+        let settled = self.in_force.settled();
+        Turn { generation: Some(self.generation(settled, began)), findings: self.findings() }
+    }
+
+    fn generation(&mut self, snapshot: Snapshot, began: Instant) -> Generation {
+        self.number += 1;
+        self.in_force = snapshot.clone();
+        Generation { number: self.number, snapshot, began }
     }
 
     fn findings(&self) -> Findings {
@@ -134,13 +167,16 @@ pub(crate) struct Outlets {
 
 /// Runs the mesh until the source ends. Cancel safe between turns.
 pub(crate) async fn run(mut batches: mpsc::Receiver<Batch>, mut mesh: Mesh, outlets: Outlets) {
-    while let Some((batch, began)) = gather(&mut batches).await {
+    while let Some((event, began)) = next(&mut batches, mesh.settles_at).await {
         outlets.metrics.debounced(began.elapsed());
         let outlets = outlets.clone();
         let (before, taken) = (mesh.number, std::mem::replace(&mut mesh, Mesh::new(false, None)));
         let turn = task::blocking("generation", move || {
             let mut mesh = taken;
-            let turn = mesh.turn(batch, began);
+            let turn = match event {
+                Event::Changed(batch) => mesh.turn(batch, began),
+                Event::Settled => mesh.settle(began),
+            };
             deliver(turn, &outlets);
             mesh
         });
@@ -168,9 +204,35 @@ fn deliver(turn: Turn, outlets: &Outlets) {
     }
 }
 
-/// The next batch, together with those that follow it closely, and when it came.
-async fn gather(batches: &mut mpsc::Receiver<Batch>) -> Option<(Batch, Instant)> {
-    let mut gathered = batches.recv().await?;
+/// What makes a generation.
+enum Event {
+    Changed(Batch),
+    /// A transition has ended.
+    Settled,
+}
+
+/// The next event and when it came; `None` when the source has ended.
+async fn next(
+    batches: &mut mpsc::Receiver<Batch>,
+    settles_at: Option<tokio::time::Instant>,
+) -> Option<(Event, Instant)> {
+    let settled = async {
+        match settles_at {
+            Some(due) => tokio::time::sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    };
+    let first = tokio::select! {
+        first = batches.recv() => first?,
+        () = settled => return Some((Event::Settled, Instant::now())),
+    };
+    let (gathered, began) = gather(first, batches).await;
+    Some((Event::Changed(gathered), began))
+}
+
+/// A batch together with those that follow it closely, and when it came.
+async fn gather(first: Batch, batches: &mut mpsc::Receiver<Batch>) -> (Batch, Instant) {
+    let mut gathered = first;
     let began = tokio::time::Instant::now();
     let at_last = began + DEBOUNCE_MAX;
     loop {
@@ -182,7 +244,7 @@ async fn gather(batches: &mut mpsc::Receiver<Batch>) -> Option<(Batch, Instant)>
                 gathered.sources = next.sources;
                 gathered.outdated = next.outdated;
             }
-            Ok(None) | Err(_) => return Some((gathered, began.into_std())),
+            Ok(None) | Err(_) => return (gathered, began.into_std()),
         }
     }
 }

@@ -13,4 +13,5 @@ pub mod envoy_api;
 pub mod mesh;
 pub mod peers;
 pub mod process;
+pub mod sniffer;
 pub mod tls_client;

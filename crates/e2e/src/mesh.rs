@@ -94,6 +94,18 @@ impl Mesh {
         Ok(())
     }
 
+    /// Calls the shop so many times, one after the other.
+    ///
+    /// # Errors
+    /// If an answer is not 200.
+    pub async fn served(&self, times: usize) -> anyhow::Result<()> {
+        for _ in 0..times {
+            let answer = client::get(self.gateway, "localhost", RECOMMENDATION).await?;
+            anyhow::ensure!(answer.status() == 200, "{answer:?}");
+        }
+        Ok(())
+    }
+
     /// Calls the shop as `user` and gives back the versions that took part, such as
     /// `frontend@v1,recommendation@v2,product-info@v1`.
     ///
@@ -130,6 +142,19 @@ impl Mesh {
         std::fs::write(&new, text)?;
         std::fs::rename(&new, self.dir.join(file))?;
         Ok(())
+    }
+
+    /// What `up` tells of the mesh once it runs, as JSON; for a mesh started with `-o json`.
+    ///
+    /// # Errors
+    /// If it does not tell in time.
+    pub async fn running(&self) -> anyhow::Result<Value> {
+        until("up tells what runs", START_DEADLINE, async || {
+            let output = self.up.output();
+            let events = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            events.filter(|event| event["event"] == "running").last()
+        })
+        .await
     }
 
     /// The text of a file of the folder.

@@ -49,6 +49,9 @@ pub struct UpArgs {
     /// Worker threads of each proxy
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub concurrency: u32,
+    /// Seconds for which certificates of workloads are good; they are renewed at half of that
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
+    pub cert_ttl: u32,
     /// Log level of proxies and control plane
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,

@@ -21,6 +21,7 @@ mod preflight;
 mod probe;
 mod programs;
 mod reaper;
+mod security;
 mod state;
 mod terminal;
 mod unit;

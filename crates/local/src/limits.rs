@@ -43,6 +43,10 @@ pub(crate) const EVENT_QUEUE: usize = 1024;
 pub(crate) const MAX_LINE_BYTES: u64 = 64 << 10;
 /// Most bytes of a probe's answer that are read: the status line is at the front.
 pub(crate) const MAX_PROBE_BYTES: usize = 1024;
+/// How long the control plane may take to say who speaks mutual TLS: the table waits for it.
+pub(crate) const SECURITY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most bytes of its answer: a few hundred for every port of [`MAX_INSTANCES`] replicas.
+pub(crate) const MAX_SECURITY_BYTES: u64 = 4 << 20;
 /// Passes over the process table before giving up on processes that keep forking.
 pub(crate) const MAX_REAP_PASSES: usize = 100;
 

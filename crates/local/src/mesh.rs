@@ -226,7 +226,7 @@ impl Mesh {
             let (ready, all) = self.progress();
             let is_complete = ready == all && self.state_due.is_none() && self.heard_due.is_none();
             match is_complete || due <= now {
-                true => self.summarise(),
+                true => self.summarise().await,
                 false => self.terminal.progress(format!("starting: {ready} of {all} ready")),
             }
         }
@@ -315,7 +315,7 @@ impl Mesh {
         self.heard_due = Some(Instant::now() + ENDPOINT_PROPAGATION);
         let ready =
             self.instances.iter().filter(|(_, instance)| instance.is_ready()).map(|(name, _)| name.clone());
-        let text = documents(&self.plan, &ready.collect(), self.programs.has_mutual_tls());
+        let text = documents(&self.plan, &ready.collect());
         if let Err(error) = write_atomically(&self.state.workloads_file(), &text) {
             tracing::error!(%error, "cannot write the file of replicas");
             self.state_due = Some(Instant::now() + SCAN_PERIOD);

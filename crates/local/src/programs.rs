@@ -34,6 +34,8 @@ pub(crate) struct Programs {
     pub(crate) protocol: Protocol,
     pub(crate) gateway_bind: IpAddr,
     pub(crate) control_plane: IpAddr,
+    /// Seconds for which certificates of workloads are good.
+    pub(crate) cert_ttl: u32,
     /// The first part of every identity.
     pub(crate) trust_domain: TrustDomain,
     pub(crate) surroundings: Surroundings,
@@ -55,11 +57,6 @@ impl Programs {
         SocketAddr::new(self.control_plane, CONTROL_ADMIN_PORT)
     }
 
-    /// Whether the proxies speak mutual TLS with each other. Ours cannot connect by TLS yet; a stock Envoy can.
-    pub(crate) fn has_mutual_tls(&self) -> bool {
-        self.foreign_proxy.is_some()
-    }
-
     /// Where the control plane gives certificates and serves xDS over TLS.
     fn secure(&self) -> SocketAddr {
         SocketAddr::new(self.control_plane, SECURE_PORT)
@@ -76,6 +73,7 @@ impl Programs {
             format!("--admin-address={}", self.control_admin()),
             format!("--secure-address={}", self.secure()),
             format!("--trust-domain={}", self.trust_domain),
+            format!("--workload-cert-ttl={}s", self.cert_ttl),
             format!("--ca-directory={}", text(&state.authority())),
             format!("--credential-key={}", text(&state.credential_key())),
             "--access-log-file=/dev/stdout".to_owned(),
@@ -102,7 +100,6 @@ impl Programs {
             labels: sidecar_labels(workload),
             address: replica.address.into(),
             xds: XdsServer::Agent(state.sockets(&instance_name(&workload.id.namespace, &replica.name))),
-            has_sds: self.has_mutual_tls(),
             protocol: self.protocol,
             gateway_bind: None,
         };
@@ -119,7 +116,6 @@ impl Programs {
             labels: gateway.labels.clone(),
             address: gateway.address.into(),
             xds: XdsServer::Agent(state.sockets(&instance_name(&gateway.namespace, &gateway.name))),
-            has_sds: self.has_mutual_tls(),
             protocol: self.protocol,
             gateway_bind: Some(self.gateway_bind),
         };

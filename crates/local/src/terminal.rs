@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::OutputFormat;
+use crate::security::{Port, Word};
 
 /// One row of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,6 +22,8 @@ pub(crate) struct Row {
     pub(crate) address: String,
     /// Where its program listens, behind the sidecar; empty for a gateway.
     pub(crate) program: String,
+    /// How it is called; not known while the control plane does not answer.
+    pub(crate) security: Option<Word>,
     pub(crate) ready: bool,
     pub(crate) restarts: u32,
     pub(crate) pid: Option<u32>,
@@ -31,6 +34,11 @@ pub(crate) struct Row {
 pub(crate) struct Summary {
     pub(crate) replicas: Vec<Row>,
     pub(crate) gateways: Vec<Row>,
+    /// What every port lets in and what its callers send.
+    pub(crate) security: Vec<Port>,
+    /// The same for people.
+    #[serde(skip)]
+    pub(crate) security_lines: Vec<String>,
     pub(crate) urls: Vec<String>,
     /// Command lines and comments that show what the mesh does.
     pub(crate) r#try: Vec<String>,
@@ -176,6 +184,10 @@ fn sentence(happening: &Happening, is_starting: bool) -> Option<String> {
 
 fn describe(summary: &Summary) -> String {
     let mut text = format!("\n{}\n", fitting_table(summary));
+    if !summary.security_lines.is_empty() {
+        text.push_str("\nSecurity:\n");
+        summary.security_lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
     if !summary.urls.is_empty() {
         text.push_str(&format!("\nGateways: {}\n", summary.urls.join("  ")));
     }
@@ -201,24 +213,19 @@ fn fitting_table(summary: &Summary) -> String {
     }
 }
 
-/// `is_narrow`: a program is shown by its port alone, since its address is the replica's.
+/// `is_narrow`: a program is shown by its port alone, since its address is the replica's, and restarts only where there
+/// are any, beside the readiness.
 fn table(summary: &Summary, is_narrow: bool) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["WORKLOAD", "VERSION", "ADDRESS", "PROGRAM", "READY", "RESTARTS", "PID"]);
+    let mut header =
+        vec!["WORKLOAD", "VERSION", "ADDRESS", "PROGRAM", "SECURITY", "READY", "RESTARTS", "PID"];
+    if is_narrow {
+        header.retain(|title| *title != "RESTARTS");
+    }
+    table.set_header(header);
     for row in summary.replicas.iter().chain(&summary.gateways) {
-        table.add_row([
-            row.workload.clone(),
-            row.version.clone(),
-            row.address.clone(),
-            match row.program.rfind(':').filter(|_| is_narrow) {
-                Some(colon) => row.program[colon..].to_owned(),
-                None => row.program.clone(),
-            },
-            if row.ready { "yes" } else { "no" }.to_owned(),
-            row.restarts.to_string(),
-            row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
-        ]);
+        table.add_row(cells(row, is_narrow));
     }
     if is_narrow {
         for column in table.column_iter_mut() {
@@ -226,6 +233,23 @@ fn table(summary: &Summary, is_narrow: bool) -> Table {
         }
     }
     table
+}
+
+fn cells(row: &Row, is_narrow: bool) -> Vec<String> {
+    let program = match row.program.rfind(':').filter(|_| is_narrow) {
+        Some(colon) => row.program[colon..].to_owned(),
+        None => row.program.clone(),
+    };
+    let security = row.security.map_or("?", Word::as_str).to_owned();
+    let mut cells = vec![row.workload.clone(), row.version.clone(), row.address.clone(), program, security];
+    let ready = if row.ready { "yes" } else { "no" };
+    match (is_narrow, row.restarts) {
+        (false, restarts) => cells.extend([ready.to_owned(), restarts.to_string()]),
+        (true, 0) => cells.push(ready.to_owned()),
+        (true, restarts) => cells.push(format!("{ready} ({restarts}×)")),
+    }
+    cells.push(row.pid.map(|pid| pid.to_string()).unwrap_or_default());
+    cells
 }
 
 #[cfg(test)]
@@ -238,6 +262,7 @@ mod tests {
             version: "v1".into(),
             address: "127.70.3.2:8080".into(),
             program: "127.70.3.2:20120".into(),
+            security: Some(Word::Mtls),
             ready: true,
             restarts: 2,
             pid: Some(4711),
@@ -245,6 +270,8 @@ mod tests {
         Summary {
             replicas: vec![row],
             gateways: vec![],
+            security: vec![],
+            security_lines: vec!["all workloads: mutual TLS".into()],
             urls: vec!["http://localhost:8080".into()],
             r#try: vec!["curl -i localhost:8080/".into()],
             logs: "/state/logs".into(),
@@ -256,7 +283,7 @@ mod tests {
     fn the_table_tells_where_everything_is() {
         let text = describe(&summary());
         for expected in
-            ["frontend-v1-0", "127.70.3.2:8080", "127.70.3.2:20120", "yes", "4711", "localhost:8080/"]
+            ["frontend-v1-0", "127.70.3.2:8080", "127.70.3.2:20120", "mTLS", "yes", "4711", "localhost:8080/"]
         {
             assert!(text.contains(expected), "{expected} is missing in {text}");
         }
@@ -270,7 +297,7 @@ mod tests {
         let row = narrow.lines().last().unwrap().split_whitespace();
         assert_eq!(
             row.collect::<Vec<_>>(),
-            ["frontend-v1-0", "v1", "127.70.3.2:8080", ":20120", "yes", "2", "4711"]
+            ["frontend-v1-0", "v1", "127.70.3.2:8080", ":20120", "mTLS", "yes", "(2×)", "4711"]
         );
     }
 

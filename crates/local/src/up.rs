@@ -122,6 +122,7 @@ fn programs(
         protocol: if args.sotw { Protocol::StateOfTheWorld } else { Protocol::Delta },
         gateway_bind: args.bind,
         control_plane: block.control_plane().into(),
+        cert_ttl: args.cert_ttl,
         trust_domain: TRUST_DOMAIN.parse().context("the trust domain")?,
         surroundings: Surroundings { path: format!("{}:{path}", bin.display()) },
         color,

@@ -24,6 +24,71 @@ pub enum ClientTls<'a> {
     Settings(&'a ClientTlsSettings),
 }
 
+/// What a client sends to one endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Spoken {
+    /// Mutual TLS with the mesh's own certificates.
+    Mutual,
+    /// TLS as a DestinationRule says, which is nothing to a sidecar.
+    Tls,
+    /// What the caller said, as it was.
+    Plaintext,
+}
+
+/// Who calls whom: the clients that a rule is in force for, and a port of a service, or a subset of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The mesh.
+    pub snapshot: &'a Snapshot,
+    /// The rule in force for the clients.
+    pub rule: Option<&'a DestinationRule>,
+    /// Whom they call.
+    pub service: &'a Service,
+    /// On which port.
+    pub port: u16,
+    /// Which part of it.
+    pub subset: Option<&'a Subset>,
+}
+
+impl Call<'_> {
+    /// What is sent to an endpoint by clients with a certificate of their own, or without; `None` if a rule demands one
+    /// that they do not have, so that they do not call.
+    ///
+    /// Source: `crates/translate/src/tls/upstream.rs` says the same in Envoy's words.
+    pub fn spoken(&self, endpoint: &Endpoint, has_certificate: bool) -> Option<Spoken> {
+        let Call { snapshot, rule, service, port, subset } = *self;
+        let policy = Policy::of(rule, subset, port);
+        match ClientTls::of(snapshot, service, port, &policy) {
+            ClientTls::Plaintext => Some(Spoken::Plaintext),
+            ClientTls::Automatic => {
+                let is_able = passes_through(service, &policy)
+                    || endpoint_has_mtls(snapshot, endpoint, rule, subset, port);
+                Some(if has_certificate && is_able { Spoken::Mutual } else { Spoken::Plaintext })
+            }
+            ClientTls::Settings(settings) if settings.mode == Some(ClientTlsMode::IstioMutual) => {
+                has_certificate.then_some(Spoken::Mutual)
+            }
+            ClientTls::Settings(_) => Some(Spoken::Tls),
+        }
+    }
+
+    /// Whether the rule says what is spoken, and not the endpoint.
+    pub fn is_ruled(&self) -> bool {
+        Policy::of(self.rule, self.subset, self.port).tls.is_some()
+    }
+}
+
+impl MtlsMode {
+    /// Whether a port in this mode lets it in.
+    pub fn lets_in(self, spoken: Spoken) -> bool {
+        match self {
+            MtlsMode::Disable => spoken != Spoken::Mutual,
+            MtlsMode::Permissive => true,
+            MtlsMode::Strict => spoken == Spoken::Mutual,
+        }
+    }
+}
+
 impl<'a> ClientTls<'a> {
     /// What is in force for a port of a service under a policy.
     pub fn of(snapshot: &Snapshot, service: &Service, port: u16, policy: &Policy<'a>) -> ClientTls<'a> {
@@ -44,10 +109,14 @@ impl<'a> ClientTls<'a> {
 /// Where the address that was asked for is dialled, nothing tells one endpoint from the other: either all of them
 /// speak mutual TLS, or it is not spoken.
 fn goes_to_plaintext(snapshot: &Snapshot, service: &Service, port: u16, policy: &Policy<'_>) -> bool {
-    let passes_through = service.resolution == Resolution::Passthrough
-        || policy.load_balancer.and_then(|lb| lb.simple) == Some(SimpleLb::Passthrough);
     let endpoints = snapshot.endpoints.of(service, port);
-    passes_through && (endpoints.is_empty() || !endpoints.iter().all(|endpoint| endpoint.has_mtls))
+    passes_through(service, policy)
+        && (endpoints.is_empty() || !endpoints.iter().all(|endpoint| endpoint.has_mtls))
+}
+
+fn passes_through(service: &Service, policy: &Policy<'_>) -> bool {
+    service.resolution == Resolution::Passthrough
+        || policy.load_balancer.and_then(|lb| lb.simple) == Some(SimpleLb::Passthrough)
 }
 
 /// Whether mutual TLS is spoken with an endpoint under automatic mutual TLS: its sidecar can, and a DestinationRule,

@@ -203,7 +203,8 @@ fn endpoint(service: &Service, port: &ServicePort, member: &Workload<'_>) -> Opt
     })
 }
 
-fn has_mtls(entry: &istio::WorkloadEntry) -> bool {
+/// Whether a workload's sidecar speaks mutual TLS: see [`Endpoint::has_mtls`].
+pub fn has_mtls(entry: &istio::WorkloadEntry) -> bool {
     match entry.labels.get(TLS_MODE_LABEL) {
         Some(mode) => mode == TLS_MODE_ISTIO,
         None => entry.service_account.as_ref().is_some_and(|account| !account.is_empty()),

@@ -21,12 +21,12 @@ mod secret;
 mod service;
 mod visibility;
 
-pub use client_tls::{ClientTls, endpoint_has_mtls};
+pub use client_tls::{Call, ClientTls, Spoken, endpoint_has_mtls};
 pub use config::{
     Config, DestinationRule, Gateway, GatewayName, ServerHost, ServerKind, Sidecar, VirtualService,
     labels_match, oldest_first,
 };
-pub use endpoint::{Endpoint, EndpointAddress, Endpoints};
+pub use endpoint::{Endpoint, EndpointAddress, Endpoints, has_mtls};
 pub use host::{CLUSTER_DOMAIN, Host};
 pub use mesh::{Inputs, Snapshot};
 pub use mesh_config::{MeshConfig, MinVersion, TlsParameters};

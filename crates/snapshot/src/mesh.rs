@@ -8,10 +8,12 @@ use std::sync::Arc;
 use meltemi_api::{Change, Diagnostic, Kind, Object, ObjectId};
 
 use crate::check;
-use crate::config::Config;
+use crate::config::{Config, DestinationRule};
 use crate::endpoint::Endpoints;
+use crate::peer_authentication::PeerAuthentications;
+use crate::scope::destination_rule;
 use crate::secret::Secrets;
-use crate::service::Services;
+use crate::service::{Service, Services};
 
 /// Everything that a mesh is made of.
 #[derive(Debug, Clone, Default)]
@@ -95,6 +97,32 @@ impl Snapshot {
     /// The objects in the order of their ids.
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.objects.values()
+    }
+
+    /// This mesh after `before`, in which workloads let in what callers send that go by either; `None` if they need not.
+    pub fn in_transition_from(&self, before: &Snapshot) -> Option<Snapshot> {
+        let earlier = &before.config.peer_authentications;
+        let peer_authentications = self.config.peer_authentications.in_transition_from(earlier)?;
+        Some(self.with(peer_authentications))
+    }
+
+    /// This mesh once every caller goes by it.
+    pub fn settled(&self) -> Snapshot {
+        self.with(self.config.peer_authentications.settled())
+    }
+
+    fn with(&self, peer_authentications: PeerAuthentications) -> Snapshot {
+        let config = Config { peer_authentications, ..(*self.config).clone() };
+        Snapshot { config: Arc::new(config), ..self.clone() }
+    }
+
+    /// The DestinationRule in force for a service in the eyes of a client's namespace.
+    pub fn destination_rule(
+        &self,
+        client_namespace: &str,
+        service: &Service,
+    ) -> Option<&Arc<DestinationRule>> {
+        destination_rule(self, client_namespace, &service.host, &service.namespace)
     }
 
     /// The object of this id.

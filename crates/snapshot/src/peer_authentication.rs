@@ -45,6 +45,10 @@ impl MtlsMode {
     }
 }
 
+/// Most earlier states that a transition remembers: as many changes within one transition, nobody makes by hand. Of more
+/// the oldest are forgotten.
+const MAX_EARLIER: usize = 16;
+
 /// The PeerAuthentications of the mesh.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerAuthentications {
@@ -52,13 +56,17 @@ pub struct PeerAuthentications {
     root: Arc<str>,
     /// By namespace, oldest first.
     by_namespace: BTreeMap<Arc<str>, Vec<Arc<Object>>>,
+    /// What was in force before, while callers may still go by it; oldest first.
+    earlier: Vec<PeerAuthentications>,
 }
 
 /// The ports of a workload.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkloadMtls<'a> {
     mode: MtlsMode,
-    workload: Option<&'a istio::PeerAuthentication>,
+    /// The object that says it; `None` where nothing is said.
+    by: Option<&'a Arc<Object>>,
+    workload: Option<(&'a Arc<Object>, &'a istio::PeerAuthentication)>,
 }
 
 impl Default for PeerAuthentications {
@@ -70,7 +78,7 @@ impl Default for PeerAuthentications {
 impl PeerAuthentications {
     /// None, in a mesh with this root namespace.
     pub(crate) fn new(root: Arc<str>) -> PeerAuthentications {
-        PeerAuthentications { root, by_namespace: BTreeMap::new() }
+        PeerAuthentications { root, by_namespace: BTreeMap::new(), earlier: Vec::new() }
     }
 
     /// Adds an object that is not older than those before it.
@@ -84,18 +92,73 @@ impl PeerAuthentications {
         let workload = self
             .of(namespace)
             .filter(|_| namespace != &*self.root)
-            .find(|policy| policy.labels().is_some_and(|selector| labels_match(selector, labels)));
-        let of_workload = workload.and_then(|policy| MtlsMode::of(policy.mtls.as_ref()));
-        WorkloadMtls { mode: of_workload.unwrap_or_else(|| self.of_namespace(namespace)), workload }
+            .find(|(_, policy)| policy.labels().is_some_and(|selector| labels_match(selector, labels)));
+        let of_workload =
+            workload.and_then(|(object, policy)| Some((MtlsMode::of(policy.mtls.as_ref())?, object)));
+        let said = of_workload.or_else(|| self.said_in(namespace));
+        WorkloadMtls {
+            mode: said.map_or(MtlsMode::default(), |(mode, _)| mode),
+            by: said.map(|(_, object)| object),
+            workload,
+        }
+    }
+
+    /// What a port of a workload lets in: what is in force, and while callers change between mutual TLS and plaintext,
+    /// both.
+    pub fn let_in(&self, namespace: &str, labels: &BTreeMap<String, String>, port: u16) -> MtlsMode {
+        let mode_in = |policies: &PeerAuthentications| policies.of_workload(namespace, labels).at_port(port);
+        let mode = mode_in(self);
+        let is_off = |mode| mode == MtlsMode::Disable;
+        match self.earlier.iter().any(|before| is_off(mode_in(before)) != is_off(mode)) {
+            true => MtlsMode::Permissive,
+            false => mode,
+        }
+    }
+
+    /// These after `before`, remembering it; `None` if callers need not change what they send. Modes that let mutual TLS in
+    /// may follow each other at once.
+    pub(crate) fn in_transition_from(&self, before: &PeerAuthentications) -> Option<PeerAuthentications> {
+        let last = before.settled();
+        let mut earlier = before.earlier.clone();
+        if (&last.root, &last.by_namespace) != (&self.root, &self.by_namespace) && (last.disables() || self.disables()) {
+            earlier.push(last);
+        }
+        earlier.drain(..earlier.len().saturating_sub(MAX_EARLIER));
+        (!earlier.is_empty())
+            .then(|| PeerAuthentications { earlier, ..self.settled() })
+    }
+
+    /// Whether callers may still go by what was in force before.
+    pub fn is_in_transition(&self) -> bool {
+        !self.earlier.is_empty()
+    }
+
+    /// These alone.
+    pub(crate) fn settled(&self) -> PeerAuthentications {
+        let (root, by_namespace) = (Arc::clone(&self.root), self.by_namespace.clone());
+        PeerAuthentications { root, by_namespace, earlier: Vec::new() }
+    }
+
+    /// Whether any of them switches mutual TLS off.
+    fn disables(&self) -> bool {
+        let is_off = |mtls: Option<&istio::MutualTls>| MtlsMode::of(mtls) == Some(MtlsMode::Disable);
+        self.iter().any(|(_, policy)| {
+            is_off(policy.mtls.as_ref()) || policy.port_level_mtls.values().any(|mtls| is_off(Some(mtls)))
+        })
     }
 
     /// What is in force in a namespace, as far as its workloads say nothing themselves.
     pub fn of_namespace(&self, namespace: &str) -> MtlsMode {
+        self.said_in(namespace).map_or(MtlsMode::default(), |(mode, _)| mode)
+    }
+
+    /// What is said for a whole namespace or the whole mesh, and by which object.
+    fn said_in(&self, namespace: &str) -> Option<(MtlsMode, &Arc<Object>)> {
         let whole = |namespace: &str| {
-            let policy = self.of(namespace).find(|policy| policy.labels().is_none())?;
-            MtlsMode::of(policy.mtls.as_ref())
+            let (object, policy) = self.of(namespace).find(|(_, policy)| policy.labels().is_none())?;
+            Some((MtlsMode::of(policy.mtls.as_ref())?, object))
         };
-        whole(namespace).or_else(|| whole(&self.root)).unwrap_or_default()
+        whole(namespace).or_else(|| whole(&self.root))
     }
 
     /// Every object, by namespace and then oldest first.
@@ -103,8 +166,9 @@ impl PeerAuthentications {
         self.by_namespace.values().flatten().filter_map(|object| Some((object, spec(object)?)))
     }
 
-    fn of(&self, namespace: &str) -> impl Iterator<Item = &istio::PeerAuthentication> {
-        self.by_namespace.get(namespace).into_iter().flatten().filter_map(|object| spec(object))
+    fn of(&self, namespace: &str) -> impl Iterator<Item = (&Arc<Object>, &istio::PeerAuthentication)> {
+        let objects = self.by_namespace.get(namespace).into_iter().flatten();
+        objects.filter_map(|object| Some((object, spec(object)?)))
     }
 }
 
@@ -115,12 +179,19 @@ fn spec(object: &Object) -> Option<&istio::PeerAuthentication> {
     }
 }
 
-impl WorkloadMtls<'_> {
+impl<'a> WorkloadMtls<'a> {
     /// What is in force for a port that the workload itself listens on.
     pub fn at_port(&self, port: u16) -> MtlsMode {
-        let ports = self.workload.map(|policy| &policy.port_level_mtls);
-        let of_port = ports.and_then(|ports| MtlsMode::of(ports.get(&port.to_string())));
-        of_port.unwrap_or(self.mode)
+        self.said_at_port(port).0
+    }
+
+    /// As [`WorkloadMtls::at_port`], with the object that says it; `None` where nothing is said.
+    pub fn said_at_port(&self, port: u16) -> (MtlsMode, Option<&'a Arc<Object>>) {
+        let of_port = self.workload.and_then(|(object, policy)| {
+            let mode = MtlsMode::of(policy.port_level_mtls.get(&port.to_string()))?;
+            Some((mode, Some(object)))
+        });
+        of_port.unwrap_or((self.mode, self.by))
     }
 
     /// What is in force for ports that nothing is said about.
@@ -202,6 +273,39 @@ mod tests {
         let older = policy("shop", "b", 21, "{selector: {matchLabels: {app: a}}, mtls: {mode: DISABLE}}");
         let elsewhere = policy("shop", "c", 20, "{selector: {matchLabels: {app: b}}, mtls: {mode: STRICT}}");
         assert_eq!(mode(&[younger, older, elsewhere], "shop", 80), "DISABLE");
+    }
+
+    fn let_in(states: &[&str]) -> Vec<&'static str> {
+        let snapshot = |spec: &&str| {
+            let text = policy("shop", "p", 20, &format!("{{mtls: {{mode: {spec}}}}}"));
+            let (objects, _) = meltemi_api::parse(&text, &"pa.yaml".into());
+            Snapshot::build(&Inputs { objects: objects.into_iter().map(Arc::new).collect() }).0
+        };
+        let mut in_force: Option<Snapshot> = None;
+        let mut modes = Vec::new();
+        for next in states.iter().map(snapshot) {
+            let transition = in_force.as_ref().and_then(|before| next.in_transition_from(before));
+            let now = transition.unwrap_or(next);
+            let policies = &now.config.peer_authentications;
+            modes.push(policies.let_in("shop", &BTreeMap::new(), 80).as_str());
+            in_force = Some(now);
+        }
+        let settled = in_force.unwrap().settled();
+        modes.push(settled.config.peer_authentications.let_in("shop", &BTreeMap::new(), 80).as_str());
+        modes
+    }
+
+    /// Whoever is called lets both in until callers have changed.
+    #[test]
+    fn both_are_let_in_while_callers_change() {
+        assert_eq!(let_in(&["PERMISSIVE", "STRICT"]), ["PERMISSIVE", "STRICT", "STRICT"]);
+        assert_eq!(let_in(&["STRICT", "DISABLE"]), ["STRICT", "PERMISSIVE", "DISABLE"]);
+        assert_eq!(let_in(&["DISABLE", "STRICT"]), ["DISABLE", "PERMISSIVE", "STRICT"]);
+        // A change of mind while some callers have changed already.
+        assert_eq!(
+            let_in(&["STRICT", "DISABLE", "STRICT"]),
+            ["STRICT", "PERMISSIVE", "PERMISSIVE", "STRICT"]
+        );
     }
 
     #[test]

@@ -19,7 +19,6 @@ fn sidecar() -> ProxySpec {
         labels: [("app", "frontend"), ("version", "v1")].map(|(k, v)| (k.into(), v.into())).into(),
         address: "127.8.9.2".parse().unwrap(),
         xds: XdsServer::Plaintext("127.8.9.1:15010".parse().unwrap()),
-        has_sds: false,
         protocol: Protocol::Delta,
         gateway_bind: None,
     }
@@ -59,7 +58,7 @@ fn sidecar_golden() {
 fn sidecar_with_agent_golden() {
     check(
         "sidecar-with-agent.json",
-        &ProxySpec { xds: XdsServer::Agent("/run/frontend".into()), has_sds: true, ..sidecar() },
+        &ProxySpec { xds: XdsServer::Agent("/run/frontend".into()), ..sidecar() },
     );
 }
 

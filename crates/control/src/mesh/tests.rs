@@ -96,7 +96,8 @@ async fn changes_that_follow_closely_are_gathered() {
         tokio::time::advance(DEBOUNCE_QUIET).await;
         sender
     });
-    let (gathered, _) = gather(&mut batches).await.expect("changes");
+    let first = batches.recv().await.expect("changes");
+    let (gathered, _) = gather(first, &mut batches).await;
     assert_eq!(gathered.changes.len(), 2);
     assert_eq!(gathered.diagnostics, [], "the later list counts");
     drop(editor);
@@ -112,8 +113,41 @@ async fn changes_that_never_end_do_not_put_off_a_generation() {
         }
     });
     let began = tokio::time::Instant::now();
-    let (gathered, _) = gather(&mut batches).await.expect("changes");
+    let first = batches.recv().await.expect("changes");
+    let (gathered, _) = gather(first, &mut batches).await;
     assert!(began.elapsed() <= DEBOUNCE_MAX + Duration::from_millis(20), "{:?}", began.elapsed());
     assert!(gathered.changes.len() > 5);
     drop(restless);
+}
+
+fn policy(mode: &str) -> Vec<Change> {
+    let text = format!("{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: p}}, spec: {{mtls: {{mode: {mode}}}}}}}");
+    let (objects, diagnostics) = parse(&text, &"p.yaml".into());
+    assert_eq!(diagnostics, []);
+    objects.into_iter().map(|object| Change::Put(Arc::new(object))).collect()
+}
+
+/// What workloads of the generation let in.
+fn lets_in(turn: Turn) -> &'static str {
+    let generation = turn.generation.expect("a generation");
+    let policies = &generation.snapshot.config.peer_authentications;
+    policies.let_in("default", &BTreeMap::new(), 80).as_str()
+}
+
+#[test]
+fn callers_get_time_to_change_what_they_send() {
+    let mut mesh = Mesh::new(true);
+    let mut to = |mesh: &mut Mesh, changes: Vec<Change>| lets_in(mesh.turn(batch(changes), Instant::now()));
+    assert_eq!(to(&mut mesh, [policy("DISABLE"), vec![synced()]].concat()), "DISABLE", "nothing was before");
+    assert_eq!(mesh.settles_at, None);
+    assert_eq!(to(&mut mesh, policy("STRICT")), "PERMISSIVE");
+    let due = mesh.settles_at;
+    assert!(due.is_some());
+    assert_eq!(to(&mut mesh, put()), "PERMISSIVE");
+    assert_eq!(mesh.settles_at, due, "another change does not make it longer");
+    // What is refused in the meantime does not come in by the back door.
+    let refused = Batch { changes: policy("DISABLE"), diagnostics: broken(), ..Default::default() };
+    assert!(mesh.turn(refused, Instant::now()).generation.is_none());
+    assert_eq!(lets_in(mesh.settle(Instant::now())), "STRICT");
+    assert_eq!(mesh.settles_at, None);
 }

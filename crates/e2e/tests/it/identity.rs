@@ -2,6 +2,8 @@
 //! `openssl s_client` and curl, a SPIFFE client from PyPI reads the Workload API, and certificates of seconds rotate
 //! without a failed handshake.
 
+mod mixed;
+
 use std::fs::{OpenOptions, create_dir};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -54,24 +56,36 @@ impl Authority {
         self.dir.path().join(name)
     }
 
-    /// `meltemi agent` with a credential on its standard input, and a command beside it.
-    fn agent(&self, beside: &[String]) -> Process {
+    /// What an agent is told; its sockets are in the folder `name`, its credential beside it.
+    fn flags(&self, id: &str, name: &str) -> Vec<String> {
         let nonce = meltemi_identity::random().expect("randomness");
         let expires = SystemTime::now() + Duration::from_secs(60);
-        let credential = self.key.mint(&Claims { id: ID.parse().expect("an id"), expires, nonce });
-        let file = self.path("credential");
+        let credential = self.key.mint(&Claims { id: id.parse().expect("an id"), expires, nonce });
+        let file = self.path(&format!("{name}.credential"));
         std::fs::write(&file, credential.as_str()).expect("writable");
+        vec![
+            format!("--identity={id}"),
+            format!("--ca-address={}", self.secure),
+            format!("--ca-root-cert={}", self.path("ca/root-cert.pem").display()),
+            format!("--agent-directory={}", self.path(name).display()),
+            format!("--credential-file={}", file.display()),
+        ]
+    }
+
+    fn run(&self, words: &[String], name: &str) -> Process {
         let mut command = Command::new(peers::meltemi());
-        command
-            .args(["agent", "--identity", ID])
-            .arg(format!("--ca-address={}", self.secure))
-            .arg(format!("--ca-root-cert={}", self.path("ca/root-cert.pem").display()))
-            .arg(format!("--agent-directory={}", self.path("agent").display()))
-            .arg(format!("--credential-file={}", file.display()));
+        Process::spawn(command.args(words), &self.path(&format!("{name}.log"))).expect("it starts")
+    }
+
+    /// `meltemi agent` with a command beside it.
+    fn agent(&self, beside: &[String]) -> Process {
+        let mut words = vec!["agent".to_owned()];
+        words.extend(self.flags(ID, "agent"));
         if !beside.is_empty() {
-            command.arg("--").args(beside);
+            words.push("--".to_owned());
+            words.extend_from_slice(beside);
         }
-        Process::spawn(&mut command, &self.path("agent.log")).expect("it starts")
+        self.run(&words, "agent")
     }
 
     fn sds(&self) -> PathBuf {

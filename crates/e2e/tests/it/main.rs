@@ -6,6 +6,7 @@ mod churn;
 mod differential;
 mod drain;
 mod dynamic;
+mod encrypted;
 mod envoy_api;
 mod foreign;
 mod hashing;

@@ -26,10 +26,10 @@ fn within_4_sigma(count: u64, of: u64, share: f64) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shop_splits_routes_by_user_redirects_and_rewrites() {
     let mesh = Mesh::shop(&[]).await.expect("the shop is up");
-    let report = mesh.load(200, Duration::from_secs(5)).expect("load runs").report().await.expect("a report");
+    let report = mesh.load(100, Duration::from_secs(9)).expect("load runs").report().await.expect("a report");
     assert_eq!(report.failed(), 0, "{report:?}");
     let (v1, v2) = (report.versions_with("recommendation@v1"), report.versions_with("recommendation@v2"));
-    assert!(report.completed() >= 900, "{report:?}");
+    assert!(report.completed() >= 700, "{report:?}");
     assert_eq!(v1 + v2, report.completed(), "{report:?}");
     assert!(within_4_sigma(v2, v1 + v2, 0.1), "{report:?}");
 

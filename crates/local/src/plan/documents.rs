@@ -18,17 +18,18 @@ const DEPLOYMENT_LABEL: &str = "meltemi.dev/deployment";
 /// the user's says in it.
 const OLDEST: &str = "1970-01-01T00:00:00Z";
 
-/// Tells callers that a replica's sidecar speaks mutual TLS. Istio's, which its injection sets.
+/// Tells callers that a replica's sidecar speaks mutual TLS. Istio's injection sets it, too, unless the pod template has
+/// it already.
 const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
 
-/// The file's text. `ready` names the instances that get traffic; `has_mutual_tls` says whether their sidecars speak it.
-pub(crate) fn documents(plan: &Plan, ready: &BTreeSet<String>, has_mutual_tls: bool) -> String {
+/// The file's text. `ready` names the instances that get traffic.
+pub(crate) fn documents(plan: &Plan, ready: &BTreeSet<String>) -> String {
     let mut text = String::new();
     for workload in &plan.workloads {
         push(&mut text, &sidecar(workload));
         for replica in &workload.replicas {
             let is_ready = ready.contains(&instance_name(&workload.id.namespace, &replica.name));
-            push(&mut text, &workload_entry(workload, replica, is_ready, has_mutual_tls));
+            push(&mut text, &workload_entry(workload, replica, is_ready));
         }
     }
     text
@@ -47,11 +48,9 @@ fn push(text: &mut String, document: &Value) {
     text.push('\n');
 }
 
-fn workload_entry(workload: &Workload, replica: &Replica, is_ready: bool, has_mutual_tls: bool) -> Value {
+fn workload_entry(workload: &Workload, replica: &Replica, is_ready: bool) -> Value {
     let mut labels = sidecar_labels(workload);
-    if has_mutual_tls {
-        labels.insert(TLS_MODE_LABEL.to_owned(), "istio".to_owned());
-    }
+    labels.entry(TLS_MODE_LABEL.to_owned()).or_insert_with(|| "istio".to_owned());
     let ports: BTreeMap<&str, u16> =
         workload.inbound.iter().map(|port| (port.name.as_str(), port.number)).collect();
     json!({

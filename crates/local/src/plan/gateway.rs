@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use meltemi_api::istio::{Gateway, Server};
+use meltemi_api::istio::{Gateway, Server, TlsMode};
 use meltemi_api::kubernetes::Deployment;
 use meltemi_api::{Diagnostic, Object, ObjectId, Spec, codes};
 
 use crate::plan::memory::Memory;
 use crate::plan::ports::selects;
 use crate::plan::{Plan, instance_name};
+use crate::security::Sent;
 
 /// Lines that `up` prints once everything runs; on a Gateway or a VirtualService.
 const TRY_ANNOTATION: &str = "meltemi.dev/try";
@@ -45,6 +46,8 @@ pub(crate) struct GatewayServer {
     pub(crate) protocol: String,
     /// The first host a client may ask for; `*` when any.
     pub(crate) host: String,
+    /// How clients must come.
+    pub(crate) takes: Sent,
 }
 
 /// The gateways of these objects, in order of namespace and name.
@@ -136,7 +139,22 @@ fn server(object: &Object, index: usize, server: &Server) -> GatewayServer {
         port: u16::try_from(server.port.number).unwrap_or_default(),
         protocol: server.port.protocol.to_ascii_uppercase(),
         host: host.to_owned(),
+        takes: takes(server),
     }
+}
+
+/// Settings of a server that speaks no TLS only redirect.
+fn takes(server: &Server) -> Sent {
+    let protocol = server.port.protocol.to_ascii_uppercase();
+    match &server.tls {
+        Some(tls) if is_encrypted(&protocol) && tls.mode() == TlsMode::IstioMutual => Sent::Mtls,
+        Some(_) if is_encrypted(&protocol) => Sent::Tls,
+        _ => Sent::Plaintext,
+    }
+}
+
+fn is_encrypted(protocol: &str) -> bool {
+    matches!(protocol, "HTTPS" | "TLS")
 }
 
 /// Sockets are shared inside one process only.
@@ -200,7 +218,7 @@ impl GatewayServer {
     /// Where a client of this machine reaches it.
     pub(crate) fn url(&self, default_bind: IpAddr) -> String {
         let bind = self.bind.unwrap_or(default_bind);
-        let scheme = if matches!(self.protocol.as_str(), "HTTPS" | "TLS") { "https" } else { "http" };
+        let scheme = if is_encrypted(&self.protocol) { "https" } else { "http" };
         match bind {
             bind if bind.is_unspecified() || bind == IpAddr::V4(Ipv4Addr::LOCALHOST) => {
                 format!("{scheme}://localhost:{}", self.port)

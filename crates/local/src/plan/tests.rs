@@ -70,7 +70,7 @@ fn processes_and_their_environment() {
 #[test]
 fn what_the_control_plane_is_told() {
     let (plan, _) = planned(BANK);
-    let text = documents(&plan, &BTreeSet::from(["ledger-1".to_owned()]), false);
+    let text = documents(&plan, &BTreeSet::from(["ledger-1".to_owned()]));
     golden("bank.documents.yaml", &text);
     let (told, findings) = meltemi_api::parse(&text, &Arc::from("workloads.yaml"));
     assert_eq!(findings, [], "the control plane must be able to read it");
@@ -187,7 +187,7 @@ fn written(sidecars: &[String]) -> (meltemi_api::istio::Sidecar, Vec<Diagnostic>
          spec: {selector: {app: redis}, ports: [{name: tcp, port: 6379}]}\n";
     let text = deployment("client", "replicas: 1", "command: [x]") + redis + &sidecars.concat();
     let (plan, findings) = planned(&text);
-    let told = objects(&documents(&plan, &BTreeSet::new(), false));
+    let told = objects(&documents(&plan, &BTreeSet::new()));
     let Spec::Sidecar(sidecar) = &told[0].spec else { panic!("the Sidecar comes first") };
     assert_eq!(told[0].meta.created_unix_seconds, Some(0), "older than any other that selects the workload");
     (sidecar.clone(), findings)

@@ -92,7 +92,7 @@ impl<'a> Ingress<'a> {
     fn listener(&self) -> Option<Listener> {
         let shape = self.context.shape;
         let policies = &self.context.snapshot.config.peer_authentications;
-        let mode = policies.of_workload(&shape.namespace, &shape.labels).at_port(self.port);
+        let mode = policies.let_in(&shape.namespace, &shape.labels, self.port);
         let Some(identity) = self.context.identity() else {
             return match &self.entry.tls {
                 _ if mode == MtlsMode::Strict => None,
