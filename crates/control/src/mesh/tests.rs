@@ -121,7 +121,9 @@ async fn changes_that_never_end_do_not_put_off_a_generation() {
 }
 
 fn policy(mode: &str) -> Vec<Change> {
-    let text = format!("{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: p}}, spec: {{mtls: {{mode: {mode}}}}}}}");
+    let text = format!(
+        "{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {{name: p}}, spec: {{mtls: {{mode: {mode}}}}}}}"
+    );
     let (objects, diagnostics) = parse(&text, &"p.yaml".into());
     assert_eq!(diagnostics, []);
     objects.into_iter().map(|object| Change::Put(Arc::new(object))).collect()

@@ -7,6 +7,7 @@ mod differential;
 mod drain;
 mod dynamic;
 mod encrypted;
+mod endurance;
 mod envoy_api;
 mod foreign;
 mod hashing;
