@@ -17,6 +17,9 @@ use crate::{client, peers};
 /// How long a mesh may take until it serves: a debug build on a busy machine, with stock Envoys at worst.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How much later than it should a load may end: requests that are late are still sent.
+const LATE: Duration = Duration::from_secs(120);
+
 /// The path that goes through all three services.
 pub const RECOMMENDATION: &str = "/v1/product-recommendation";
 
@@ -151,8 +154,8 @@ impl Mesh {
     pub async fn running(&self) -> anyhow::Result<Value> {
         until("up tells what runs", START_DEADLINE, async || {
             let output = self.up.output();
-            let events = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            events.filter(|event| event["event"] == "running").last()
+            let mut events = output.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            events.find(|event| event["event"] == "running")
         })
         .await
     }
@@ -222,6 +225,7 @@ fn copy_shop(to: &Path, port: u16) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub struct Load {
     process: Process,
+    duration: Duration,
     _temp: tempfile::TempDir,
 }
 
@@ -236,7 +240,7 @@ impl Load {
         command.args(["load", url, "-o", "json", "--connections", "4"]).args(options);
         command.args(["--rate", &rate.to_string(), "--duration", &format!("{}ms", duration.as_millis())]);
         let process = Process::spawn(&mut command, &temp.path().join("load.json"))?;
-        Ok(Load { process, _temp: temp })
+        Ok(Load { process, duration, _temp: temp })
     }
 
     /// Waits for its report.
@@ -244,7 +248,7 @@ impl Load {
     /// # Errors
     /// If it does not end in time or prints no report.
     pub async fn report(mut self) -> anyhow::Result<Report> {
-        self.process.wait(Duration::from_secs(120)).await?;
+        self.process.wait(self.duration + LATE).await?;
         let text = self.process.output();
         let start = text.find('{').with_context(|| format!("no JSON in: {text}"))?;
         Ok(Report(serde_json::from_str(&text[start..]).with_context(|| text.clone())?))

@@ -10,6 +10,7 @@ use meltemi_e2e::client;
 use meltemi_e2e::mesh::{Mesh, RECOMMENDATION};
 use meltemi_e2e::process::{DEADLINE, until};
 use meltemi_e2e::sniffer::Sniffer;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const HEADER: &str = "marker-in-the-header";
@@ -127,6 +128,27 @@ async fn a_change_of_the_mode_fails_no_request() {
         // The others hear of it a little later.
         mesh.served(20).await.unwrap_or_else(|e| panic!("{e:#}: {mode}"));
     }
+    let report = load.report().await.expect("a report");
+    assert_eq!(report.failed(), 0, "{report:?}");
+}
+
+/// Its certificate is gone with it, and so is the credential that the first one was got with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_is_killed_comes_back_with_a_certificate() {
+    let mesh = Mesh::shop(&["-o", "json"]).await.expect("the shop is up");
+    mesh.save("strict.yaml", &policy("STRICT")).expect("saved");
+    let sidecar =
+        || mesh.members_with(&[" proxy ", "product-info-v1-0.json"]).first().map(|member| member.pid);
+    let load = mesh.load(50, Duration::from_secs(6)).expect("load runs");
+    let first = sidecar().expect("it runs");
+    kill_process(Pid::from_raw(first).expect("a pid is positive"), Signal::KILL).expect("it runs");
+    let back = until("it is ready again", DEADLINE, async || {
+        let output = mesh.up.output();
+        let mut after = output.lines().skip_while(|line| !line.contains("\"event\":\"ended\""));
+        after.any(|line| line.contains("\"ready\"") && line.contains("product-info-v1-0")).then_some(())
+    });
+    back.await.unwrap_or_else(|e| panic!("{e}: {}", mesh.up.output()));
+    assert_ne!(sidecar(), Some(first));
     let report = load.report().await.expect("a report");
     assert_eq!(report.failed(), 0, "{report:?}");
 }
