@@ -15,9 +15,11 @@ use meltemi_runtime::{drain, task};
 use meltemi_xds::server::Service;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
 
+use crate::authority::Lenient;
 use crate::certificate_client::CertificateClient;
 use crate::files::Publisher;
 use crate::limits::NAME_QUEUE;
@@ -104,9 +106,8 @@ impl Agent {
 
 async fn serve(listener: UnixListener, service: Service<Secrets>, workload: WorkloadApi) {
     let routes = Routes::new(SpiffeWorkloadApiServer::new(workload));
-    if let Err(error) =
-        meltemi_xds::server::serve_on(UnixListenerStream::new(listener), service, routes).await
-    {
+    let connections = UnixListenerStream::new(listener).map(|stream| stream.map(Lenient::new));
+    if let Err(error) = meltemi_xds::server::serve_on(connections, service, routes).await {
         tracing::error!(%error, "the socket of secrets is not served any more");
     }
 }

@@ -11,6 +11,7 @@
 
 mod agent;
 mod args;
+mod authority;
 mod bootstrap;
 mod certificate_client;
 mod command;

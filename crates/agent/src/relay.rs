@@ -1,7 +1,7 @@
-//! The proxy's way to the control plane: a Unix socket whose connections are carried, byte for byte, over TLS with the
-//! workload's certificate. The proxy speaks plain HTTP/2 and needs neither key nor roots for it; who may use the socket is
-//! decided by its permissions. Source: the xDS proxy of Istio's agent, which parses the messages; here nothing is to be
-//! changed in them.
+//! The proxy's way to the control plane: a Unix socket whose connections are carried, byte for byte (but for authorities
+//! that are paths, see `authority.rs`), over TLS with the workload's certificate. The proxy speaks plain HTTP/2 and needs
+//! neither key nor roots for it; who may use the socket is decided by its permissions. Source: the xDS proxy of Istio's
+//! agent, which parses the messages; here nothing is to be changed in them.
 
 use std::io;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use crate::authority::Lenient;
 use crate::limits::{ACCEPT_PAUSE, MAX_RELAYED};
 use crate::svid::Current;
 use crate::tls::ControlPlane;
@@ -40,7 +41,8 @@ pub(crate) async fn serve(listener: UnixListener, control_plane: ControlPlane, c
     }
 }
 
-async fn relay(mut stream: UnixStream, control_plane: &ControlPlane, mut current: Current) -> io::Result<()> {
+async fn relay(stream: UnixStream, control_plane: &ControlPlane, mut current: Current) -> io::Result<()> {
+    let mut stream = Lenient::new(stream);
     let svid = current.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
     let mut upstream = control_plane.connect(svid.as_deref()).await?;
     copy_bidirectional(&mut stream, &mut upstream).await.map(drop)

@@ -3,21 +3,14 @@
 Usage: spiffe_identity.py SOCKET; the package is PyPI's `spiffe`, the certificates are read by `cryptography`.
 """
 
-import functools
 import json
 import queue
 import sys
 
-import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from spiffe import WorkloadApiClient
-
-
-# gRPC's C core names a Unix socket by its escaped path in `:authority`, which the HTTP/2 library of the server does not
-# take for an authority; Go's names it `localhost`, and so is it done here.
-grpc.insecure_channel = functools.partial(grpc.insecure_channel, options=[("grpc.default_authority", "localhost")])
 
 
 def told(context):
