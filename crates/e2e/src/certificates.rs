@@ -89,6 +89,9 @@ impl Certificates {
             masks.push((escaped(&made.chain), format!("<chain {name}>")));
             let own = meltemi_identity::certificates_to_pem([&leaf]);
             masks.push((escaped(&own), format!("<pem {name}>")));
+            for text in [made.chain.clone(), made.chain.replace('\r', "")] {
+                masks.push((base64(&text), format!("<base64 {name}>")));
+            }
             masks.push((facts.sha256, format!("<sha256 {name}>")));
             masks.push((facts.sha1, format!("<sha1 {name}>")));
         }
@@ -156,4 +159,10 @@ fn params(name: &str, spec: &CertificateSpec, serial: u64) -> anyhow::Result<Cer
 fn escaped(pem: &str) -> String {
     let with_signs = [("\n", "%0A"), (" ", "%20"), ("+", "%2B"), ("/", "%2F"), ("=", "%3D")];
     with_signs.iter().fold(pem.replace('\r', ""), |text, (from, to)| text.replace(from, to))
+}
+
+/// As bytes stand in JSON. The lines of PEM are base64 of whatever bytes they are made of.
+fn base64(text: &str) -> String {
+    let pem = meltemi_identity::certificates_to_pem([&text.as_bytes().to_vec().into()]);
+    pem.lines().filter(|line| !line.starts_with('-')).collect()
 }

@@ -7,16 +7,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use meltemi_compile::tls::{CommonTls, Held, SecretKind};
+use meltemi_compile::tls::{self as compiled, CommonTls, Held, SecretKind};
 use meltemi_envoy::Any;
 use meltemi_envoy::admin::v3 as dump;
-use meltemi_envoy::extensions::transport_sockets::tls::v3::Secret;
+use meltemi_envoy::config::core::v3::DataSource;
+use meltemi_envoy::config::core::v3::data_source::Specifier;
+use meltemi_envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use meltemi_identity::{PeerCertificate, ServedCertificate};
 use serde_json::{Value, json};
 
 use super::config_dump::timestamp;
 use super::{Admin, Params, Reply};
-use crate::config::Store;
+use crate::config::{Loaded, Store};
 
 /// The fields of secrets and certificates whose texts are not told.
 const SENSITIVE: &[&str] = &["private_key", "password", "pkcs12", "session_ticket_keys", "generic_secret"];
@@ -42,7 +44,7 @@ pub(super) fn dump(store: &Store, wanted: &dyn Fn(&str) -> bool) -> dump::Secret
         name: name.to_string(),
         version_info: loaded.version.clone(),
         last_updated: timestamp(loaded.updated),
-        secret: Some(loaded.message.clone()),
+        secret: Some(with_data(loaded)),
         ..DynamicSecret::default()
     });
     let missing = store.missing_secrets().filter(|name| wanted(name));
@@ -57,6 +59,38 @@ pub(super) fn dump(store: &Store, wanted: &dyn Fn(&str) -> bool) -> dump::Secret
         static_secrets: fixed.collect(),
         dynamic_active_secrets: active.collect(),
         dynamic_warming_secrets: warming.collect(),
+    }
+}
+
+/// The message of a secret that came by SDS, with the data of its files in their place as they are in force, as Envoy
+/// tells it: the files may have others meanwhile.
+fn with_data(loaded: &Loaded<compiled::Secret>) -> Any {
+    let Ok(mut message) = loaded.message.unpack::<Secret>() else { return loaded.message.clone() };
+    match (&mut message.r#type, &loaded.value.kind) {
+        (Some(secret::Type::TlsCertificate(told)), SecretKind::Certificate(served)) => {
+            let chain = || meltemi_identity::certificates_to_pem(&served.certified.cert).into_bytes();
+            put_data(&mut told.certificate_chain, chain);
+            // Of the key only its form is told.
+            put_data(&mut told.private_key, Vec::new);
+        }
+        (Some(secret::Type::ValidationContext(told)), SecretKind::Validation(_, whole)) => {
+            let data = |source: &Option<DataSource>| match source.as_ref().map(|source| &source.specifier) {
+                Some(Some(Specifier::InlineBytes(bytes))) => bytes.to_vec(),
+                _ => Vec::new(),
+            };
+            put_data(&mut told.trusted_ca, || data(&whole.trusted_ca));
+            put_data(&mut told.crl, || data(&whole.crl));
+        }
+        _ => return loaded.message.clone(),
+    }
+    Any::pack(&message)
+}
+
+fn put_data(source: &mut Option<DataSource>, data: impl FnOnce() -> Vec<u8>) {
+    if let Some(source) = source
+        && let Some(Specifier::Filename(_)) = source.specifier
+    {
+        source.specifier = Some(Specifier::InlineBytes(data().into()));
     }
 }
 
