@@ -4,7 +4,6 @@
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command as Process;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use meltemi_agent::{Agent, AgentSpec, ControlPlane as Authority, SDS_SOCKET, Svid, XDS_SOCKET};
@@ -20,11 +19,11 @@ pub(crate) const CART: &str = "spiffe://cluster.local/ns/default/sa/cart";
 pub(crate) struct World {
     pub(crate) running: Running,
     scratch: TempDir,
-    key: CredentialKey,
+    pub(super) key: CredentialKey,
 }
 
 impl World {
-    async fn start(flags: &[&str]) -> World {
+    pub(super) async fn start(flags: &[&str]) -> World {
         World::start_with(SERVICE, flags).await
     }
 
@@ -60,11 +59,11 @@ impl World {
         Running::start(&scratch.join("mesh"), &flags).await
     }
 
-    fn ca(&self, file: &str) -> PathBuf {
+    pub(super) fn ca(&self, file: &str) -> PathBuf {
         self.scratch.path().join("ca").join(file)
     }
 
-    fn credential(&self, id: &str) -> Credential {
+    pub(super) fn credential(&self, id: &str) -> Credential {
         let expires = SystemTime::now() + Duration::from_secs(60);
         let nonce = meltemi_identity::random().expect("it is set up");
         self.key.mint(&Claims { id: id.parse().expect("it is set up"), expires, nonce })

@@ -1,6 +1,7 @@
 //! The control plane over its sockets: files in, xDS and admin pages out. The proxy is an xDS client that takes
 //! everything, or refuses when told to.
 
+mod attacks;
 mod identity;
 mod mesh_config;
 mod proxyless;
@@ -9,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, FromArgMatches};
