@@ -1,26 +1,38 @@
 //! `meltemi cert inspect`: what certificates say, in a file or shown by a TLS server. A server's certificate is shown
 //! whether it is to be believed or not; that is the question to answer. Leaves out private keys.
 
-use std::io::{self, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+mod server;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use clap::Args;
 use meltemi_identity::{AlternativeName, Certificate, certificates_from_pem};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::CertificateDer;
+use serde::Serialize;
+use serde_json::json;
 
-/// How long a server may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::validate::Output;
+
+/// Exit code when a certificate is not good now.
+const NOT_GOOD: u8 = 1;
+/// Exit code when there is none to be shown; also clap's for wrong usage.
+const TROUBLE: u8 = 2;
+
+/// Largest file: a bundle of every public authority has 300 KiB.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Show what certificates say: a PEM file, or a live server (HOST:PORT).
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    meltemi cert inspect root-cert.pem                 every certificate of a file\n  \
+    meltemi cert inspect 10.0.0.1:15012                what a server shows, to be believed or not\n  \
+    meltemi cert inspect edge:443 --name shop.example  what it shows to who asks for that name\n\n\
+    Exit code: 0 when all are good now, 1 when one is expired or not valid yet, 2 when there is none to be shown.")]
 pub struct InspectArgs {
     /// A PEM file, or HOST:PORT of a TLS server
     #[arg(value_name = "FILE|HOST:PORT")]
@@ -29,31 +41,119 @@ pub struct InspectArgs {
     /// The server name to ask for (SNI); by default the host
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
-/// Prints the certificates. The exit code is 1 if one of them is not good now.
+/// Prints the certificates. The exit code is 1 if one of them is not good now, 2 with a message if there are none to be had.
 ///
 /// # Errors
-/// If there are none to be had, or standard output cannot be written to.
+/// If standard output cannot be written to.
 pub fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
-    let path = Path::new(&args.target);
-    let certificates = match path.exists() {
-        true => {
-            let text = std::fs::read(path).with_context(|| format!("read {}", args.target))?;
-            certificates_from_pem(&text).with_context(|| args.target.clone())?
-        }
-        false => shown_by(&args.target, args.name.as_deref())
-            .with_context(|| format!("{} is no file, and as a server", args.target))?,
-    };
     let now = SystemTime::now();
+    let read = certificates(args).and_then(|ders| {
+        let facts = ders.iter().enumerate().map(|(index, der)| {
+            Certificate::from_der(der).with_context(|| format!("{}: certificate {}", args.target, index + 1))
+        });
+        facts.collect::<anyhow::Result<Vec<_>>>()
+    });
+    let certificates = match read {
+        Ok(certificates) => certificates,
+        Err(error) => {
+            anstream::eprintln!("error: {error:#}");
+            return Ok(ExitCode::from(TROUBLE));
+        }
+    };
     let mut out = io::stdout().lock();
-    let mut all_good = true;
-    for (index, der) in certificates.iter().enumerate() {
-        let certificate = Certificate::from_der(der).with_context(|| format!("certificate {}", index + 1))?;
-        all_good &= certificate.check_time(now).is_ok();
-        print(&mut out, index + 1, &certificate, now)?;
+    match args.output {
+        Output::Text => {
+            for (index, certificate) in certificates.iter().enumerate() {
+                print(&mut out, index + 1, certificate, now)?;
+            }
+        }
+        Output::Json => {
+            let all: Vec<Shown<'_>> =
+                certificates.iter().map(|certificate| Shown::new(certificate, now)).collect();
+            writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "certificates": all }))?)?;
+        }
     }
-    Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    out.flush()?;
+    let all_good = certificates.iter().all(|certificate| certificate.check_time(now).is_ok());
+    Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::from(NOT_GOOD) })
+}
+
+/// Those of the file or the server.
+fn certificates(args: &InspectArgs) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let target = &args.target;
+    let path = Path::new(target);
+    if path.exists() {
+        return in_file(path).with_context(|| target.clone());
+    }
+    ensure!(
+        target.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()),
+        "{target}: there is no such file; a live server is named by HOST:PORT"
+    );
+    server::shown_by(target, args.name.as_deref()).with_context(|| format!("the server {target}"))
+}
+
+fn in_file(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    ensure!(!path.is_dir(), "it is a directory: name a PEM file");
+    // A pipe would be waited for.
+    ensure!(path.is_file(), "it is no regular file");
+    let mut text = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut text))?;
+    ensure!(text.len() as u64 <= MAX_FILE_BYTES, "it is larger than {} MiB", MAX_FILE_BYTES >> 20);
+    Ok(certificates_from_pem(&text)?)
+}
+
+/// A certificate for machines.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'c> {
+    subject: &'c str,
+    issuer: &'c str,
+    san: Vec<String>,
+    key: &'c str,
+    is_authority: bool,
+    serial_number: &'c str,
+    sha256: &'c str,
+    not_before: String,
+    not_after: String,
+    valid: bool,
+}
+
+impl Shown<'_> {
+    fn new(certificate: &Certificate, now: SystemTime) -> Shown<'_> {
+        Shown {
+            subject: &certificate.subject,
+            issuer: &certificate.issuer,
+            san: certificate.names.iter().map(name).collect(),
+            key: &certificate.key,
+            is_authority: certificate.is_authority,
+            serial_number: &certificate.serial,
+            sha256: &certificate.fingerprint,
+            not_before: moment(certificate.not_before),
+            not_after: moment(certificate.not_after),
+            valid: certificate.check_time(now).is_ok(),
+        }
+    }
+}
+
+/// A name without its kind.
+pub(crate) fn name(name: &AlternativeName) -> String {
+    match name {
+        AlternativeName::Uri(name) | AlternativeName::Dns(name) | AlternativeName::Other(name) => {
+            name.clone()
+        }
+        AlternativeName::Ip(address) => address.to_string(),
+    }
+}
+
+/// As RFC 3339 writes times.
+pub(crate) fn moment(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
 }
 
 fn print(out: &mut impl Write, number: usize, certificate: &Certificate, now: SystemTime) -> io::Result<()> {
@@ -77,7 +177,7 @@ fn print(out: &mut impl Write, number: usize, certificate: &Certificate, now: Sy
 }
 
 /// From when to when in words of now: people ask how long is left.
-fn validity(certificate: &Certificate, now: SystemTime) -> String {
+pub(crate) fn validity(certificate: &Certificate, now: SystemTime) -> String {
     if let Ok(until) = certificate.not_before.duration_since(now)
         && !until.is_zero()
     {
@@ -97,72 +197,6 @@ fn span(time: Duration) -> String {
         (0, 0, minutes, seconds) => format!("{minutes}m {seconds}s"),
         (0, hours, minutes, _) => format!("{hours}h {minutes}m"),
         (days, hours, ..) => format!("{days}d {hours}h"),
-    }
-}
-
-/// The chain that a server shows.
-fn shown_by(target: &str, name: Option<&str>) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let (host, _) = target.rsplit_once(':').context("it has no port")?;
-    let name = name.unwrap_or(host.trim_matches(['[', ']'])).to_owned();
-    let name = ServerName::try_from(name.clone()).with_context(|| format!("{name:?} is no server name"))?;
-    let address = target.to_socket_addrs()?.next().context("the name has no address")?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    let mut connection = ClientConnection::new(Arc::new(config), name)?;
-    // A server that wants a certificate from us may refuse after it has shown its own.
-    let outcome = connection.complete_io(&mut stream);
-    match connection.peer_certificates() {
-        Some(chain) => Ok(chain.iter().map(|der| der.clone().into_owned()).collect()),
-        None => match outcome {
-            Ok(_) => bail!("it has shown no certificate"),
-            Err(error) => Err(error.into()),
-        },
-    }
-}
-
-/// Believes every certificate, for looking at it; nothing is sent to the server.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -191,5 +225,72 @@ mod tests {
         assert_eq!(validity(&certificate, late), "EXPIRED 1m 1s ago");
         let early = certificate.not_before - Duration::from_secs(5);
         assert_eq!(validity(&certificate, early), "NOT YET: begins in 5s");
+    }
+
+    fn refusal(target: &str) -> String {
+        let args = InspectArgs { target: target.to_owned(), name: None, output: Output::Text };
+        format!("{:#}", certificates(&args).unwrap_err())
+    }
+
+    #[test]
+    fn what_cannot_be_shown_says_why() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = |name: &str| scratch.path().join(name).display().to_string();
+        let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
+        let domain = "td".parse().unwrap();
+        let (pem, _) =
+            Authority::make_root(&domain, KeyKind::EcdsaP256, SystemTime::now(), Serial::new([1; 16]))
+                .unwrap();
+        write("cut", &pem[..pem.len() / 2]);
+        write("text", "hello");
+        write("garbage", "-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n");
+        for (target, told) in [
+            (path("none.pem"), "there is no such file; a live server is named by HOST:PORT"),
+            (scratch.path().display().to_string(), "it is a directory: name a PEM file"),
+            (path("cut"), "broken PEM"),
+            (path("text"), "there is no certificate in it"),
+            (path("garbage"), "broken PEM"),
+            ("/dev/null".to_owned(), "it is no regular file"),
+            ("127.0.0.1:99999".to_owned(), "there is no such file"),
+        ] {
+            let refusal = refusal(&target);
+            assert!(refusal.contains(told) && refusal.contains(&target), "{target}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_away_hangs_or_speaks_no_tls_is_told_from_the_others() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let plain = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+            listener
+        });
+        let refused = refusal(&address);
+        assert!(refused.contains("does it speak TLS?"), "{refused}");
+        // Now nobody accepts: the kernel does, and nothing comes.
+        let listener = plain.join().unwrap();
+        let hung = refusal(&address);
+        assert!(hung.contains("no answer within 5 s"), "{hung}");
+        drop(listener);
+        let away = refusal(&address);
+        assert!(away.contains("cannot be reached") && away.contains("refused"), "{away}");
+    }
+
+    #[test]
+    fn machines_get_the_same_facts() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let (pem, _) =
+            Authority::make_root(&"td".parse().unwrap(), KeyKind::EcdsaP256, now, Serial::new([1; 16]))
+                .unwrap();
+        let certificate = Certificate::from_der(&certificates_from_pem(pem.as_bytes()).unwrap()[0]).unwrap();
+        let shown = json!(Shown::new(&certificate, now));
+        assert_eq!((&shown["subject"], &shown["valid"]), (&json!("O=td"), &json!(true)));
+        assert_eq!(shown["notAfter"], "2037-01-12T08:00:00Z");
+        assert_eq!(
+            json!(Shown::new(&certificate, certificate.not_after + Duration::from_secs(1)))["valid"],
+            false
+        );
     }
 }

@@ -1,11 +1,14 @@
-//! Commands that need no running mesh: [`validate()`] and [`inspect()`].
+//! Commands that look: at files ([`validate()`]), at certificates ([`inspect()`]), at one proxy ([`proxy_config()`]).
 //!
-//! Owns: arguments, output and exit codes. Must not know: what is wrong with an object; that is `api`'s and the
-//! snapshot's to say. Entry points: [`validate()`], [`inspect()`].
+//! Owns: arguments, output and exit codes. Must not know: what is wrong with an object, which is `api`'s and the
+//! snapshot's to say, nor how a mesh is run; where the proxies of a running one are, `local` tells.
+//! Entry points: [`validate()`], [`inspect()`], [`proxy_config()`].
 
 mod inspect;
+mod proxy_config;
 mod report;
 mod validate;
 
 pub use inspect::{InspectArgs, inspect};
+pub use proxy_config::{Format, ProxyConfigCommand, SecretArgs, SourceArgs, proxy_config};
 pub use validate::{Output, ValidateArgs, validate};

@@ -5,7 +5,7 @@
 //! resource is: it starts the control plane and the proxies as processes of its own executable and talks to them by
 //! file and by probe.
 //!
-//! Entry points: [`up`] and [`reap`]. Where to read next: `mesh.rs`, the loop that owns all state.
+//! Entry points: [`up`] and [`reap`]; [`running_proxies`] for commands that look at what runs. Where to read next: `mesh.rs`, the loop that owns all state.
 
 mod args;
 mod block;
@@ -21,6 +21,7 @@ mod preflight;
 mod probe;
 mod programs;
 mod reaper;
+mod running;
 mod security;
 mod state;
 mod terminal;
@@ -29,4 +30,5 @@ mod up;
 
 pub use args::{OutputFormat, ReaperArgs, UpArgs};
 pub use reaper::reap;
+pub use running::{RunningProxy, running_proxies};
 pub use up::up;

@@ -9,6 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use xxhash_rust::xxh3::xxh3_64;
 
+/// The directory of bootstraps in a state directory.
+pub(crate) const BOOTSTRAPS: &str = "bootstrap";
+/// The lock, which holds the number of the process that has it.
+pub(crate) const LOCK: &str = "up.lock";
+
 /// An open state directory; the lock is held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct StateDir {
@@ -23,10 +28,10 @@ impl StateDir {
     /// If it cannot be created, or another `up` uses it.
     pub(crate) fn open(root: PathBuf) -> anyhow::Result<StateDir> {
         create_private(&root)?;
-        for part in ["bootstrap", "logs", "bin"] {
+        for part in [BOOTSTRAPS, "logs", "bin"] {
             create_private(&root.join(part))?;
         }
-        let lock = lock(&root.join("up.lock"))?;
+        let lock = lock(&root.join(LOCK))?;
         Ok(StateDir { root, _lock: lock })
     }
 
@@ -42,7 +47,7 @@ impl StateDir {
 
     /// The bootstrap of one proxy.
     pub(crate) fn bootstrap_file(&self, instance: &str) -> PathBuf {
-        self.root.join("bootstrap").join(format!("{instance}.json"))
+        self.root.join(BOOTSTRAPS).join(format!("{instance}.json"))
     }
 
     /// The files of the certificate authority, kept from run to run.
@@ -86,12 +91,20 @@ impl StateDir {
 /// # Errors
 /// If neither `XDG_STATE_HOME` nor `HOME` is an absolute path.
 pub(crate) fn default_root(directory: &Path) -> anyhow::Result<PathBuf> {
+    Ok(state_home()?.join(format!("{:016x}", directory_hash(directory))))
+}
+
+/// Where the state directories of meshes that name none are.
+///
+/// # Errors
+/// If neither `XDG_STATE_HOME` nor `HOME` is an absolute path.
+pub(crate) fn state_home() -> anyhow::Result<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
     let Some(base) = base else {
         bail!("neither XDG_STATE_HOME nor HOME is set: name a directory with --state-dir");
     };
-    Ok(base.join("meltemi").join(format!("{:016x}", directory_hash(directory))))
+    Ok(base.join("meltemi"))
 }
 
 /// The number that stands for a directory: names its state and chooses where the search for a block starts.

@@ -17,6 +17,7 @@ use clap_complete::Shell;
 Examples:
   meltemi up examples/shop                       run a whole mesh on this machine
   meltemi validate examples/shop                 check manifests without running anything
+  meltemi proxy-config secret frontend-v1-0      certificates and trust of one proxy
   meltemi load http://localhost:8080/ --rate 100 --duration 10s
   meltemi proxy -c bootstrap.yaml --concurrency 2
   meltemi completion bash > ~/.local/share/bash-completion/completions/meltemi
@@ -38,6 +39,9 @@ enum Command {
     /// Look at certificates, issue them, and change the root of a mesh
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Look at what one proxy has in force, ours or an Envoy
+    #[command(subcommand, visible_alias = "pc")]
+    ProxyConfig(meltemi_cli::ProxyConfigCommand),
     Echo(meltemi_traffic::EchoArgs),
     Load(meltemi_traffic::LoadArgs),
     /// Print the completion script of a shell
@@ -85,6 +89,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cert(CertCommand::Inspect(args)) => meltemi_cli::inspect(&args),
         Command::Cert(CertCommand::Issue(args)) => meltemi_control::issue(&args),
         Command::Cert(CertCommand::RotateRoot(args)) => meltemi_control::rotate_root(&args),
+        Command::ProxyConfig(command) => meltemi_cli::proxy_config(&command),
         Command::Echo(args) => meltemi_traffic::echo(&args),
         Command::Load(args) => meltemi_traffic::load(&args),
         Command::Completion { shell } => {

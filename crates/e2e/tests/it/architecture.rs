@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("traffic", &["http", "runtime"]),
     ("local", &["api", "identity", "runtime", "agent"]),
     ("control", &["api", "envoy", "identity", "runtime", "snapshot", "sources", "translate", "xds"]),
-    ("cli", &["api", "identity", "snapshot", "sources"]),
+    ("cli", &["api", "identity", "local", "snapshot", "sources"]),
     ("meltemi", &["agent", "cli", "control", "local", "proxy", "runtime", "traffic"]),
     ("e2e", &["api", "compile", "envoy", "http", "identity", "proxy", "snapshot", "translate", "xds"]),
 ];
