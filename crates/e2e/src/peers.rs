@@ -44,6 +44,19 @@ pub fn python_package(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// The program with go-spiffe that `scripts/peers` builds from `testdata/go-spiffe`. `None` after saying SKIPPED.
+///
+/// # Panics
+/// In CI, when it is missing.
+pub fn go_spiffe() -> Option<PathBuf> {
+    let path = repository().join("target/peers/go-spiffe");
+    if path.is_file() {
+        return Some(path);
+    }
+    missing("the program with go-spiffe is not built; scripts/peers does it, with go 1.24");
+    None
+}
+
 /// Says SKIPPED with the reason.
 ///
 /// # Panics

@@ -1,8 +1,10 @@
 //! Identity with partners that nobody here wrote: a stock Envoy takes its certificate from our agent and shows it to
-//! `openssl s_client` and curl, a SPIFFE client from PyPI reads the Workload API, and certificates of seconds rotate
+//! `openssl s_client` and curl, SPIFFE clients from PyPI and in Go read the Workload API, and certificates of seconds rotate
 //! without a failed handshake.
 
+mod go;
 mod mixed;
+mod proxy_config;
 
 use std::fs::{OpenOptions, create_dir};
 use std::io::Write;
@@ -77,15 +79,20 @@ impl Authority {
         Process::spawn(command.args(words), &self.path(&format!("{name}.log"))).expect("it starts")
     }
 
-    /// `meltemi agent` with a command beside it.
+    /// `meltemi agent` of [`ID`] with a credential, and a command beside it.
     fn agent(&self, beside: &[String]) -> Process {
+        self.agent_of("agent", ID, beside)
+    }
+
+    /// The same of another workload, with its sockets in the folder `name`.
+    fn agent_of(&self, name: &str, id: &str, beside: &[String]) -> Process {
         let mut words = vec!["agent".to_owned()];
-        words.extend(self.flags(ID, "agent"));
+        words.extend(self.flags(id, name));
         if !beside.is_empty() {
             words.push("--".to_owned());
             words.extend_from_slice(beside);
         }
-        self.run(&words, "agent")
+        self.run(&words, name)
     }
 
     fn sds(&self) -> PathBuf {
