@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use meltemi_envoy::spiffe::spiffe_workload_api_server::SpiffeWorkloadApiServer;
-use meltemi_identity::{Credential, KeyKind, SpiffeId};
+use meltemi_identity::{KeyKind, SpiffeId};
 use meltemi_runtime::{drain, task};
 use meltemi_xds::server::Service;
 use tokio::net::UnixListener;
@@ -23,6 +23,7 @@ use crate::authority::Lenient;
 use crate::certificate_client::CertificateClient;
 use crate::files::Publisher;
 use crate::limits::NAME_QUEUE;
+use crate::proof::Proof;
 use crate::secrets::{self, Secrets};
 use crate::svid::Current;
 use crate::tls::ControlPlane;
@@ -47,7 +48,7 @@ pub struct AgentSpec {
     /// Where the sockets go; made for this user alone if it does not exist.
     pub directory: PathBuf,
     /// What proves who this is, until there is a certificate.
-    pub credential: Option<Credential>,
+    pub proof: Option<Proof>,
     /// The kind of key.
     pub key_kind: KeyKind,
     /// How long certificates should be good; zero leaves it to the control plane.
@@ -68,12 +69,11 @@ impl Agent {
     /// # Errors
     /// If a socket cannot be bound.
     pub fn start(spec: AgentSpec) -> anyhow::Result<Agent> {
-        let AgentSpec { id, control_plane, directory, credential, key_kind, ttl } = spec;
+        let AgentSpec { id, control_plane, directory, proof, key_kind, ttl } = spec;
         let sds = bind(&directory, SDS_SOCKET)?;
         let xds = bind(&directory, XDS_SOCKET)?;
         let (certificates, current) = watch::channel(None);
-        let client =
-            CertificateClient { control_plane: control_plane.clone(), id, key_kind, ttl, credential };
+        let client = CertificateClient { control_plane: control_plane.clone(), id, key_kind, ttl, proof };
         let (configs, config) = watch::channel(secrets::config(None, &BTreeMap::new()));
         let (wanted_files, wanted) = mpsc::channel(NAME_QUEUE);
         let publisher = Publisher::new(current.clone(), wanted, configs);

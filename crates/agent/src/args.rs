@@ -11,10 +11,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use meltemi_identity::{Credential, KeyKind, SpiffeId};
 
-use crate::{AgentSpec, ControlPlane};
-
-/// Largest credential that is read.
-const MAX_CREDENTIAL_BYTES: u64 = 4 << 10;
+use crate::proof::MAX_PROOF_BYTES;
+use crate::{AgentSpec, ControlPlane, Proof};
 
 /// What an agent is told.
 #[derive(Debug, Clone, Args)]
@@ -50,6 +48,11 @@ pub struct AgentArgs {
     #[arg(long, value_name = "FILE", requires = "identity")]
     pub credential_file: Option<PathBuf>,
 
+    /// Prove who this is with the token in this file, of an OpenID provider that the control plane believes. It is read for
+    /// every attempt, so it may be renewed.
+    #[arg(long, value_name = "FILE", requires = "identity", conflicts_with_all = ["credential_fd", "credential_file"])]
+    pub token_file: Option<PathBuf>,
+
     /// The kind of key: ecdsa-p256, ecdsa-p384, rsa-2048 or rsa-4096.
     #[arg(long, value_name = "KIND", default_value = "ecdsa-p256")]
     pub key_kind: KeyKind,
@@ -74,13 +77,16 @@ impl AgentArgs {
             id: id.clone(),
             control_plane: ControlPlane { address, host: self.ca_host.clone(), root_cert: root_cert.clone() },
             directory: directory.clone(),
-            credential: self.credential().context("read the credential")?,
+            proof: self.proof().context("read the credential")?,
             key_kind: self.key_kind,
             ttl: Duration::from_secs(self.cert_ttl_s),
         }))
     }
 
-    fn credential(&self) -> anyhow::Result<Option<Credential>> {
+    fn proof(&self) -> anyhow::Result<Option<Proof>> {
+        if let Some(path) = &self.token_file {
+            return Ok(Some(Proof::TokenFile(path.clone())));
+        }
         let source: Box<dyn Read> = match (self.credential_fd, &self.credential_file) {
             // Stays open, because others expect it to be; who runs a command beside the agent gives that another one.
             (Some(0), _) => Box::new(std::io::stdin()),
@@ -89,8 +95,8 @@ impl AgentArgs {
             (None, None) => return Ok(None),
         };
         let mut text = String::new();
-        source.take(MAX_CREDENTIAL_BYTES).read_to_string(&mut text)?;
-        Ok(Some(Credential::from_text(&text)))
+        source.take(MAX_PROOF_BYTES).read_to_string(&mut text)?;
+        Ok(Some(Proof::Once(Credential::from_text(&text))))
     }
 }
 

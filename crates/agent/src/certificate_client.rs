@@ -5,15 +5,15 @@ use std::time::{Duration, SystemTime};
 
 use meltemi_envoy::istio::v1::auth::IstioCertificateRequest;
 use meltemi_envoy::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
-use meltemi_identity::{Credential, Csr, Key, KeyKind, SpiffeId};
+use meltemi_identity::{Csr, Key, KeyKind, SpiffeId};
 use meltemi_runtime::backoff::jitter;
 use meltemi_runtime::task;
 use tokio::time::timeout;
-use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 
 use crate::limits::CERTIFICATE_TIMEOUT;
+use crate::proof::Proof;
 use crate::svid::Svid;
 use crate::tls::{Connector, ControlPlane};
 
@@ -26,7 +26,7 @@ pub(crate) struct CertificateClient {
     pub(crate) key_kind: KeyKind,
     /// Zero leaves it to the authority.
     pub(crate) ttl: Duration,
-    pub(crate) credential: Option<Credential>,
+    pub(crate) proof: Option<Proof>,
 }
 
 /// Why there is no certificate.
@@ -41,7 +41,7 @@ pub(crate) enum Failure {
 }
 
 impl CertificateClient {
-    /// One attempt, with the current certificate as proof or else the credential.
+    /// One attempt, with the current certificate as proof or else what there was before it.
     pub(crate) async fn get(&self, current: Option<Arc<Svid>>, attempt: &Attempt) -> Result<Svid, Failure> {
         let passing = |e: &dyn std::fmt::Display| Failure::Passing(e.to_string());
         let request = self.request(attempt, current.as_deref())?;
@@ -53,7 +53,8 @@ impl CertificateClient {
                 .connect_with_connector(connector)
                 .await
                 .map_err(|error| Failure::Passing(with_causes(&error)))?;
-            IstioCertificateServiceClient::new(channel).create_certificate(request).await.map_err(failure)
+            let answer = IstioCertificateServiceClient::new(channel).create_certificate(request).await;
+            answer.map_err(|status| self.failure(&status))
         };
         let answer = timeout(CERTIFICATE_TIMEOUT, call).await;
         let answer =
@@ -78,15 +79,27 @@ impl CertificateClient {
             metadata: None,
         });
         let has_certificate = current.is_some_and(|svid| svid.is_good(SystemTime::now()));
-        if let Some(credential) = self.credential.as_ref().filter(|_| !has_certificate) {
-            let mut value: MetadataValue<_> =
-                format!("Meltemi-Credential {}", credential.as_str()).parse().map_err(|_| {
-                    Failure::Refused("the credential has characters that no header can have".to_owned())
-                })?;
-            value.set_sensitive(true);
-            request.metadata_mut().insert("authorization", value);
+        if let Some(proof) = self.proof.as_ref().filter(|_| !has_certificate) {
+            let authorization = proof.authorization().map_err(|reason| self.refused(reason))?;
+            request.metadata_mut().insert("authorization", authorization);
         }
         Ok(request)
+    }
+
+    /// Not known to the control plane with what there is; a token may be replaced, anything else stays as it is.
+    fn refused(&self, reason: String) -> Failure {
+        match self.proof.as_ref().is_some_and(Proof::may_be_renewed) {
+            true => Failure::Passing(reason),
+            false => Failure::Refused(reason),
+        }
+    }
+
+    fn failure(&self, status: &Status) -> Failure {
+        let text = format!("{:?}: {}", status.code(), status.message());
+        match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied => self.refused(text),
+            _ => Failure::Passing(text),
+        }
     }
 
     /// A key and the request for it. It is kept until it succeeds: a credential is good for one key only, and the answer
@@ -108,14 +121,6 @@ impl CertificateClient {
 pub(crate) struct Attempt {
     key: Key,
     csr: String,
-}
-
-fn failure(status: Status) -> Failure {
-    let text = format!("{:?}: {}", status.code(), status.message());
-    match status.code() {
-        Code::Unauthenticated | Code::PermissionDenied => Failure::Refused(text),
-        _ => Failure::Passing(text),
-    }
 }
 
 /// The error with its causes; tonic's own text is only "transport error".

@@ -8,6 +8,8 @@ use clap::Args;
 use ipnet::IpNet;
 use meltemi_identity::{KeyKind, TrustDomain};
 
+use crate::ca::JwtRule;
+
 /// Serve the mesh of a directory to its proxies, as Envoy xDS.
 ///
 /// Reads Istio and Kubernetes objects from YAML, reads them again whenever a file changes, and pushes Envoy
@@ -99,6 +101,12 @@ pub struct CaArgs {
     /// File of 32 random bytes, shared with who starts workloads: they make one-time credentials with it.
     #[arg(long, value_name = "FILE")]
     pub credential_key: Option<PathBuf>,
+
+    /// Believe the tokens of an OpenID provider: JSON as in Istio's JWT_RULE, with issuer, audiences, and jwksUri or jwks
+    /// (else the issuer's discovery document says where its keys are). A token's subject must be
+    /// system:serviceaccount:NAMESPACE:NAME.
+    #[arg(long, value_name = "JSON", env = "JWT_RULE")]
+    pub jwt_rule: Option<JwtRule>,
 
     /// Addresses whose x-forwarded-client-cert names the caller of the authority: a proxy of yours that ends TLS in front
     /// of it. May be given several times.

@@ -6,6 +6,7 @@
 
 mod authenticate;
 mod directory;
+mod oidc;
 mod rotation;
 mod service;
 mod used;
@@ -25,6 +26,8 @@ use crate::trust::Trust;
 use authenticate::Authenticators;
 use service::CertificateService;
 use used::UsedCredentials;
+
+pub use oidc::JwtRule;
 
 pub(crate) use directory::{Directory, read_secret};
 pub(crate) use rotation::{Progress, Rotation};

@@ -23,5 +23,6 @@ mod secure;
 mod trust;
 
 pub use args::{CaArgs, ControlPlaneArgs};
+pub use ca::JwtRule;
 pub use certificates::{IssueArgs, RotateRootArgs, issue, rotate_root};
 pub use run::{ControlPlane, run};

@@ -56,3 +56,24 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long the control plane's own certificate is good; it is renewed at half of it.
 pub(crate) const SERVING_CERTIFICATE_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Longest token that is read: those of Kubernetes have 1 to 2 KiB.
+pub(crate) const MAX_TOKEN_BYTES: usize = 16 << 10;
+
+/// How far the clocks of a token's issuer and ours may be apart.
+pub(crate) const TOKEN_LEEWAY: Duration = Duration::from_secs(60);
+
+/// After this long, keys of an OpenID provider are fetched again when a token needs one; Istio's period.
+pub(crate) const KEYS_REFRESH: Duration = Duration::from_secs(20 * 60);
+
+/// How long keys are used while the provider cannot be reached; then no token is believed.
+pub(crate) const KEYS_MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// The least time between two attempts to fetch them.
+pub(crate) const KEYS_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long an attempt may take, both requests of a discovery together.
+pub(crate) const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Largest answer of a provider that is read.
+pub(crate) const MAX_KEYS_BYTES: usize = 1 << 20;

@@ -13,6 +13,7 @@ use meltemi_identity::{Claims, CredentialKey, SpiffeId, TrustDomain};
 use meltemi_xds::server::{Peer, Proof};
 use tonic::metadata::MetadataMap;
 
+use super::oidc::Provider;
 use super::{read_secret, xfcc};
 use crate::args::CaArgs;
 
@@ -65,10 +66,14 @@ pub(super) struct Authenticators {
 }
 
 impl Authenticators {
+    /// `trust_domains`: ours first, then its aliases.
     pub(super) fn new(args: &CaArgs, trust_domains: &[TrustDomain]) -> anyhow::Result<Authenticators> {
+        let rule = args.jwt_rule.as_ref().zip(trust_domains.first());
+        let provider = rule.map(|(rule, ours)| Provider::new(rule, ours.clone()));
+        let provider = provider.transpose().context("the keys of --jwt-rule")?;
         let mut ways: Vec<Box<dyn Authenticator>> = vec![
             Box::new(ClientCertificate),
-            Box::new(OidcToken),
+            Box::new(OidcToken(provider)),
             Box::new(KubernetesToken),
             Box::new(ForwardedCertificate { trusted: args.trusted_xfcc_addresses.clone() }),
         ];
@@ -116,9 +121,7 @@ impl Authenticator for ClientCertificate {
     }
 }
 
-/// A seam: tokens of an OpenID provider (Istio's `CA_TRUSTED...` JWT rule) need the provider's keys, which nothing
-/// fetches yet.
-struct OidcToken;
+struct OidcToken(Option<Provider>);
 
 #[tonic::async_trait]
 impl Authenticator for OidcToken {
@@ -127,10 +130,13 @@ impl Authenticator for OidcToken {
     }
 
     async fn authenticate(&self, caller: &Caller<'_>) -> Result<Known, String> {
-        Err(match caller.authorization(BEARER_SCHEME) {
-            Some(_) => "this control plane has no OIDC provider configured".to_owned(),
-            None => "no bearer token".to_owned(),
-        })
+        let token = caller.authorization(BEARER_SCHEME).ok_or("no bearer token")?;
+        if !matches!(caller.peer.proof, Proof::Tls(_)) {
+            return Err("the connection is not TLS".to_owned());
+        }
+        let provider =
+            self.0.as_ref().ok_or("this control plane has no OIDC provider configured (--jwt-rule)")?;
+        provider.identify(token).await.map(Known::from)
     }
 }
 
@@ -202,7 +208,7 @@ mod tests {
     fn authenticators() -> (Authenticators, CredentialKey) {
         let ways: Vec<Box<dyn Authenticator>> = vec![
             Box::new(ClientCertificate),
-            Box::new(OidcToken),
+            Box::new(OidcToken(None)),
             Box::new(KubernetesToken),
             Box::new(ForwardedCertificate { trusted: vec!["10.0.0.0/8".parse().unwrap()] }),
             Box::new(OneTimeCredential(CredentialKey::new(&[1; 32]))),

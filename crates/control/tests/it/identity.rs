@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command as Process;
 use std::time::SystemTime;
 
-use meltemi_agent::{Agent, AgentSpec, ControlPlane as Authority, SDS_SOCKET, Svid, XDS_SOCKET};
+use meltemi_agent::{Agent, AgentSpec, ControlPlane as Authority, Proof, SDS_SOCKET, Svid, XDS_SOCKET};
 use meltemi_envoy::config::core::v3::data_source::Specifier;
 use meltemi_envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use meltemi_identity::{Claims, Credential, CredentialKey, KeyKind, SpiffeId, certificates_from_pem};
@@ -70,6 +70,10 @@ impl World {
     }
 
     fn spec(&self, name: &str, id: &str, credential: Option<Credential>) -> AgentSpec {
+        self.spec_with(name, id, credential.map(Proof::Once))
+    }
+
+    fn spec_with(&self, name: &str, id: &str, proof: Option<Proof>) -> AgentSpec {
         AgentSpec {
             id: id.parse().expect("it is set up"),
             control_plane: Authority {
@@ -78,7 +82,7 @@ impl World {
                 root_cert: self.ca("root-cert.pem"),
             },
             directory: self.scratch.path().join(name),
-            credential,
+            proof,
             key_kind: KeyKind::EcdsaP256,
             ttl: Duration::ZERO,
         }
@@ -392,4 +396,37 @@ async fn a_gateway_reads_the_secrets_of_its_namespace_when_it_has_proved_to_be_o
     let proved = credential(world.socket("edge", XDS_SOCKET)).await;
     assert_eq!(proved.as_deref(), Some("a certificate"));
     assert_eq!(credential(format!("http://{}", world.running.xds)).await, None, "plaintext proves nothing");
+}
+
+/// Tokens of an OpenID provider that is known by its keys; what a token must say is tested beside the code.
+#[tokio::test]
+async fn a_workload_with_a_token_gets_the_certificate_of_the_tokens_subject() {
+    use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp, jwk::Jwk};
+    let key = meltemi_identity::Key::generate(KeyKind::EcdsaP256).expect("it is set up").to_der();
+    let key = EncodingKey::from_ec_der(key.secret_der());
+    let jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("it is set up");
+    let rule = serde_json::json!({
+        "issuer": "https://issuer.example",
+        "audiences": ["istio-ca"],
+        "jwks": serde_json::json!({"keys": [jwk]}).to_string(),
+    });
+    let world = World::start(&["--jwt-rule", &rule.to_string()]).await;
+    let token = |account: &str, audience: &str| {
+        let claims = serde_json::json!({
+            "iss": "https://issuer.example",
+            "aud": audience,
+            "sub": format!("system:serviceaccount:default:{account}"),
+            "exp": get_current_timestamp() + 60,
+        });
+        encode(&Header::new(Algorithm::ES256), &claims, &key).expect("it is set up")
+    };
+    let file = world.scratch.path().join("token");
+    std::fs::write(&file, token("cart", "somebody-else")).expect("it is set up");
+    // The identity that the agent would like is another's; the token decides.
+    let wanted = "spiffe://cluster.local/ns/default/sa/admin";
+    let proof = Proof::TokenFile(file.clone());
+    let agent = Agent::start(world.spec_with("cart", wanted, Some(proof))).expect("it is set up");
+    // A refused token is no reason to give up: it is replaced, and read again.
+    std::fs::write(&file, token("cart", "istio-ca")).expect("it is set up");
+    assert_eq!(certificate(&agent, None).await.id.as_str(), CART);
 }
