@@ -102,7 +102,7 @@ impl Flow {
             self.phase = match std::mem::replace(&mut self.phase, Phase::Waiting) {
                 Phase::Waiting => ready!(self.poll_read(from, to, cx))?,
                 Phase::Copying { buffer, begin, end } => ready!(self.poll_write(to, buffer, begin, end, cx))?,
-                Phase::Splicing(pipe) => ready!(self.poll_drain(to, pipe, cx))?,
+                Phase::Splicing(pipe) => ready!(self.poll_drain(from, to, pipe, cx))?,
                 Phase::Closing => {
                     self.phase = Phase::Closing;
                     ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|error| broken(self.to, &error))?;
@@ -205,13 +205,22 @@ impl Flow {
         }
     }
 
-    fn poll_drain(&mut self, to: &Io, mut pipe: Pipe, cx: &mut Context<'_>) -> Poll<Result<Phase, Broken>> {
-        let Io::Tcp(to) = to else { return Poll::Ready(Ok(Phase::Waiting)) };
+    /// While the other side takes no more, the pipe is topped up, so that neither socket runs dry: what comes meanwhile
+    /// would fill the receive buffer and stop its sender.
+    fn poll_drain(
+        &mut self,
+        from: &Io,
+        to: &Io,
+        mut pipe: Pipe,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Phase, Broken>> {
+        let (Io::Tcp(from), Io::Tcp(to)) = (from, to) else { return Poll::Ready(Ok(Phase::Waiting)) };
         while !pipe.is_empty() {
             match pipe.drain(to) {
                 Ok(count) => self.sent += count as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if to.poll_write_ready(cx).is_pending() {
+                        self.came(pipe.top_up(from));
                         self.phase = Phase::Splicing(pipe);
                         return Poll::Pending;
                     }

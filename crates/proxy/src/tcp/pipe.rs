@@ -33,6 +33,8 @@ pub(super) struct Pipe {
     ends: Option<(OwnedFd, OwnedFd)>,
     /// Bytes in it.
     filled: usize,
+    /// It took no more, or the socket had no more: which of the two it does not say.
+    is_topped: bool,
 }
 
 impl Pipe {
@@ -46,7 +48,7 @@ impl Pipe {
             None => made().ok()?,
         };
         IN_USE.set(IN_USE.get() + 1);
-        Some(Pipe { ends: Some(ends), filled: 0 })
+        Some(Pipe { ends: Some(ends), filled: 0, is_topped: false })
     }
 
     /// Whether nothing waits in it.
@@ -65,6 +67,19 @@ impl Pipe {
         Ok(count)
     }
 
+    /// Moves more into a pipe that holds something, once until bytes have left it. The socket's readiness is not
+    /// touched: whether the socket is empty or the pipe full is known again when the pipe is empty.
+    pub(super) fn top_up(&mut self, from: &TcpStream) -> usize {
+        let Some((_, write)) = self.ends.as_ref().filter(|_| !self.is_topped) else { return 0 };
+        let room = PIPE_BYTES.saturating_sub(self.filled);
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        // An error or the end comes again with the next `fill`.
+        let count = splice(from, None, write, None, room, flags).unwrap_or(0);
+        self.is_topped = count < room;
+        self.filled += count;
+        count
+    }
+
     /// Moves what is in the pipe to the socket, as much as it takes.
     pub(super) fn drain(&mut self, to: &TcpStream) -> io::Result<usize> {
         let Some((read, _)) = &self.ends else { return Ok(0) };
@@ -72,6 +87,7 @@ impl Pipe {
         let filled = self.filled;
         let count = to.try_io(Interest::WRITABLE, || Ok(splice(read, None, to, None, filled, flags)?))?;
         self.filled -= count;
+        self.is_topped = false;
         Ok(count)
     }
 }
