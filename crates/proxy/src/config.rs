@@ -14,6 +14,7 @@ mod files;
 mod health;
 mod references;
 mod secrets;
+mod server;
 mod sockets;
 mod store;
 mod streams;
@@ -22,6 +23,7 @@ mod table;
 
 pub use configurator::{Configurator, Setup};
 pub use dynamic::{Dynamic, Subscription};
+pub use server::{Secured, Server};
 pub use store::Store;
 pub use subscription::TypeCounts;
 pub use table::{Entry, Loaded, Refused};

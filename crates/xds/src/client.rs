@@ -11,10 +11,12 @@ use meltemi_envoy::config::core::v3::Node;
 
 use crate::{Mode, Resource};
 
+mod connector;
 mod run;
 mod session;
 
 pub use crate::message::{Request, Response};
+pub use connector::{Connecting, Connector, Transport};
 pub use run::run;
 pub use session::{ProtocolError, Received, Session};
 
@@ -23,6 +25,8 @@ pub use session::{ProtocolError, Received, Session};
 pub struct Options {
     /// `http://HOST:PORT` of the xDS server, or `unix:PATH`.
     pub uri: String,
+    /// What connects to it; `None` is plain TCP or the Unix socket.
+    pub connector: Option<Connector>,
     /// `:authority` of the calls; by default the host of the URI.
     pub authority: Option<String>,
     /// Headers of the calls.
@@ -41,7 +45,8 @@ impl Options {
     /// An ADS client without anything particular.
     pub fn new(uri: impl Into<String>, node: Node, mode: Mode) -> Options {
         let (authority, metadata, only, back_off) = (None, Vec::new(), None, None);
-        Options { uri: uri.into(), authority, metadata, only, back_off, node, mode }
+        let connector = None;
+        Options { uri: uri.into(), connector, authority, metadata, only, back_off, node, mode }
     }
 }
 

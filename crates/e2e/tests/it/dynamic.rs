@@ -1,5 +1,7 @@
 //! Resources from an xDS server that nobody here wrote, over every kind of stream, through our proxy and through Envoy.
 
+mod secured;
+
 use meltemi_e2e::backend::Backend;
 use meltemi_e2e::client;
 use meltemi_e2e::differential::{Proxy, Running, start};

@@ -2,6 +2,7 @@
 //! `openssl s_client` and curl, SPIFFE clients from PyPI and in Go read the Workload API, and certificates of seconds rotate
 //! without a failed handshake.
 
+mod control_plane;
 mod go;
 mod mixed;
 mod proxy_config;

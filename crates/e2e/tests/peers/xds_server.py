@@ -1,6 +1,7 @@
 """An xDS server of grpcio and the classes of xds-protos: every discovery service, both variants of the protocol.
 
 Usage: xds_server.py FOLDER. It listens on a port of 127.0.0.1, which it prints as its first line, and on FOLDER/xds.sock.
+With FOLDER/server.pem and server.key the port speaks TLS, and with FOLDER/clients.pem it demands certificates of that CA.
 FOLDER/<name>.json holds {"version": ..., "resources": [...]} of one type; a file that is replaced is pushed. Every
 request is printed as a line of JSON.
 """
@@ -210,10 +211,20 @@ class Services(grpc.GenericRpcHandler):
             discovery.DiscoveryRequest.FromString, discovery.DiscoveryResponse.SerializeToString)
 
 
+def add_port(server):
+    read = lambda name: (FOLDER / name).read_bytes() if (FOLDER / name).exists() else None
+    chain, clients = read("server.pem"), read("clients.pem")
+    if chain is None:
+        return server.add_insecure_port("127.0.0.1:0")
+    credentials = grpc.ssl_server_credentials(
+        [(read("server.key"), chain)], root_certificates=clients, require_client_auth=clients is not None)
+    return server.add_secure_port("127.0.0.1:0", credentials)
+
+
 def main():
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=32))
     server.add_generic_rpc_handlers((Services(),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = add_port(server)
     server.add_insecure_port(f"unix:{FOLDER}/xds.sock")
     server.start()
     print(port, flush=True)

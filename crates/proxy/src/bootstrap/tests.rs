@@ -53,7 +53,7 @@ fn a_bootstrap_with_ads_names_its_server_and_its_extensions() {
     assert_eq!(node.user_agent_name, "meltemi");
     assert!(node.extensions.iter().any(|extension| extension.name == "istio.stats"));
     let start = start(message).expect("taken");
-    let ads = start.dynamic.ads.expect("ADS");
+    let ads = start.dynamic.ads.expect("ADS").options;
     assert_eq!((ads.uri.as_str(), ads.mode), ("http://127.0.0.1:15010", Mode::Delta));
     assert_eq!(start.admin.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:15000"));
 }
@@ -224,7 +224,7 @@ const OF_ISTIOS_AGENT: &str = r#"{
 fn the_bootstrap_of_istios_agent_is_taken_and_its_socket_is_the_control_plane() {
     let message = meltemi_envoy::json::Codec::new().parse(OF_ISTIOS_AGENT).expect("the bootstrap parses");
     let start = super::start(message).unwrap_or_else(|refused| panic!("{refused:#?}"));
-    let server = start.dynamic.ads.expect("there is a control plane");
+    let server = start.dynamic.ads.expect("there is a control plane").options;
     assert_eq!(server.uri, "unix:./etc/istio/proxy/XDS");
     assert_eq!(server.authority.as_deref(), Some("xds-grpc"));
     // Traffic cannot go to a socket, so routes do not see these clusters.

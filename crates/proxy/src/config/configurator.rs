@@ -118,8 +118,8 @@ impl Configurator {
         }
         let phase = Phase::Clusters(deadline(dynamic.clusters.as_ref()));
         let mut streams = Streams::new();
-        if let Some(options) = &dynamic.ads {
-            streams.open(StreamKey::Ads, options.clone());
+        if let Some(server) = &dynamic.ads {
+            streams.open(StreamKey::Ads, server.clone().connected(hosts.tls()));
         }
         let (resolvers, answers) = Resolvers::new();
         let addresses = Arc::new(Mutex::new(sockets.addresses()));
@@ -369,10 +369,10 @@ impl Configurator {
         {
             let store = locked(&self.store);
             let cluster = |name: &str| store.clusters().get(name)?.latest().map(|loaded| &*loaded.value);
-            let options = dynamic::options(grpc, Some(kind), self.dynamic.node.clone(), cluster);
+            let server = dynamic::server(grpc, Some(kind), self.dynamic.node.clone(), cluster);
             drop(store);
-            match options {
-                Ok(options) => self.streams.open(key.clone(), options),
+            match server {
+                Ok(server) => self.streams.open(key.clone(), server.connected(self.hosts.tls())),
                 Err(reason) => tracing::warn!(%reason, "no stream to a server of configuration"),
             }
         }

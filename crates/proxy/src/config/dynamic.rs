@@ -1,7 +1,7 @@
 //! What the bootstrap says of dynamic resources: the ADS server, and where clusters and listeners come from.
 //!
-//! Source: `envoy.config.bootstrap.v3.Bootstrap.DynamicResources`. Servers are static plaintext clusters that speak
-//! HTTP/2, by address, by name or by Unix socket; everything else is refused by name.
+//! Source: `envoy.config.bootstrap.v3.Bootstrap.DynamicResources`. Servers are static clusters that speak HTTP/2, plain or
+//! over TLS, by address, by name or by Unix socket; everything else is refused by name.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use meltemi_xds::Mode;
 use meltemi_xds::client::Options;
 
 use super::files;
+use super::server::{Secured, Server};
 use super::store::ClusterEntry;
 
 /// A type that is subscribed whole.
@@ -28,7 +29,7 @@ pub struct Subscription {
 #[derive(Debug, Clone, Default)]
 pub struct Dynamic {
     /// The ADS server.
-    pub ads: Option<Options>,
+    pub ads: Option<Server>,
     /// Who this is, for streams of single types.
     pub node: Node,
     /// `cds_config`.
@@ -109,7 +110,7 @@ impl Problems {
         let problem = match &origin {
             Origin::Ads => Ok(()),
             Origin::File(file) => files::check(file),
-            Origin::Grpc(grpc) => uri(grpc, cluster).map(drop),
+            Origin::Grpc(grpc) => reached(grpc, cluster).map(drop),
         };
         if let Err(reason) = problem {
             self.add(field, &reason);
@@ -122,12 +123,12 @@ impl Problems {
         source: &ApiConfigSource,
         node: &Node,
         cluster: impl Fn(&str) -> Option<&'c ClusterEntry>,
-    ) -> Option<Options> {
+    ) -> Option<Server> {
         let grpc = meltemi_compile::ads_config(source)
             .map_err(|refused| self.add_under("ads_config", refused))
             .ok()?;
-        match options(&grpc, None, node.clone(), cluster) {
-            Ok(options) => Some(options),
+        match server(&grpc, None, node.clone(), cluster) {
+            Ok(server) => Some(server),
             Err(reason) => {
                 self.add("ads_config.grpc_services[0].envoy_grpc.cluster_name", &reason);
                 None
@@ -137,15 +138,17 @@ impl Problems {
 }
 
 /// How to subscribe at a server: to everything, or `only` to one type.
-pub(super) fn options<'c>(
+pub(super) fn server<'c>(
     grpc: &GrpcOrigin,
     only: Option<&'static str>,
     node: Node,
     cluster: impl Fn(&str) -> Option<&'c ClusterEntry>,
-) -> Result<Options, String> {
+) -> Result<Server, String> {
     let text = |text: &str| text.to_owned();
-    Ok(Options {
-        uri: uri(grpc, cluster)?,
+    let (uri, secured) = reached(grpc, cluster)?;
+    let options = Options {
+        uri,
+        connector: None,
         // As Envoy: the name of the cluster stands for the server.
         authority: Some(text(grpc.authority.as_deref().unwrap_or(&grpc.cluster))),
         metadata: grpc.metadata.iter().map(|(key, value)| (text(key), text(value))).collect(),
@@ -153,37 +156,64 @@ pub(super) fn options<'c>(
         back_off: grpc.back_off,
         node,
         mode: if grpc.delta { Mode::Delta } else { Mode::Sotw },
-    })
+    };
+    Ok(Server { options, secured })
 }
 
-fn uri<'c>(grpc: &GrpcOrigin, cluster: impl Fn(&str) -> Option<&'c ClusterEntry>) -> Result<String, String> {
+/// Where a server is, and its TLS.
+fn reached<'c>(
+    grpc: &GrpcOrigin,
+    cluster: impl Fn(&str) -> Option<&'c ClusterEntry>,
+) -> Result<(String, Option<Secured>), String> {
     let name = &grpc.cluster;
     let entry = cluster(name).ok_or_else(|| format!("no static cluster '{name}'"))?;
-    server_uri(&entry.cluster, entry).map_err(|reason| format!("cluster '{name}' {reason}"))
+    let found = endpoint(&entry.cluster, entry).and_then(|endpoint| secured(&entry.cluster, endpoint));
+    found.map_err(|reason| format!("cluster '{name}' {reason}"))
 }
 
-/// `http://HOST:PORT` or `unix:PATH` of the first endpoint.
-fn server_uri(cluster: &Cluster, entry: &ClusterEntry) -> Result<String, &'static str> {
+/// The first endpoint of a cluster.
+enum Endpoint {
+    Pipe(String),
+    /// `HOST:PORT`, and the host's name.
+    Tcp(String, Box<str>),
+}
+
+fn secured(cluster: &Cluster, endpoint: Endpoint) -> Result<(String, Option<Secured>), &'static str> {
+    if !cluster.transport_sockets.matches.is_empty() {
+        return Err("has transport_socket_matches, which streams to servers of configuration do not use");
+    }
+    match (&*cluster.transport_sockets.default, endpoint) {
+        (TransportSocket::RawBuffer, Endpoint::Pipe(path)) => Ok((format!("unix:{path}"), None)),
+        (TransportSocket::RawBuffer, Endpoint::Tcp(address, _)) => Ok((format!("http://{address}"), None)),
+        (TransportSocket::Tls(tls), Endpoint::Tcp(address, hostname)) => {
+            let uri = format!("http://{address}");
+            Ok((uri, Some(Secured::new(cluster, tls, address, hostname))))
+        }
+        (TransportSocket::Tls(_), Endpoint::Pipe(_)) => Err("has TLS over a Unix socket"),
+        (TransportSocket::ProxyProtocol(_), _) => {
+            Err("has a PROXY protocol header, which streams to servers of configuration do not use")
+        }
+    }
+}
+
+fn endpoint(cluster: &Cluster, entry: &ClusterEntry) -> Result<Endpoint, &'static str> {
     if !matches!(cluster.http, UpstreamHttp::Http2(_)) {
         return Err("does not speak HTTP/2 (http2_protocol_options)");
     }
-    if cluster.transport_sockets.all().any(|socket| **socket != TransportSocket::RawBuffer) {
-        return Err("has a transport socket, which streams to servers of configuration do not use yet");
-    }
     if let Some(path) = &entry.pipe {
-        return Ok(format!("unix:{path}"));
+        return Ok(Endpoint::Pipe(path.to_string()));
     }
     match &cluster.discovery {
         Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
             let host = dns.names.first().ok_or("has no endpoint")?;
             let hosts = dns.template.priorities.iter().flatten();
             let port = hosts.map(|host| host.address.port()).next().ok_or("has no endpoint")?;
-            Ok(format!("http://{host}:{port}"))
+            Ok(Endpoint::Tcp(format!("{host}:{port}"), host.clone()))
         }
         Discovery::Static => {
             let endpoints = entry.inline.as_deref().ok_or("has no endpoint")?;
             let host = endpoints.priorities.iter().flatten().next().ok_or("has no endpoint")?;
-            Ok(format!("http://{}", host.address))
+            Ok(Endpoint::Tcp(host.address.to_string(), host.hostname.clone()))
         }
         Discovery::Eds(_) | Discovery::OriginalDst => Err("must be STATIC, STRICT_DNS or LOGICAL_DNS"),
     }

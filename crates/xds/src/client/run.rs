@@ -105,7 +105,14 @@ impl Runner {
             Ok(endpoint) => endpoint,
             Err(e) => return Ok(reason(&e)),
         };
-        let channel = match self.attend(async move { endpoint.connect().await }).await? {
+        let connector = self.options.connector.clone();
+        let connect = async move {
+            match connector {
+                Some(connector) => endpoint.connect_with_connector(connector).await,
+                None => endpoint.connect().await,
+            }
+        };
+        let channel = match self.attend(connect).await? {
             Ok(channel) => channel,
             Err(e) => return Ok(reason(&e)),
         };
@@ -195,7 +202,8 @@ impl Runner {
 
 fn endpoint(options: &Options) -> Result<Endpoint, tonic::transport::Error> {
     let mut endpoint = Endpoint::from_shared(options.uri.clone())?;
-    let authority = options.authority.as_deref().map(|authority| format!("http://{authority}"));
+    let scheme = if options.connector.is_some() { "https" } else { "http" };
+    let authority = options.authority.as_deref().map(|authority| format!("{scheme}://{authority}"));
     if let Some(origin) = authority.and_then(|uri| uri.parse().ok()) {
         endpoint = endpoint.origin(origin);
     }

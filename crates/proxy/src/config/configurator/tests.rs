@@ -80,7 +80,7 @@ impl World {
         let (store, lifecycle) = (Arc::<Mutex<Store>>::default(), Arc::<Lifecycle>::default());
         let node = Node { id: "sidecar~1".into(), cluster: "c".into(), ..Node::default() };
         let forever = Some(Subscription { origin: meltemi_compile::Origin::Ads, wait: None });
-        let ads = Some(Options::new(uri, node.clone(), mode));
+        let ads = Some(Options::new(uri, node.clone(), mode).into());
         let dynamic = Dynamic { ads, node, clusters: forever.clone(), listeners: forever };
         let setup = Setup {
             store: Arc::clone(&store),
