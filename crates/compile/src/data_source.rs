@@ -32,6 +32,14 @@ impl DataSources for NoSources {
     }
 }
 
+/// Where it is, in the words of Envoy's `/certs`.
+pub(crate) fn path(source: &DataSource) -> Box<str> {
+    match &source.specifier {
+        Some(data_source::Specifier::Filename(path)) => path.as_str().into(),
+        _ => "<inline>".into(),
+    }
+}
+
 /// The data; empty counts as missing, as in Envoy.
 pub(crate) fn data(at: &At<'_>, source: &DataSource) -> Option<Vec<u8>> {
     let DataSource { watched_directory, specifier } = source;

@@ -26,7 +26,7 @@ use meltemi_envoy::extensions::transport_sockets::tls::v3::{
 };
 use meltemi_identity::ServedCertificate;
 
-pub use self::downstream::{DownstreamTls, Tickets};
+pub use self::downstream::{DownstreamTls, StaplePolicy, Tickets};
 pub use self::params::{Group, Suite, TlsParams, Versions};
 pub use self::secret::{Secret, SecretKind, TicketKey, TicketKeys, combined, secret, secret_with};
 pub use self::upstream::{UpstreamTls, any_of_names};
@@ -96,8 +96,12 @@ impl CommonTls {
     }
 }
 
-/// The TLS context of a filter chain; `None` is plaintext.
-pub(crate) fn downstream(at: &At<'_>, socket: Option<&TransportSocket>) -> Option<Arc<DownstreamTls>> {
+/// The TLS context of a filter chain, which is for these names; `None` is plaintext.
+pub(crate) fn downstream(
+    at: &At<'_>,
+    socket: Option<&TransportSocket>,
+    server_names: &[String],
+) -> Option<Arc<DownstreamTls>> {
     let TransportSocket { name, config_type } = socket?;
     let at = &at.field("transport_socket");
     match config_type {
@@ -105,7 +109,7 @@ pub(crate) fn downstream(at: &At<'_>, socket: Option<&TransportSocket>) -> Optio
         Some(transport_socket::ConfigType::TypedConfig(any)) => {
             let at = at.field("typed_config");
             match any.is::<DownstreamTlsContext>() {
-                true => downstream::compile(&at, &unpack(&at, any)?).map(Arc::new),
+                true => downstream::compile(&at, &unpack(&at, any)?, server_names).map(Arc::new),
                 false => unknown(&at, name, any),
             }
         }

@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::Context;
 use meltemi_identity::{PeerCertificate, certificates_from_pem};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, RsaKeySize,
-    SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256,
+    RsaKeySize, SanType, SerialNumber,
 };
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
@@ -37,6 +37,10 @@ pub struct CertificateSpec {
     pub ends_h: Option<i64>,
     /// Only for servers, or only for clients.
     pub usage: Option<String>,
+    /// The key may be used to encipher others, and not to sign.
+    pub enciphers_only: bool,
+    /// It promises an OCSP response (RFC 7633).
+    pub must_staple: bool,
 }
 
 /// Certificates that were made, by name.
@@ -145,6 +149,15 @@ fn params(name: &str, spec: &CertificateSpec, serial: u64) -> anyhow::Result<Cer
     if spec.ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    }
+    if spec.enciphers_only {
+        params.key_usages = vec![KeyUsagePurpose::KeyEncipherment];
+    }
+    if spec.must_staple {
+        // TLS feature: status_request.
+        let feature =
+            CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 24], vec![0x30, 3, 2, 1, 5]);
+        params.custom_extensions.push(feature);
     }
     match spec.usage.as_deref() {
         Some("server") => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],

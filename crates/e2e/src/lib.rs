@@ -11,6 +11,7 @@ pub mod differential;
 pub mod dns;
 pub mod envoy_api;
 pub mod mesh;
+pub mod ocsp;
 pub mod peers;
 pub mod process;
 pub mod sniffer;

@@ -13,6 +13,7 @@ mod credential;
 mod csr;
 mod error;
 mod key;
+mod ocsp;
 mod peer;
 mod pem;
 mod served;
@@ -28,8 +29,14 @@ pub use error::{Error, ErrorKind};
 pub use key::{Key, KeyKind};
 pub use peer::{PeerCertificate, hex};
 pub use pem::{certificates_from_pem, certificates_to_pem};
-pub use served::{PublicKeyKind, ServedCertificate, Unservable};
+pub use served::{PublicKeyKind, ServedCertificate, Staple, Unservable};
 pub use spiffe::{SpiffeId, TrustDomain};
+
+/// SHA-256.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("invariant: SHA-256 has 32 bytes")
+}
 
 /// Random bytes from the system: for serial numbers, nonces and keys that callers hand back to this crate.
 ///

@@ -89,7 +89,7 @@ pub(crate) fn name_text(name: &GeneralName<'_>) -> Option<(NameKind, String)> {
 }
 
 /// Without the zero that only says that the number is positive.
-fn serial(bytes: &[u8]) -> String {
+pub(crate) fn serial(bytes: &[u8]) -> String {
     hex(bytes.strip_prefix(&[0]).filter(|rest| !rest.is_empty()).unwrap_or(bytes))
 }
 

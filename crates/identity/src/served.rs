@@ -9,7 +9,8 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use crate::{Error, PeerCertificate, certificates_from_pem};
+use crate::ocsp::OcspResponse;
+use crate::{Error, PeerCertificate, certificates_from_pem, peer};
 
 /// Keys of RSA certificates are not shorter than this, as in Envoy.
 const RSA_MIN_BITS: usize = 2048;
@@ -43,6 +44,25 @@ pub struct ServedCertificate {
     pub facts: Arc<PeerCertificate>,
     /// It promises an OCSP response (RFC 7633).
     pub must_staple: bool,
+    /// Where the chain was found, for people.
+    pub path: Box<str>,
+    /// An OCSP response that goes with it.
+    pub staple: Option<Staple>,
+}
+
+/// A certificate with its OCSP response.
+#[derive(Debug, Clone)]
+pub struct Staple {
+    /// Both and the key, for rustls.
+    pub certified: Arc<CertifiedKey>,
+    next_update: Option<i64>,
+}
+
+impl Staple {
+    /// Whether the response is good at a second; one that does not say until when never is, as in Envoy.
+    pub fn is_good(&self, now: i64) -> bool {
+        self.next_update.is_some_and(|until| now <= until)
+    }
 }
 
 /// What is wrong with a certificate or its key.
@@ -87,7 +107,23 @@ impl ServedCertificate {
             server_names,
             facts: Arc::new(facts),
             must_staple,
+            path: Box::default(),
+            staple: None,
         })
+    }
+
+    /// The same with an OCSP response, in DER.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not for this certificate.
+    pub fn stapled(self, response: &[u8]) -> Result<ServedCertificate, Error> {
+        let read = OcspResponse::from_der(response)?;
+        if peer::serial(read.serial) != self.facts.serial {
+            return Err(Error::mismatch("OCSP response does not match its TLS certificate"));
+        }
+        let certified = CertifiedKey { ocsp: Some(response.to_vec()), ..(*self.certified).clone() };
+        let staple = Staple { certified: Arc::new(certified), next_update: read.next_update };
+        Ok(ServedCertificate { staple: Some(staple), ..self })
     }
 }
 

@@ -138,6 +138,8 @@ pub enum Refusal {
     Names(Vec<String>),
     /// Neither hash fits.
     Pins,
+    /// Its key is not for signing.
+    KeyUsage,
     /// It cannot be read.
     Malformed,
 }
@@ -153,6 +155,7 @@ impl fmt::Display for Refusal {
             Refusal::Names(names) => {
                 write!(f, "verify cert failed: SAN matcher, certificate SANs are [{}]", names.join(", "))
             }
+            Refusal::KeyUsage => f.write_str("the key usage does not allow signatures"),
             Refusal::Pins => f.write_str("verify cert failed: cert hash and spki"),
             Refusal::Malformed => f.write_str("verify cert failed: the certificate cannot be read"),
         }

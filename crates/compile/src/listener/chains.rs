@@ -60,7 +60,8 @@ fn filter_chain(at: &At<'_>, message: &proto::FilterChain, direction: Direction)
         at.field("use_proxy_proto").reject("deprecated: use the proxy_protocol listener filter");
     }
     harmless!(Metadata; metadata);
-    let tls = tls::downstream(at, transport_socket.as_ref());
+    let server_names = filter_chain_match.as_ref().map_or(&[][..], |message| &message.server_names);
+    let tls = tls::downstream(at, transport_socket.as_ref(), server_names);
     let matches = match filter_chain_match {
         Some(message) => chain_match(&at.field("filter_chain_match"), message)?,
         None => ChainMatch::default(),

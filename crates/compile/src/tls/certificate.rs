@@ -1,12 +1,14 @@
 //! Certificates with their keys.
 //!
-//! Source: `envoy.extensions.transport_sockets.tls.v3.TlsCertificate`. Leaves out PKCS #12, encrypted keys, keys outside of
-//! the process and OCSP responses, all refused by name.
+//! Source: `envoy.extensions.transport_sockets.tls.v3.TlsCertificate`. Leaves out PKCS #12, encrypted keys and keys outside
+//! of the process, all refused by name.
 
+use meltemi_envoy::config::core::v3::DataSource;
+use meltemi_envoy::config::core::v3::data_source::Specifier;
 use meltemi_envoy::extensions::transport_sockets::tls::v3::TlsCertificate;
 use meltemi_identity::{ServedCertificate, Unservable};
 
-use crate::data_source::data;
+use crate::data_source::{data, path};
 use crate::ledger::{At, harmless, refuse};
 
 pub(super) fn certificate(at: &At<'_>, message: &TlsCertificate) -> Option<ServedCertificate> {
@@ -21,7 +23,7 @@ pub(super) fn certificate(at: &At<'_>, message: &TlsCertificate) -> Option<Serve
         signed_certificate_timestamp,
         tls_params,
     } = message;
-    refuse!(at; pkcs12, private_key_provider, password, ocsp_staple, tls_params);
+    refuse!(at; pkcs12, private_key_provider, password, tls_params);
     harmless!(NoEffectInEnvoy; signed_certificate_timestamp);
     harmless!(ReadOnce; watched_directory);
     let (chain_at, key_at) = (at.field("certificate_chain"), at.field("private_key"));
@@ -33,12 +35,33 @@ pub(super) fn certificate(at: &At<'_>, message: &TlsCertificate) -> Option<Serve
         Some(source) => data(&key_at, source),
         None => key_at.none("must be set"),
     };
-    match ServedCertificate::from_pem(&chain?, &key?) {
-        Ok(certificate) if certificate.must_staple => {
+    let certificate = match ServedCertificate::from_pem(&chain?, &key?) {
+        Ok(certificate) => {
+            let path = certificate_chain.as_ref().map_or_else(Box::default, path);
+            ServedCertificate { path, ..certificate }
+        }
+        Err(Unservable::Chain(error)) => return chain_at.none(error),
+        Err(Unservable::Key(error)) => return key_at.none(error),
+    };
+    match ocsp_staple {
+        Some(source) => stapled(&at.field("ocsp_staple"), source, certificate),
+        None if certificate.must_staple => {
             chain_at.none("an OCSP response is required for a must-staple certificate")
         }
-        Ok(certificate) => Some(certificate),
-        Err(Unservable::Chain(error)) => chain_at.none(error),
-        Err(Unservable::Key(error)) => key_at.none(error),
+        None => Some(certificate),
+    }
+}
+
+fn stapled(at: &At<'_>, source: &DataSource, certificate: ServedCertificate) -> Option<ServedCertificate> {
+    if matches!(source.specifier, Some(Specifier::InlineString(_))) {
+        return at.none("OCSP staple cannot be provided via inline_string");
+    }
+    let response = data(at, source)?;
+    if response.is_empty() {
+        return Some(certificate);
+    }
+    match certificate.stapled(&response) {
+        Ok(stapled) => Some(stapled),
+        Err(error) => at.none(error),
     }
 }

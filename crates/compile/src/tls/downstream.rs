@@ -10,6 +10,8 @@ use meltemi_envoy::extensions::transport_sockets::tls::v3::downstream_tls_contex
     OcspStaplePolicy, SessionTicketKeysType,
 };
 
+use meltemi_identity::ServedCertificate;
+
 use super::{CommonTls, Held, SecretRef, TicketKeys, common, secret, secret_ref};
 use crate::ledger::{At, harmless};
 
@@ -28,8 +30,23 @@ pub struct DownstreamTls {
     pub session_timeout: Option<Duration>,
     /// `full_scan_certs_on_sni_mismatch`.
     pub full_scan_certs_on_sni_mismatch: bool,
+    /// `ocsp_staple_policy`.
+    pub staple_policy: StaplePolicy,
     /// `prefer_client_ciphers`.
     pub prefers_client_ciphers: bool,
+    /// `filter_chain_match.server_names` of its chain, sorted: sessions belong to them.
+    pub server_names: Vec<Box<str>>,
+}
+
+/// `ocsp_staple_policy`: what a client gets that asks for an OCSP response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StaplePolicy {
+    /// A good one if there is one.
+    Lenient,
+    /// The same, but no connection where the one that is there is over.
+    Strict,
+    /// A good one, or no connection.
+    Must,
 }
 
 /// `session_ticket_keys_type`.
@@ -54,7 +71,11 @@ impl DownstreamTls {
     }
 }
 
-pub(super) fn compile(at: &At<'_>, message: &DownstreamTlsContext) -> Option<DownstreamTls> {
+pub(super) fn compile(
+    at: &At<'_>,
+    message: &DownstreamTlsContext,
+    server_names: &[String],
+) -> Option<DownstreamTls> {
     let DownstreamTlsContext {
         common_tls_context,
         require_client_certificate,
@@ -67,15 +88,19 @@ pub(super) fn compile(at: &At<'_>, message: &DownstreamTlsContext) -> Option<Dow
         session_ticket_keys_type,
     } = message;
     harmless!(NoEffectInEnvoy; require_sni);
-    // Without responses, lenient and strict are the same.
-    let staple_policy = at.choice::<OcspStaplePolicy>("ocsp_staple_policy", *ocsp_staple_policy);
-    if staple_policy == Some(OcspStaplePolicy::MustStaple) {
-        at.field("ocsp_staple_policy").reject("a required OCSP response is missing from the TLS context");
-    }
+    let staple_policy = match at.choice::<OcspStaplePolicy>("ocsp_staple_policy", *ocsp_staple_policy)? {
+        OcspStaplePolicy::LenientStapling => StaplePolicy::Lenient,
+        OcspStaplePolicy::StrictStapling => StaplePolicy::Strict,
+        OcspStaplePolicy::MustStaple => StaplePolicy::Must,
+    };
     let at_common = at.field("common_tls_context");
     let common = common(&at_common, &common_tls_context.clone().unwrap_or_default())?;
     if common.certificates.is_empty() {
         at_common.field("tls_certificates").reject("no TLS certificates found for server context");
+    }
+    let is_bare = |held: &Held<_>| matches!(held, Held::Inline(certificate) if !has_staple(certificate));
+    if staple_policy == StaplePolicy::Must && common.certificates.iter().any(is_bare) {
+        at.field("ocsp_staple_policy").reject("a required OCSP response is missing from the TLS context");
     }
     let session_timeout = at.duration("session_timeout", session_timeout);
     if session_timeout.is_some_and(|timeout| timeout.as_secs() > u64::from(u32::MAX)) {
@@ -87,9 +112,21 @@ pub(super) fn compile(at: &At<'_>, message: &DownstreamTlsContext) -> Option<Dow
         tickets: tickets(at, session_ticket_keys_type.as_ref())?,
         keeps_sessions: !disable_stateful_session_resumption,
         session_timeout,
+        staple_policy,
         full_scan_certs_on_sni_mismatch: full_scan_certs_on_sni_mismatch.unwrap_or(false),
         prefers_client_ciphers: *prefer_client_ciphers,
+        server_names: sorted(server_names),
     })
+}
+
+fn has_staple(certificate: &ServedCertificate) -> bool {
+    certificate.staple.is_some()
+}
+
+fn sorted(names: &[String]) -> Vec<Box<str>> {
+    let mut sorted: Vec<Box<str>> = names.iter().map(|name| name.as_str().into()).collect();
+    sorted.sort_unstable();
+    sorted
 }
 
 fn tickets(at: &At<'_>, kind: Option<&SessionTicketKeysType>) -> Option<Tickets> {

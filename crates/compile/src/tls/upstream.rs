@@ -64,9 +64,6 @@ pub(crate) fn compile(at: &At<'_>, message: &UpstreamTlsContext) -> Option<Upstr
     if *allow_renegotiation {
         at.field("allow_renegotiation").reject("renegotiation is not offered");
     }
-    if enforce_rsa_key_usage == &Some(false) {
-        at.field("enforce_rsa_key_usage").reject("not supported: the key usage always counts");
-    }
     harmless!(NoEffectInEnvoy; enforce_rsa_key_usage);
     if sni.len() > SNI_MAX_BYTES || sni.contains('\0') {
         at.field("sni").reject("must have 255 bytes at most and no NUL");

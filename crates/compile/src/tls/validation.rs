@@ -17,10 +17,12 @@ use meltemi_envoy::extensions::transport_sockets::tls::v3::{
 };
 use meltemi_envoy::r#type::matcher::v3::StringMatcher as StringMatcherMessage;
 use meltemi_envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use meltemi_identity::certificates_from_pem;
 use meltemi_identity::verify::{Anchors, NameKind, NameMatcher, NameRule, Revocations, Rules, Trust};
+use meltemi_identity::{certificates_from_pem, sha256};
 
-use crate::data_source::data;
+use prost::Message as _;
+
+use crate::data_source::{data, path};
 use crate::extension::{unknown, unpack};
 use crate::ledger::{At, harmless, refuse};
 use crate::matcher::string_matcher;
@@ -33,8 +35,12 @@ const COLON_HASH_BYTES: usize = 95;
 pub struct Validation {
     /// The rules.
     pub rules: Arc<Rules>,
+    /// Where `trusted_ca` is: a path, or as Envoy says.
+    pub path: Box<str>,
     /// `suppress_client_ca_list`.
     pub hides_authorities: bool,
+    /// SHA-256 of all that it says, with the data that it names: equal for two contexts that believe the same.
+    pub digest: [u8; 32],
 }
 
 /// Compiles a validation context.
@@ -48,6 +54,27 @@ pub(super) fn validation(at: &At<'_>, message: &CertificateValidationContext) ->
 
 /// Compiles a validation context that a secret completes: whom to believe may come with it.
 pub(super) fn part(at: &At<'_>, message: &CertificateValidationContext) -> Option<Validation> {
+    let path = message.trusted_ca.as_ref().map_or_else(Box::default, path);
+    // Read once, so that the rules and their digest are of the same data.
+    let message = with_data(at, message)?;
+    let rules = Arc::new(rules(at, &message)?);
+    let digest = digest(&message, &rules.trust);
+    Some(Validation { rules, path, hides_authorities: message.suppress_client_ca_list, digest })
+}
+
+/// The data of trust domains is not in the message.
+fn digest(message: &CertificateValidationContext, trust: &Trust) -> [u8; 32] {
+    let mut bytes = message.encode_length_delimited_to_vec();
+    if let Trust::Domains(domains) = trust {
+        for (name, anchors) in domains {
+            bytes.extend(sha256(name.as_bytes()));
+            bytes.extend(anchors.certificates().iter().flat_map(|der| sha256(der)));
+        }
+    }
+    sha256(&bytes)
+}
+
+fn rules(at: &At<'_>, message: &CertificateValidationContext) -> Option<Rules> {
     let CertificateValidationContext {
         trusted_ca,
         ca_certificate_provider_instance,
@@ -64,7 +91,7 @@ pub(super) fn part(at: &At<'_>, message: &CertificateValidationContext) -> Optio
         custom_validator_config,
         only_verify_leaf_cert_crl,
         max_verify_depth,
-        suppress_client_ca_list,
+        suppress_client_ca_list: _,
     } = message;
     refuse!(at; ca_certificate_provider_instance);
     at.refuse_true("require_signed_certificate_timestamp", *require_signed_certificate_timestamp);
@@ -73,7 +100,12 @@ pub(super) fn part(at: &At<'_>, message: &CertificateValidationContext) -> Optio
         at.choice::<TrustChainVerification>("trust_chain_verification", *trust_chain_verification)?;
     let (roots, mut revocations) = match (trusted_ca, system_root_certs) {
         (Some(source), _) => roots(&at.field("trusted_ca"), source)?,
-        (None, Some(SystemRootCerts {})) => return at.field("system_root_certs").none("not supported yet"),
+        (None, Some(SystemRootCerts {})) => {
+            // Envoy 1.40 does not look at it, and so believes everybody.
+            return at
+                .field("system_root_certs")
+                .none("not supported, as in Envoy: trusted_ca names the roots");
+        }
         (None, None) => (None, Vec::new()),
     };
     if let Some(source) = crl {
@@ -96,7 +128,7 @@ pub(super) fn part(at: &At<'_>, message: &CertificateValidationContext) -> Optio
         }
         None => roots.map_or(Trust::NoChain, Trust::Roots),
     };
-    let rules = Rules {
+    Some(Rules {
         trust,
         revocations,
         revokes_leaf_only: *only_verify_leaf_cert_crl,
@@ -107,8 +139,7 @@ pub(super) fn part(at: &At<'_>, message: &CertificateValidationContext) -> Optio
         allows_expired: *allow_expired_certificate,
         accepts_untrusted: verification == TrustChainVerification::AcceptUntrusted,
         max_depth: *max_verify_depth,
-    };
-    Some(Validation { rules: Arc::new(rules), hides_authorities: *suppress_client_ca_list })
+    })
 }
 
 /// The message with the data in it that it names.

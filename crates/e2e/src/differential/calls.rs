@@ -34,6 +34,8 @@ pub struct Call {
     pub name: String,
     /// Listener to call, default `main`.
     pub listener: Option<String>,
+    /// Listeners to call one after the other in place of `listener`, with one memory of TLS sessions.
+    pub listeners: Vec<String>,
     /// Call the admin interface instead of a listener.
     pub admin: bool,
     /// Of the answer's body, only the lines that hold one of these texts, sorted.

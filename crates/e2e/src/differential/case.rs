@@ -14,6 +14,7 @@
 //! - `arguments`: of both proxies' command lines, in place of `--drain-time-s 5`.
 //! - `certificates`: pairs of a name and what its certificate is ([`CertificateSpec`]), issuers first; they are made for
 //!   each run, and are in `${dir}/NAME.pem` and `${dir}/NAME.key`.
+//! - `ocsp`: pairs of a name and what its OCSP response is ([`OcspSpec`]), in `${dir}/NAME.der`.
 //! - `dns`: answers by name, one after the other; the last one stays. `${dns}` is the port of the name server.
 //! - `log_format`: the access log's text format.
 //! - `files`: contents by name; `${file NAME}` is the path. `${NAME}` is the port of a backend, `${dead}` a port where
@@ -32,6 +33,7 @@ use serde_json::{Value, json};
 use super::calls::Calls;
 use super::observed::Observed;
 use crate::certificates::{CertificateSpec, Certificates};
+use crate::ocsp::{self, OcspSpec};
 
 /// A folder of `testdata/differential`.
 #[derive(Debug)]
@@ -68,10 +70,12 @@ struct Parts {
 struct Declared {
     #[serde(default)]
     certificates: Vec<(String, CertificateSpec)>,
+    #[serde(default)]
+    ocsp: Vec<(String, OcspSpec)>,
 }
 
 /// The keys of `case.yaml` that are read.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "transport_socket",
     "filter_chain",
     "certificates",
@@ -79,6 +83,7 @@ const KEYS: [&str; 18] = [
     "arguments",
     "backends",
     "dns",
+    "ocsp",
     "calls",
     "routes",
     "route_config",
@@ -166,7 +171,11 @@ impl Case {
     /// Makes the case's certificates in a folder.
     pub(super) fn certificates(&self, dir: &Path) -> anyhow::Result<Certificates> {
         let declared: Declared = serde_saphyr::from_str(&without_tokens(&self.text))?;
-        Certificates::make(&declared.certificates, dir)
+        let made = Certificates::make(&declared.certificates, dir)?;
+        for (name, spec) in &declared.ocsp {
+            ocsp::respond(name, spec, dir).with_context(|| name.clone())?;
+        }
+        Ok(made)
     }
 
     /// The calls with the tokens filled in.

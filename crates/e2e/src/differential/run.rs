@@ -53,6 +53,7 @@ impl Case {
         ports.push(("admin".to_owned(), running.admin.port()));
         let mut mask = Mask::new(ports);
         mask.texts = certificates.masks()?;
+        mask.texts.push((dir.path().display().to_string(), "<dir>".to_owned()));
         let mut outcomes = Vec::new();
         for call in &calls.calls {
             let tls = call.tls.as_ref().map(|tls| TlsClient::new(tls, &certificates)).transpose()?;
@@ -87,16 +88,13 @@ async fn outcome(
     mask: &Mask,
 ) -> anyhow::Result<Outcome> {
     tokio::time::sleep(Duration::from_millis(call.pause_ms)).await;
-    let listener = call.listener.as_deref().unwrap_or("main");
-    let address = match call.admin {
-        true => running.admin,
-        false => *running.listeners.get(listener).with_context(|| format!("no listener {listener}"))?,
-    };
     let mut outcome = Outcome { name: call.name.clone(), ..Outcome::default() };
-    if call.is_raw() {
-        outcome.raw = Some(raw(call, address, mask).await?);
+    for address in addresses(call, running)? {
+        if call.is_raw() {
+            outcome.raw = Some(raw(call, address, mask).await?);
+        }
+        outcome.answers.extend(answers(call, tls, address, mask).await?);
     }
-    outcome.answers = answers(call, tls, address, mask).await?;
     outcome.upstream = received(call, backends, mask).await;
     if call.parallel.is_some() {
         outcome.upstream.sort();
@@ -113,6 +111,18 @@ async fn outcome(
         outcome.upstream.clear();
     }
     Ok(outcome)
+}
+
+/// Whom a call calls.
+fn addresses(call: &Call, running: &Running) -> anyhow::Result<Vec<SocketAddr>> {
+    let one = call.listener.as_deref().unwrap_or("main");
+    let address =
+        |name: &str| running.listeners.get(name).copied().with_context(|| format!("no listener {name}"));
+    match (call.admin, call.listeners.as_slice()) {
+        (true, _) => Ok(vec![running.admin]),
+        (false, []) => Ok(vec![address(one)?]),
+        (false, several) => several.iter().map(|name| address(name)).collect(),
+    }
 }
 
 /// What the backends received during a call; whoever mirrors may be a moment behind the answer.

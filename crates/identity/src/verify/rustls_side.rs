@@ -62,6 +62,21 @@ impl PeerVerifier {
     }
 }
 
+/// Whoever shows a certificate signs with its key, so that must be what the key is for; `enforce_rsa_key_usage` changes
+/// nothing about it in Envoy 1.40.
+fn check_usage(certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    match may_sign(certificate) {
+        true => Ok(()),
+        false => Err(Error::InvalidCertificate(other(Refusal::KeyUsage))),
+    }
+}
+
+/// A usage that is not said is any usage.
+fn may_sign(certificate: &CertificateDer<'_>) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
+    parsed.key_usage().ok().flatten().is_none_or(|usage| usage.value.digital_signature())
+}
+
 fn algorithms() -> WebPkiSupportedAlgorithms {
     rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms
 }
@@ -134,6 +149,10 @@ impl ClientCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        if !self.rules.accepts_untrusted && !matches!(self.rules.trust, Trust::NoChain) && !may_sign(cert) {
+            // With TLS 1.2, BoringSSL's chain finds it.
+            return Err(Error::InvalidCertificate(CertificateError::InvalidPurpose));
+        }
         verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
@@ -143,6 +162,7 @@ impl ClientCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        check_usage(cert)?;
         verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
@@ -170,6 +190,7 @@ impl ServerCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        check_usage(cert)?;
         verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
@@ -179,6 +200,7 @@ impl ServerCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        check_usage(cert)?;
         verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 

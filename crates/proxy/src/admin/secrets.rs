@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use meltemi_compile::tls::{self as compiled, CommonTls, Held, SecretKind};
+use meltemi_compile::tls::{self as compiled, Believed, CommonTls, Held, SecretKind, Validation};
 use meltemi_envoy::Any;
 use meltemi_envoy::admin::v3 as dump;
 use meltemi_envoy::config::core::v3::DataSource;
 use meltemi_envoy::config::core::v3::data_source::Specifier;
 use meltemi_envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
+use meltemi_identity::verify::Trust;
 use meltemi_identity::{PeerCertificate, ServedCertificate};
 use serde_json::{Value, json};
 
@@ -132,30 +133,46 @@ pub(super) fn certs(admin: &Admin, _: &Params) -> Reply {
     let sockets = clusters.flat_map(|loaded| loaded.value.cluster.transport_sockets.all());
     let clients = sockets.filter_map(|socket| socket.tls());
     let contexts = servers.map(|tls| &tls.common).chain(clients.map(|tls| &tls.common));
-    let certificates: Vec<Value> = shown(&store, contexts)
-        .map(|certificate| json!({"ca_cert": [], "cert_chain": [described(&certificate.facts, now)]}))
-        .collect();
+    let mut seen = BTreeSet::new();
+    let contexts = contexts.filter(move |tls| seen.insert(std::ptr::from_ref(*tls).addr()));
+    let certificates: Vec<Value> = contexts.map(|tls| context(&store, tls, now)).collect();
     Reply::json(&json!({ "certificates": certificates }))
 }
 
-/// The certificates of contexts, those of one that several chains have once.
-fn shown<'s>(
-    store: &'s Store,
-    contexts: impl Iterator<Item = &'s CommonTls>,
-) -> impl Iterator<Item = Arc<ServedCertificate>> {
-    let mut seen = BTreeSet::new();
-    let contexts = contexts.filter(move |tls| seen.insert(std::ptr::from_ref(*tls).addr()));
-    contexts.flat_map(|tls| &tls.certificates).filter_map(|held| match held {
+/// What a context shows, and the first whom it believes.
+fn context(store: &Store, tls: &CommonTls, now: i64) -> Value {
+    let shown = tls.certificates.iter().filter_map(|held| match held {
         Held::Inline(certificate) => Some(Arc::clone(certificate)),
         Held::Secret(secret) => match &store.secret(secret)?.kind {
             SecretKind::Certificate(certificate) => Some(Arc::clone(certificate)),
             SecretKind::Validation(..) | SecretKind::TicketKeys(_) => None,
         },
-    })
+    });
+    let chain: Vec<Value> =
+        shown.map(|certificate| described(&certificate.facts, &certificate.path, now)).collect();
+    let believed = tls.believed.as_ref().and_then(|believed| validation(store, believed));
+    let anchor = believed.as_ref().and_then(|validation| {
+        let Trust::Roots(anchors) = &validation.rules.trust else { return None };
+        let facts = PeerCertificate::from_der(anchors.certificates().first()?).ok()?;
+        Some(described(&facts, &validation.path, now))
+    });
+    json!({"ca_cert": Vec::from_iter(anchor), "cert_chain": chain})
+}
+
+fn validation(store: &Store, believed: &Believed) -> Option<Arc<Validation>> {
+    match believed {
+        Believed::Rules(Held::Inline(validation)) => Some(Arc::clone(validation)),
+        Believed::Rules(Held::Secret(secret)) | Believed::Combined(_, secret) => {
+            match &store.secret(secret)?.kind {
+                SecretKind::Validation(validation, _) => Some(Arc::clone(validation)),
+                SecretKind::Certificate(_) | SecretKind::TicketKeys(_) => None,
+            }
+        }
+    }
 }
 
 /// The details of one certificate, as `envoy.admin.v3.CertificateDetails`.
-fn described(facts: &PeerCertificate, now: i64) -> Value {
+fn described(facts: &PeerCertificate, path: &str, now: i64) -> Value {
     let named = |kind: &'static str, names: &[String]| -> Vec<Value> {
         names.iter().map(|name| json!({ kind: name })).collect()
     };
@@ -163,7 +180,7 @@ fn described(facts: &PeerCertificate, now: i64) -> Value {
         [named("dns", &facts.dns), named("uri", &facts.uris), named("ip_address", &facts.ips)].concat();
     let days = (facts.not_after - now).max(0) / DAY_SECONDS;
     json!({
-        "path": "<inline>",
+        "path": path,
         "serial_number": facts.serial,
         "subject_alt_names": names,
         "days_until_expiration": days.to_string(),

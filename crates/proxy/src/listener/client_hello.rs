@@ -22,6 +22,8 @@ pub(crate) enum ClientHello {
         protocols: Vec<Box<str>>,
         /// TLS 1.3 is among the versions.
         offers_tls13: bool,
+        /// It asks for an OCSP response.
+        asks_for_status: bool,
     },
 }
 
@@ -30,6 +32,9 @@ const RECORD_HEADER_BYTES: usize = 5;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const EXTENSION_SERVER_NAME: u16 = 0;
+/// RFC 6066, 8.
+const EXTENSION_STATUS: u16 = 5;
+const STATUS_OCSP: u8 = 1;
 const EXTENSION_ALPN: u16 = 16;
 const EXTENSION_VERSIONS: u16 = 43;
 const TLS13: u16 = 0x0304;
@@ -47,14 +52,21 @@ pub(crate) fn parse(bytes: &[u8], max_bytes: usize) -> ClientHello {
         return ClientHello::TooLarge;
     }
     let Some(record) = rest.get(..length) else { return ClientHello::Partial };
-    let mut found = (None, Vec::new(), false);
+    let mut found = Found::default();
     if record.first() != Some(&CLIENT_HELLO) || read_hello(Reader(record), &mut found).is_none() {
         return ClientHello::Malformed;
     }
-    ClientHello::Whole { server_name: found.0, protocols: found.1, offers_tls13: found.2 }
+    let Found { server_name, protocols, offers_tls13, asks_for_status } = found;
+    ClientHello::Whole { server_name, protocols, offers_tls13, asks_for_status }
 }
 
-type Found = (Option<Box<str>>, Vec<Box<str>>, bool);
+#[derive(Default)]
+struct Found {
+    server_name: Option<Box<str>>,
+    protocols: Vec<Box<str>>,
+    offers_tls13: bool,
+    asks_for_status: bool,
+}
 
 fn read_hello(mut hello: Reader<'_>, found: &mut Found) -> Option<()> {
     // Type, length, version, random.
@@ -72,9 +84,10 @@ fn read_hello(mut hello: Reader<'_>, found: &mut Found) -> Option<()> {
         let length = extensions.u16()?;
         let body = Reader(extensions.take(usize::from(length))?);
         match kind {
-            EXTENSION_SERVER_NAME => found.0 = server_name(body),
-            EXTENSION_VERSIONS => found.2 = has_tls13(body),
-            EXTENSION_ALPN => found.1 = protocols(body).unwrap_or_default(),
+            EXTENSION_SERVER_NAME => found.server_name = server_name(body),
+            EXTENSION_VERSIONS => found.offers_tls13 = has_tls13(body),
+            EXTENSION_STATUS => found.asks_for_status = body.0.first() == Some(&STATUS_OCSP),
+            EXTENSION_ALPN => found.protocols = protocols(body).unwrap_or_default(),
             _ => {}
         }
     }
@@ -156,6 +169,7 @@ mod tests {
             server_name: Some("shop.example".into()),
             protocols: vec!["h2".into(), "http/1.1".into()],
             offers_tls13: false,
+            asks_for_status: false,
         };
         assert_eq!(parse(&hello(), MAX), whole);
     }
@@ -194,12 +208,14 @@ mod tests {
 
     #[test]
     fn a_real_hello_is_read_whole() {
-        let ClientHello::Whole { server_name, protocols, offers_tls13 } = parse(&real_hello(), MAX) else {
+        let ClientHello::Whole { server_name, protocols, offers_tls13, asks_for_status } =
+            parse(&real_hello(), MAX)
+        else {
             panic!("not read");
         };
         assert_eq!(server_name.as_deref(), Some("shop.example"));
         assert_eq!(protocols, ["h2".into(), "http/1.1".into()]);
-        assert!(offers_tls13);
+        assert!(offers_tls13 && asks_for_status);
     }
 
     proptest::proptest! {

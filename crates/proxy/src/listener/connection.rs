@@ -14,8 +14,7 @@ use super::serving::{Open, Serving};
 use super::sniff::{Rejected, Sniffed};
 use crate::random;
 use crate::record::{ConnectionInfo, RequestRecord, ResponseFlags};
-use crate::stats::SslStats;
-use crate::tls::{Accepted, Failure, TlsFacts};
+use crate::tls::{Accepted, Failure};
 
 /// Serves a connection to its end.
 pub(super) async fn serve(open: &mut Open, stream: TcpStream, peer: SocketAddr) {
@@ -152,7 +151,7 @@ async fn handshake(
     // On the heap: the task of every connection would carry room for it.
     match Box::pin(context.accept(stream, chain.handshake_timeout)).await {
         Ok(Accepted { stream, facts }) => {
-            count_handshake(&tls_stats.ssl, &facts);
+            facts.count(&tls_stats.ssl);
             connection.tls = Some(Rc::new(facts));
             Some(Io::Tls(Box::new(stream)))
         }
@@ -167,19 +166,6 @@ async fn handshake(
             None
         }
     }
-}
-
-fn count_handshake(stats: &SslStats, facts: &TlsFacts) {
-    stats.counts.handshake.inc();
-    if facts.is_resumed {
-        stats.counts.session_reused.inc();
-    }
-    if facts.peer_chain.is_empty() {
-        stats.counts.no_certificate.inc();
-    }
-    stats.agreed("ciphers", facts.cipher);
-    stats.agreed("versions", facts.version);
-    stats.agreed("curves", facts.group);
 }
 
 /// No chain wants the connection: it is closed.

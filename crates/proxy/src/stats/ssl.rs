@@ -19,11 +19,10 @@ counts! {
         Counter fail_verify_error "Peers refused because of their chain.";
         Counter fail_verify_san "Peers refused because of their names.";
         Counter fail_verify_cert_hash "Peers refused because of pins.";
-        Counter ocsp_staple_failed "Always 0: OCSP responses are not served.";
-        Counter ocsp_staple_omitted "Always 0.";
-        Counter ocsp_staple_responses "Always 0.";
-        Counter ocsp_staple_requests "Always 0.";
-        Counter was_key_usage_invalid "Always 0: such peers are refused.";
+        Counter ocsp_staple_failed "Clients refused for want of a good OCSP response.";
+        Counter ocsp_staple_omitted "Clients that asked for an OCSP response and got none.";
+        Counter ocsp_staple_responses "Clients that got an OCSP response.";
+        Counter ocsp_staple_requests "Clients that asked for an OCSP response.";
     }
 }
 

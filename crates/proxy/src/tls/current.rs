@@ -18,7 +18,8 @@ pub(super) struct Current<T> {
 #[derive(Debug)]
 struct Made<T> {
     from: Vec<Arc<Secret>>,
-    value: Arc<T>,
+    /// `None`: they cannot be used together, which was said once.
+    value: Option<Arc<T>>,
 }
 
 impl<T> Current<T> {
@@ -32,30 +33,25 @@ impl<T> Current<T> {
         let secrets: Vec<Arc<Secret>> =
             self.slots.iter().map(|slot| slot.load_full()).collect::<Option<_>>()?;
         if let Some(value) = self.made_of(&secrets) {
-            return Some(value);
+            return value;
         }
         // Workers do not make the same thing side by side: its sessions are to be shared.
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(value) = self.made_of(&secrets) {
-            return Some(value);
+            return value;
         }
-        match make(&secrets) {
-            Ok(value) => {
-                let value = Arc::new(value);
-                self.made.store(Some(Arc::new(Made { from: secrets, value: Arc::clone(&value) })));
-                Some(value)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "secrets that cannot be used together");
-                None
-            }
-        }
+        let value = make(&secrets).map(Arc::new);
+        let value =
+            value.map_err(|error| tracing::warn!(%error, "secrets that cannot be used together")).ok();
+        self.made.store(Some(Arc::new(Made { from: secrets, value: value.clone() })));
+        value
     }
 
-    fn made_of(&self, secrets: &[Arc<Secret>]) -> Option<Arc<T>> {
+    /// What was made of these secrets, if something was.
+    fn made_of(&self, secrets: &[Arc<Secret>]) -> Option<Option<Arc<T>>> {
         let made = self.made.load();
         let made = made.as_ref()?;
         let is_current = made.from.iter().zip(secrets).all(|(old, new)| Arc::ptr_eq(old, new));
-        is_current.then(|| Arc::clone(&made.value))
+        is_current.then(|| made.value.clone())
     }
 }

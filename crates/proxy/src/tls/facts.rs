@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use super::resolver::Stapling;
 use crate::peer::{Interned, Principals};
 use crate::stats::SslStats;
 use http::HeaderValue;
@@ -24,6 +25,8 @@ pub(crate) struct TlsFacts {
     pub(crate) is_validated: bool,
     /// The peer's certificate and what came with it.
     pub(crate) peer_chain: Box<[CertificateDer<'static>]>,
+    /// What became of the client's wish for an OCSP response.
+    pub(super) stapling: Stapling,
     /// Our certificate.
     pub(crate) local: Option<Arc<PeerCertificate>>,
     pub(super) peer: OnceCell<Option<Box<PeerCertificate>>>,
@@ -42,6 +45,17 @@ impl TlsFacts {
         }
         if self.peer_chain.is_empty() {
             stats.counts.no_certificate.inc();
+        }
+        match self.stapling {
+            Stapling::Unasked | Stapling::Refused => {}
+            Stapling::Staple => {
+                stats.counts.ocsp_staple_requests.inc();
+                stats.counts.ocsp_staple_responses.inc();
+            }
+            Stapling::Omit => {
+                stats.counts.ocsp_staple_requests.inc();
+                stats.counts.ocsp_staple_omitted.inc();
+            }
         }
         stats.agreed("ciphers", self.cipher);
         stats.agreed("versions", self.version);

@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     TimedOut,
     /// The client closed.
     Closed,
+    /// A client that asks for an OCSP response must get one, and there is none that is good.
+    NoStaple,
     /// The client showed no certificate.
     NoCertificate,
     /// Its certificate is not believed.
@@ -58,8 +60,13 @@ impl Failure {
             Failure::NoCertificate => counts.fail_verify_no_cert.inc(),
             Failure::Refused(Refusal::Names(_)) | Failure::Unexpected { .. } => counts.fail_verify_san.inc(),
             Failure::Refused(Refusal::Pins) => counts.fail_verify_cert_hash.inc(),
+            Failure::Refused(Refusal::KeyUsage) | Failure::Protocol(_) => counts.connection_error.inc(),
             Failure::Refused(_) | Failure::Chain(_) => counts.fail_verify_error.inc(),
-            Failure::Protocol(_) => counts.connection_error.inc(),
+            Failure::NoStaple => {
+                counts.ocsp_staple_requests.inc();
+                counts.ocsp_staple_failed.inc();
+                counts.connection_error.inc();
+            }
             Failure::NoSecret | Failure::TimedOut | Failure::Closed => {}
         }
     }
@@ -81,6 +88,10 @@ impl Failure {
                 "268435647:SSL routines:OPENSSL_internal:PEER_DID_NOT_RETURN_A_CERTIFICATE",
                 ":peer did not provide required client certificate",
             ),
+            Failure::Refused(Refusal::KeyUsage) => {
+                tls_error("268435758:SSL routines:OPENSSL_internal:KEY_USAGE_BIT_INCORRECT", "")
+            }
+            Failure::NoStaple => tls_error("268435603:SSL routines:OPENSSL_internal:CONNECTION_REJECTED", ""),
             Failure::Refused(refusal) => verify_failed(&refusal.to_string()),
             Failure::Unexpected { wanted, found } => verify_failed(&format!(
                 "verify cert failed: verify SAN list, expected SANs: [{}], certificate SANs: [{}]",

@@ -1,14 +1,48 @@
 //! Which of several certificates a client is shown: by the name that it asked for, then by the keys that it can check.
 //!
-//! Source: Envoy's `DefaultTlsCertificateSelector`.
+//! Certificates whose OCSP response is demanded and not good are passed over. Source: Envoy's
+//! `DefaultTlsCertificateSelector` and `ServerContextImpl::ocspStapleAction`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use meltemi_compile::tls::StaplePolicy;
 use meltemi_identity::{PublicKeyKind, ServedCertificate};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{NamedGroup, SignatureScheme};
+
+/// What becomes of a client's wish for an OCSP response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Stapling {
+    /// It has none.
+    #[default]
+    Unasked,
+    /// It gets it.
+    Staple,
+    /// It does without.
+    Omit,
+    /// It gets no connection.
+    Refused,
+}
+
+impl Stapling {
+    /// For this certificate, at a second.
+    pub(super) fn of(
+        certificate: &ServedCertificate,
+        policy: StaplePolicy,
+        asks: bool,
+        now: i64,
+    ) -> Stapling {
+        let policy = if certificate.must_staple { StaplePolicy::Must } else { policy };
+        match (&certificate.staple, policy) {
+            _ if !asks => Stapling::Unasked,
+            (Some(staple), _) if staple.is_good(now) => Stapling::Staple,
+            (_, StaplePolicy::Lenient) | (None, StaplePolicy::Strict) => Stapling::Omit,
+            _ => Stapling::Refused,
+        }
+    }
+}
 
 /// The certificates of a context, at least one.
 #[derive(Debug)]
@@ -23,7 +57,19 @@ pub(super) struct Certificates {
 #[derive(Debug)]
 pub(super) struct Choice {
     pub(super) certificates: Arc<Certificates>,
+    /// Of each certificate.
+    pub(super) stapling: Box<[Stapling]>,
     pub(super) chosen: Arc<OnceLock<usize>>,
+}
+
+/// The only certificate of a context, with or without its OCSP response.
+#[derive(Debug)]
+pub(super) struct Only(pub(super) Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Only {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
 }
 
 impl Certificates {
@@ -43,13 +89,16 @@ impl Certificates {
     }
 
     /// The index of the certificate for a client that asks for this name and can check these kinds of ECDSA keys.
-    fn choose(&self, name: Option<&str>, kinds: &[PublicKeyKind]) -> usize {
+    fn choose(&self, name: Option<&str>, kinds: &[PublicKeyKind], stapling: &[Stapling]) -> usize {
+        let usable = |found: &[usize]| -> Vec<usize> {
+            found.iter().copied().filter(|index| stapling.get(*index) != Some(&Stapling::Refused)).collect()
+        };
         if let Some(name) = name.filter(|name| !name.is_empty()) {
-            let exact = self.named(name).and_then(|found| self.best(found, kinds));
+            let exact = self.named(name).and_then(|found| self.best(&usable(found), kinds));
             let wildcard = || {
                 let dot = name.char_indices().skip(1).find(|(_, c)| *c == '.')?.0;
                 let suffix = Some(&name[dot..]).filter(|suffix| suffix.len() > 1)?;
-                self.best(self.named(suffix)?, kinds)
+                self.best(&usable(self.named(suffix)?), kinds)
             };
             if let Some(index) = exact.or_else(wildcard) {
                 return index;
@@ -59,7 +108,17 @@ impl Certificates {
             }
         }
         let every: Vec<usize> = (0..self.all.len()).collect();
-        self.best(&every, kinds).unwrap_or(0)
+        self.best(&usable(&every), kinds).unwrap_or(0)
+    }
+
+    /// A certificate as a client gets it; `None` is not at all.
+    pub(super) fn certified(&self, index: usize, stapling: Stapling) -> Option<Arc<CertifiedKey>> {
+        let certificate = self.all.get(index)?;
+        match (stapling, &certificate.staple) {
+            (Stapling::Refused, _) => None,
+            (Stapling::Staple, Some(staple)) => Some(Arc::clone(&staple.certified)),
+            _ => Some(Arc::clone(&certificate.certified)),
+        }
     }
 
     fn named(&self, name: &str) -> Option<&[usize]> {
@@ -104,13 +163,9 @@ fn is_tls13(hello: &ClientHello<'_>) -> bool {
 
 impl ResolvesServerCert for Choice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let all = &self.certificates.all;
-        let index = match all.len() {
-            1 => 0,
-            _ => self.certificates.choose(hello.server_name(), &kinds(&hello)),
-        };
+        let index = self.certificates.choose(hello.server_name(), &kinds(&hello), &self.stapling);
         let chosen = *self.chosen.get_or_init(|| index);
-        all.get(chosen).map(|certificate| Arc::clone(&certificate.certified))
+        self.certificates.certified(chosen, *self.stapling.get(chosen)?)
     }
 }
 
@@ -138,16 +193,18 @@ mod tests {
             certificate(&["b.example", "a.example"], KeyKind::Rsa2048),
         ];
         let lax = Certificates::new(all.clone(), false);
-        let choose = |name: &str, kinds: &[PublicKeyKind]| lax.choose(Some(name), kinds);
+        let choose = |name: &str, kinds: &[PublicKeyKind]| lax.choose(Some(name), kinds, &[]);
         assert_eq!(choose("a.example", P256), 0);
         assert_eq!(choose("a.example", &[]), 2);
         assert_eq!(choose("x.b.example", P256), 1);
         assert_eq!(choose("x.y.b.example", P256), 0);
         assert_eq!(choose("b.example", P256), 2);
         assert_eq!(choose("other.example", &[]), 0);
-        assert_eq!(lax.choose(None, &[]), 2);
-        assert_eq!(lax.choose(None, P256), 0);
+        assert_eq!(lax.choose(None, &[], &[]), 2);
+        assert_eq!(lax.choose(None, P256, &[]), 0);
         let scanning = Certificates::new(all, true);
-        assert_eq!(scanning.choose(Some("other.example"), &[]), 2);
+        let without = [Stapling::Refused, Stapling::Omit, Stapling::Omit];
+        assert_eq!(scanning.choose(Some("a.example"), P256, &without), 2);
+        assert_eq!(scanning.choose(Some("other.example"), &[], &[]), 2);
     }
 }

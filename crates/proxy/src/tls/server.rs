@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use meltemi_compile::tls::{
-    self, Believed, CommonTls, DownstreamTls, Group, Held, Secret, SecretKind, Suite, TlsParams, Validation,
-    Versions,
+    self, Believed, CommonTls, DownstreamTls, Group, Held, Secret, SecretKind, StaplePolicy, Suite,
+    TlsParams, Validation, Versions,
 };
 use meltemi_http::{Session, TlsStream};
 use meltemi_identity::ServedCertificate;
@@ -16,15 +16,15 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs as provider};
 use rustls::pki_types::UnixTime;
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, UnbufferedServerConnection};
 use rustls::{HandshakeKind, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::Failure;
 use super::current::Current;
 use super::facts::{TlsFacts, cipher_name, group_name, version_name};
-use super::resolver::{Certificates, Choice};
+use super::resolver::{Certificates, Choice, Only, Stapling};
 use super::secrets::Secrets;
-use super::tickets::Tickets;
+use super::tickets::{ContextId, Tickets};
 use crate::listener::client_hello::{self, ClientHello};
 
 /// A first record is not longer than this.
@@ -39,6 +39,9 @@ const MAX_SESSIONS: usize = 4096;
 /// A handshake takes no longer than this, with or without `transport_socket_connect_timeout`.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 
+/// An alert, before there is a session that could send it.
+const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
+
 /// What serves a context.
 #[derive(Debug)]
 pub(crate) struct ServerContext {
@@ -49,12 +52,86 @@ pub(crate) struct ServerContext {
 /// Settings of rustls, made of the secrets of a moment.
 #[derive(Debug)]
 struct Built {
-    /// Without a resolver that remembers: each handshake gets one of its own.
-    config: ServerConfig,
+    /// For all handshakes, where there is one certificate; else each of them gets settings of its own, with a resolver
+    /// that remembers.
+    variants: Variants,
     certificates: Arc<Certificates>,
     rules: Arc<Rules>,
     presence: Presence,
+    staple_policy: StaplePolicy,
     speaks_tls13: bool,
+}
+
+/// The settings that clients get by their hello.
+#[derive(Debug)]
+struct Variants {
+    alpn: Vec<Vec<u8>>,
+    /// By [`Variant::index`].
+    all: Vec<Arc<ServerConfig>>,
+}
+
+/// What of the settings depends on the hello.
+#[derive(Debug, Clone, Copy)]
+struct Variant {
+    /// A protocol is ours too. A client whose protocols are all unknown is served without one, as in Envoy; rustls would
+    /// refuse it.
+    has_common: bool,
+    /// It is TLS 1.3, where the order of suites is the client's, as in BoringSSL.
+    is_tls13: bool,
+    is_stapled: bool,
+}
+
+impl Variant {
+    const COUNT: usize = 8;
+
+    fn index(self) -> usize {
+        usize::from(self.has_common) | usize::from(self.is_tls13) << 1 | usize::from(self.is_stapled) << 2
+    }
+
+    fn at(index: usize) -> Variant {
+        Variant { has_common: index & 1 > 0, is_tls13: index & 2 > 0, is_stapled: index & 4 > 0 }
+    }
+}
+
+impl Variants {
+    fn new(base: &ServerConfig, certificates: &Certificates) -> Variants {
+        let only = certificates.all.first();
+        let variant = |index: usize| {
+            let variant = Variant::at(index);
+            let mut config = base.clone();
+            if !variant.has_common {
+                config.alpn_protocols.clear();
+            }
+            config.ignore_client_order &= !variant.is_tls13;
+            if let Some(only) = only {
+                let stapled = only.staple.as_ref().filter(|_| variant.is_stapled);
+                let certified = stapled.map_or(&only.certified, |staple| &staple.certified);
+                config.cert_resolver = Arc::new(Only(Arc::clone(certified)));
+            }
+            Arc::new(config)
+        };
+        Variants { alpn: base.alpn_protocols.clone(), all: (0..Variant::COUNT).map(variant).collect() }
+    }
+}
+
+/// What of a hello counts here.
+#[derive(Debug, Default)]
+struct Asked {
+    protocols: Vec<Box<str>>,
+    offers_tls13: bool,
+    asks_for_status: bool,
+}
+
+impl Asked {
+    fn new(hello: ClientHello) -> Asked {
+        match hello {
+            ClientHello::Whole { protocols, offers_tls13, asks_for_status, .. } => {
+                Asked { protocols, offers_tls13, asks_for_status }
+            }
+            // rustls has the right alert for it.
+            _ => Asked::default(),
+        }
+    }
 }
 
 /// A connection after its handshake.
@@ -96,46 +173,75 @@ impl Built {
         let rules = Arc::clone(&validation.rules);
         let presence = rules.presence(tls.requires_client_certificate);
         let verifier = PeerVerifier::of_clients(Arc::clone(&rules), presence, !validation.hides_authorities);
+        let first =
+            certificates.first().cloned().ok_or_else(|| anyhow::anyhow!("there is no certificate"))?;
+        let is_bare = |certificate: &Arc<ServedCertificate>| certificate.staple.is_none();
+        if tls.staple_policy == StaplePolicy::Must && certificates.iter().any(is_bare) {
+            anyhow::bail!("a required OCSP response is missing from the TLS context");
+        }
+        let context = ContextId::new(tls, &certificates, &validation);
         let certificates = Arc::new(Certificates::new(certificates, tls.full_scan_certs_on_sni_mismatch));
-        let choice = Choice { certificates: Arc::clone(&certificates), chosen: Arc::default() };
         let mut config = ServerConfig::builder_with_provider(Arc::new(crypto(&tls.common.params)))
             .with_protocol_versions(versions(tls.common.params.versions))?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::new(choice));
+            .with_cert_resolver(Arc::new(Only(Arc::clone(&first.certified))));
         config.alpn_protocols = tls.common.alpn.clone();
         config.ignore_client_order = !tls.prefers_client_ciphers;
-        sessions(&mut config, tls, &mut secrets)?;
+        sessions(&mut config, tls, context, &mut secrets)?;
         let speaks_tls13 = tls.common.params.versions != Versions::Only12;
-        Ok(Built { config, certificates, rules, presence, speaks_tls13 })
+        let variants = Variants::new(&config, &certificates);
+        let staple_policy = tls.staple_policy;
+        Ok(Built { variants, certificates, rules, presence, staple_policy, speaks_tls13 })
     }
 
     async fn accept(&self, mut stream: TcpStream) -> Result<Accepted, Failure> {
         let (hello, read) = first_record(&mut stream).await.map_err(|_| Failure::Closed)?;
-        let (protocols, offers_tls13) = match hello {
-            ClientHello::Whole { protocols, offers_tls13, .. } => (protocols, offers_tls13),
-            // rustls has the right alert for it.
-            _ => (Vec::new(), false),
-        };
-        let mut config = self.config.clone();
+        let asked = Asked::new(hello);
+        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        let stapling = self.certificates.all.iter();
+        let stapling: Box<[Stapling]> = stapling
+            .map(|certificate| Stapling::of(certificate, self.staple_policy, asked.asks_for_status, now))
+            .collect();
+        if stapling.iter().all(|stapling| *stapling == Stapling::Refused) {
+            // Gone or not: the client is.
+            let _sent = stream.write_all(&HANDSHAKE_FAILURE).await;
+            return Err(Failure::NoStaple);
+        }
         let chosen = Arc::new(OnceLock::new());
-        config.cert_resolver =
-            Arc::new(Choice { certificates: Arc::clone(&self.certificates), chosen: Arc::clone(&chosen) });
-        let has_common =
-            config.alpn_protocols.iter().any(|ours| protocols.iter().any(|theirs| theirs.as_bytes() == ours));
-        if !has_common {
-            // A client whose protocols are all unknown is served without one, as in Envoy; rustls would refuse it.
-            config.alpn_protocols.clear();
-        }
-        if offers_tls13 && self.speaks_tls13 {
-            // The order of suites is the client's in TLS 1.3, as in BoringSSL.
-            config.ignore_client_order = false;
-        }
-        let session = UnbufferedServerConnection::new(Arc::new(config)).map_err(Failure::Protocol)?;
+        let config = self.config(&asked, &stapling, &chosen);
+        let session = UnbufferedServerConnection::new(config).map_err(Failure::Protocol)?;
         let mut stream = TlsStream::new(stream, Session::Server(Box::new(session)), read);
         stream.handshake().await.map_err(Failure::of)?;
-        let local = chosen.get().and_then(|index| self.certificates.all.get(*index));
-        let facts = self.facts(&stream, local)?;
-        Ok(Accepted { stream, facts })
+        let chosen = chosen.get().copied().unwrap_or(0);
+        let facts = self.facts(&stream, self.certificates.all.get(chosen))?;
+        let stapling = stapling.get(chosen).copied().unwrap_or_default();
+        Ok(Accepted { stream, facts: TlsFacts { stapling, ..facts } })
+    }
+
+    /// The settings for a client.
+    fn config(
+        &self,
+        asked: &Asked,
+        stapling: &[Stapling],
+        chosen: &Arc<OnceLock<usize>>,
+    ) -> Arc<ServerConfig> {
+        let is_ours = |theirs: &Box<str>| self.variants.alpn.iter().any(|ours| theirs.as_bytes() == ours);
+        let variant = Variant {
+            has_common: asked.protocols.iter().any(is_ours),
+            is_tls13: asked.offers_tls13 && self.speaks_tls13,
+            is_stapled: stapling == [Stapling::Staple],
+        };
+        let config = &self.variants.all[variant.index()];
+        if stapling.len() == 1 {
+            return Arc::clone(config);
+        }
+        let mut config = (**config).clone();
+        config.cert_resolver = Arc::new(Choice {
+            certificates: Arc::clone(&self.certificates),
+            stapling: stapling.into(),
+            chosen: Arc::clone(chosen),
+        });
+        Arc::new(config)
     }
 
     fn facts(&self, stream: &TlsStream, local: Option<&Arc<ServedCertificate>>) -> Result<TlsFacts, Failure> {
@@ -166,7 +272,10 @@ impl Built {
         chain: &[rustls::pki_types::CertificateDer<'static>],
         is_resumed: bool,
     ) -> Result<bool, Failure> {
-        let Some((leaf, intermediates)) = chain.split_first() else { return Ok(false) };
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            // rustls asks nobody who resumes: a session must not have begun where no certificate was demanded.
+            return if self.presence == Presence::Required { Err(Failure::NoCertificate) } else { Ok(false) };
+        };
         let asks = self.presence != Presence::Unasked;
         if !(is_resumed || self.rules.accepts_untrusted) {
             return Ok(asks);
@@ -247,10 +356,15 @@ pub(super) fn validation(
     }
 }
 
-fn sessions(config: &mut ServerConfig, tls: &DownstreamTls, secrets: &mut Taken<'_>) -> anyhow::Result<()> {
+fn sessions(
+    config: &mut ServerConfig,
+    tls: &DownstreamTls,
+    context: ContextId,
+    secrets: &mut Taken<'_>,
+) -> anyhow::Result<()> {
     let keys = match &tls.tickets {
         tls::Tickets::Own => {
-            config.ticketer = Arc::new(Tickets::own(tls.session_timeout)?);
+            config.ticketer = Arc::new(Tickets::own(context, tls.session_timeout)?);
             config.session_storage = Arc::new(NoServerSessionStorage {});
             return Ok(());
         }
@@ -269,7 +383,7 @@ fn sessions(config: &mut ServerConfig, tls: &DownstreamTls, secrets: &mut Taken<
             _ => anyhow::bail!("a secret is no set of ticket keys"),
         },
     };
-    config.ticketer = Arc::new(Tickets::new(&keys, tls.session_timeout));
+    config.ticketer = Arc::new(Tickets::new(&keys, context, tls.session_timeout));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(())
 }
