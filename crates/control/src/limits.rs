@@ -8,9 +8,10 @@ pub(crate) const DEBOUNCE_QUIET: Duration = Duration::from_millis(20);
 /// However many changes come, a generation is made after this long.
 pub(crate) const DEBOUNCE_MAX: Duration = Duration::from_millis(200);
 
-/// How long workloads let in both mutual TLS and plaintext when PeerAuthentication makes their callers change from one to
-/// the other: until every caller has heard, which takes milliseconds, and on a busy machine a second.
-pub(crate) const TRANSITION: Duration = Duration::from_secs(2);
+/// The length of each of two steps when PeerAuthentication makes callers change between mutual TLS and plaintext: first
+/// workloads let in both, then callers change, then workloads let in the new alone. In one step every proxy hears of the
+/// one before, which takes milliseconds, and on a busy machine a second.
+pub(crate) const TRANSITION: Duration = Duration::from_secs(1);
 
 /// Reports waiting to be printed. More are dropped and counted: a terminal that does not read must not hold
 /// up the mesh.

@@ -54,10 +54,11 @@ pub(crate) struct Mesh {
     trust: Option<Trust>,
     is_synced: bool,
     snapshot: Snapshot,
-    /// What the last generation has.
+    /// What the last generation has, and what follows it when it is a step on the way.
     in_force: Snapshot,
-    /// When the transition ends that it is in.
-    settles_at: Option<tokio::time::Instant>,
+    goal: Snapshot,
+    /// When the next step is due.
+    steps_at: Option<tokio::time::Instant>,
     number: u64,
     /// Whether the snapshot holds changes that no generation has.
     is_ahead: bool,
@@ -82,7 +83,8 @@ impl Mesh {
             is_synced: false,
             snapshot: Snapshot::default(),
             in_force: Snapshot::default(),
-            settles_at: None,
+            goal: Snapshot::default(),
+            steps_at: None,
             number: 0,
             is_ahead: true,
             of_sources: Vec::new(),
@@ -112,29 +114,30 @@ impl Mesh {
             self.is_ahead = false;
             // The first generation follows nothing: whoever is connected has it from an earlier life of this process.
             let is_first = self.number == 0;
-            let transition = (!is_first).then(|| self.snapshot.in_transition_from(&self.in_force)).flatten();
-            let next = transition.unwrap_or_else(|| self.snapshot.clone());
-            self.settles_at = self.settles_at(&next);
+            let step = (!is_first).then(|| self.snapshot.loosened_after(&self.in_force)).flatten();
+            self.goal = self.snapshot.clone();
+            let next = step.unwrap_or_else(|| self.snapshot.clone());
+            self.steps_at = self.steps_at(&next);
             self.generation(next, began)
         });
         Turn { generation, findings }
     }
 
     /// Changes of other kinds do not make a transition longer.
-    fn settles_at(&self, next: &Snapshot) -> Option<tokio::time::Instant> {
+    fn steps_at(&self, next: &Snapshot) -> Option<tokio::time::Instant> {
         let policies = &next.config.peer_authentications;
         if !policies.is_in_transition() {
             return None;
         }
         let goes_on = *policies == self.in_force.config.peer_authentications;
-        self.settles_at.filter(|_| goes_on).or_else(|| Some(tokio::time::Instant::now() + TRANSITION))
+        self.steps_at.filter(|_| goes_on).or_else(|| Some(tokio::time::Instant::now() + TRANSITION))
     }
 
-    /// The end of a transition. What is in force stays, also where newer changes are refused.
-    pub(crate) fn settle(&mut self, began: Instant) -> Turn {
-        self.settles_at = None;
-        let settled = self.in_force.settled();
-        Turn { generation: Some(self.generation(settled, began)), findings: self.findings() }
+    /// The next step towards the goal. What is refused in the meantime is no part of it.
+    pub(crate) fn step(&mut self, began: Instant) -> Turn {
+        let next = self.goal.announced_after(&self.in_force).unwrap_or_else(|| self.goal.clone());
+        self.steps_at = self.steps_at(&next);
+        Turn { generation: Some(self.generation(next, began)), findings: self.findings() }
     }
 
     fn generation(&mut self, snapshot: Snapshot, began: Instant) -> Generation {
@@ -167,7 +170,7 @@ pub(crate) struct Outlets {
 
 /// Runs the mesh until the source ends. Cancel safe between turns.
 pub(crate) async fn run(mut batches: mpsc::Receiver<Batch>, mut mesh: Mesh, outlets: Outlets) {
-    while let Some((event, began)) = next(&mut batches, mesh.settles_at).await {
+    while let Some((event, began)) = next(&mut batches, mesh.steps_at).await {
         outlets.metrics.debounced(began.elapsed());
         let outlets = outlets.clone();
         let (before, taken) = (mesh.number, std::mem::replace(&mut mesh, Mesh::new(false, None)));
@@ -175,7 +178,7 @@ pub(crate) async fn run(mut batches: mpsc::Receiver<Batch>, mut mesh: Mesh, outl
             let mut mesh = taken;
             let turn = match event {
                 Event::Changed(batch) => mesh.turn(batch, began),
-                Event::Settled => mesh.settle(began),
+                Event::Due => mesh.step(began),
             };
             deliver(turn, &outlets);
             mesh
@@ -207,24 +210,24 @@ fn deliver(turn: Turn, outlets: &Outlets) {
 /// What makes a generation.
 enum Event {
     Changed(Batch),
-    /// A transition has ended.
-    Settled,
+    /// The next step of a transition.
+    Due,
 }
 
 /// The next event and when it came; `None` when the source has ended.
 async fn next(
     batches: &mut mpsc::Receiver<Batch>,
-    settles_at: Option<tokio::time::Instant>,
+    steps_at: Option<tokio::time::Instant>,
 ) -> Option<(Event, Instant)> {
-    let settled = async {
-        match settles_at {
+    let due = async {
+        match steps_at {
             Some(due) => tokio::time::sleep_until(due).await,
             None => std::future::pending().await,
         }
     };
     let first = tokio::select! {
         first = batches.recv() => first?,
-        () = settled => return Some((Event::Settled, Instant::now())),
+        () = due => return Some((Event::Due, Instant::now())),
     };
     let (gathered, began) = gather(first, batches).await;
     Some((Event::Changed(gathered), began))

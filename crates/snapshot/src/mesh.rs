@@ -99,16 +99,18 @@ impl Snapshot {
         self.objects.values()
     }
 
-    /// This mesh after `before`, in which workloads let in what callers send that go by either; `None` if they need not.
-    pub fn in_transition_from(&self, before: &Snapshot) -> Option<Snapshot> {
+    /// This mesh after `before`, as the first step of a change of what callers send: workloads let in both, and callers go
+    /// on as before. `None` if callers need not change.
+    pub fn loosened_after(&self, before: &Snapshot) -> Option<Snapshot> {
         let earlier = &before.config.peer_authentications;
-        let peer_authentications = self.config.peer_authentications.in_transition_from(earlier)?;
-        Some(self.with(peer_authentications))
+        Some(self.with(earlier.loosened_for(&self.config.peer_authentications)?))
     }
 
-    /// This mesh once every caller goes by it.
-    pub fn settled(&self) -> Snapshot {
-        self.with(self.config.peer_authentications.settled())
+    /// This mesh as the second step: callers go by it, and workloads let in both until all have heard. `None` after the
+    /// second step: then this mesh itself follows.
+    pub fn announced_after(&self, before: &Snapshot) -> Option<Snapshot> {
+        let earlier = &before.config.peer_authentications;
+        Some(self.with(self.config.peer_authentications.announced_after(earlier)?))
     }
 
     fn with(&self, peer_authentications: PeerAuthentications) -> Snapshot {

@@ -56,7 +56,7 @@ pub struct PeerAuthentications {
     root: Arc<str>,
     /// By namespace, oldest first.
     by_namespace: BTreeMap<Arc<str>, Vec<Arc<Object>>>,
-    /// What was in force before, while callers may still go by it; oldest first.
+    /// What callers may still go by, or will next; oldest first.
     earlier: Vec<PeerAuthentications>,
 }
 
@@ -115,28 +115,39 @@ impl PeerAuthentications {
         }
     }
 
-    /// These after `before`, remembering it; `None` if callers need not change what they send. Modes that let mutual TLS in
-    /// may follow each other at once.
-    pub(crate) fn in_transition_from(&self, before: &PeerAuthentications) -> Option<PeerAuthentications> {
-        let last = before.settled();
-        let mut earlier = before.earlier.clone();
-        if (&last.root, &last.by_namespace) != (&self.root, &self.by_namespace) && (last.disables() || self.disables()) {
-            earlier.push(last);
+    /// The first step of a change to `next`: callers go on as before, and whoever is called lets in both; `None` if callers
+    /// need not change what they send. Modes that let mutual TLS in may follow each other at once.
+    pub(crate) fn loosened_for(&self, next: &PeerAuthentications) -> Option<PeerAuthentications> {
+        let mut loosened = self.clone();
+        let changes = !self.says_the_same(next) && (self.disables() || next.disables());
+        if changes && !self.earlier.contains(next) {
+            loosened.remember(next.clone());
         }
-        earlier.drain(..earlier.len().saturating_sub(MAX_EARLIER));
-        (!earlier.is_empty())
-            .then(|| PeerAuthentications { earlier, ..self.settled() })
+        (!loosened.earlier.is_empty()).then_some(loosened)
     }
 
-    /// Whether callers may still go by what was in force before.
+    /// The second step of a change from `before`: callers go by these, and both are let in until all of them have heard.
+    /// `None` if they do already.
+    pub(crate) fn announced_after(&self, before: &PeerAuthentications) -> Option<PeerAuthentications> {
+        let last = PeerAuthentications { earlier: Vec::new(), ..before.clone() };
+        let mut announced = PeerAuthentications { earlier: before.earlier.clone(), ..self.clone() };
+        announced.remember(last);
+        (!before.says_the_same(self)).then_some(announced)
+    }
+
+    /// Whether they are equal, whatever callers may go by.
+    fn says_the_same(&self, other: &PeerAuthentications) -> bool {
+        (&self.root, &self.by_namespace) == (&other.root, &other.by_namespace)
+    }
+
+    fn remember(&mut self, other: PeerAuthentications) {
+        self.earlier.push(other);
+        self.earlier.drain(..self.earlier.len().saturating_sub(MAX_EARLIER));
+    }
+
+    /// Whether not all callers go by these alone.
     pub fn is_in_transition(&self) -> bool {
         !self.earlier.is_empty()
-    }
-
-    /// These alone.
-    pub(crate) fn settled(&self) -> PeerAuthentications {
-        let (root, by_namespace) = (Arc::clone(&self.root), self.by_namespace.clone());
-        PeerAuthentications { root, by_namespace, earlier: Vec::new() }
     }
 
     /// Whether any of them switches mutual TLS off.
@@ -275,36 +286,50 @@ mod tests {
         assert_eq!(mode(&[younger, older, elsewhere], "shop", 80), "DISABLE");
     }
 
-    fn let_in(states: &[&str]) -> Vec<&'static str> {
+    /// Generation by generation what a workload lets in, and what its callers go by.
+    fn steps(states: &[&str]) -> Vec<String> {
         let snapshot = |spec: &&str| {
             let text = policy("shop", "p", 20, &format!("{{mtls: {{mode: {spec}}}}}"));
             let (objects, _) = meltemi_api::parse(&text, &"pa.yaml".into());
             Snapshot::build(&Inputs { objects: objects.into_iter().map(Arc::new).collect() }).0
         };
-        let mut in_force: Option<Snapshot> = None;
-        let mut modes = Vec::new();
-        for next in states.iter().map(snapshot) {
-            let transition = in_force.as_ref().and_then(|before| next.in_transition_from(before));
-            let now = transition.unwrap_or(next);
-            let policies = &now.config.peer_authentications;
-            modes.push(policies.let_in("shop", &BTreeMap::new(), 80).as_str());
-            in_force = Some(now);
+        let told = |snapshot: &Snapshot| {
+            let policies = &snapshot.config.peer_authentications;
+            let lets_in = policies.let_in("shop", &BTreeMap::new(), 80);
+            format!("{} {}", lets_in.as_str(), policies.of_namespace("shop").as_str())
+        };
+        let states: Vec<Snapshot> = states.iter().map(snapshot).collect();
+        let mut in_force = states[0].clone();
+        let mut steps = Vec::new();
+        for next in &states[1..] {
+            in_force = next.loosened_after(&in_force).unwrap_or_else(|| next.clone());
+            steps.push(told(&in_force));
         }
-        let settled = in_force.unwrap().settled();
-        modes.push(settled.config.peer_authentications.let_in("shop", &BTreeMap::new(), 80).as_str());
-        modes
+        let last = states.last().unwrap();
+        while let Some(next) = last.announced_after(&in_force) {
+            steps.push(told(&next));
+            in_force = next;
+        }
+        steps.push(told(last));
+        steps
     }
 
-    /// Whoever is called lets both in until callers have changed.
+    /// Whoever is called lets both in before its callers change, and until they have changed.
     #[test]
     fn both_are_let_in_while_callers_change() {
-        assert_eq!(let_in(&["PERMISSIVE", "STRICT"]), ["PERMISSIVE", "STRICT", "STRICT"]);
-        assert_eq!(let_in(&["STRICT", "DISABLE"]), ["STRICT", "PERMISSIVE", "DISABLE"]);
-        assert_eq!(let_in(&["DISABLE", "STRICT"]), ["DISABLE", "PERMISSIVE", "STRICT"]);
-        // A change of mind while some callers have changed already.
+        assert_eq!(steps(&["PERMISSIVE", "STRICT"]), ["STRICT STRICT", "STRICT STRICT"]);
         assert_eq!(
-            let_in(&["STRICT", "DISABLE", "STRICT"]),
-            ["STRICT", "PERMISSIVE", "PERMISSIVE", "STRICT"]
+            steps(&["STRICT", "DISABLE"]),
+            ["PERMISSIVE STRICT", "PERMISSIVE DISABLE", "DISABLE DISABLE"]
+        );
+        assert_eq!(
+            steps(&["DISABLE", "STRICT"]),
+            ["PERMISSIVE DISABLE", "PERMISSIVE STRICT", "STRICT STRICT"]
+        );
+        // A change of mind before callers have heard.
+        assert_eq!(
+            steps(&["STRICT", "DISABLE", "STRICT"]),
+            ["PERMISSIVE STRICT", "PERMISSIVE STRICT", "STRICT STRICT"]
         );
     }
 

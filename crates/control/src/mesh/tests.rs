@@ -141,15 +141,17 @@ fn callers_get_time_to_change_what_they_send() {
     let mut mesh = Mesh::new(true);
     let to = |mesh: &mut Mesh, changes: Vec<Change>| lets_in(mesh.turn(batch(changes), Instant::now()));
     assert_eq!(to(&mut mesh, [policy("DISABLE"), vec![synced()]].concat()), "DISABLE", "nothing was before");
-    assert_eq!(mesh.settles_at, None);
+    assert_eq!(mesh.steps_at, None);
     assert_eq!(to(&mut mesh, policy("STRICT")), "PERMISSIVE");
-    let due = mesh.settles_at;
+    let due = mesh.steps_at;
     assert!(due.is_some());
     assert_eq!(to(&mut mesh, put()), "PERMISSIVE");
-    assert_eq!(mesh.settles_at, due, "another change does not make it longer");
+    assert_eq!(mesh.steps_at, due, "another change does not make it longer");
     // What is refused in the meantime does not come in by the back door.
     let refused = Batch { changes: policy("DISABLE"), diagnostics: broken(), ..Default::default() };
     assert!(mesh.turn(refused, Instant::now()).generation.is_none());
-    assert_eq!(lets_in(mesh.settle(Instant::now())), "STRICT");
-    assert_eq!(mesh.settles_at, None);
+    assert_eq!(lets_in(mesh.step(Instant::now())), "PERMISSIVE", "callers hear of it");
+    assert!(mesh.steps_at.is_some());
+    assert_eq!(lets_in(mesh.step(Instant::now())), "STRICT");
+    assert_eq!(mesh.steps_at, None);
 }
