@@ -138,7 +138,7 @@ fn lets_in(turn: Turn) -> &'static str {
 
 #[test]
 fn callers_get_time_to_change_what_they_send() {
-    let mut mesh = Mesh::new(true);
+    let mut mesh = Mesh::new(true, None);
     let to = |mesh: &mut Mesh, changes: Vec<Change>| lets_in(mesh.turn(batch(changes), Instant::now()));
     assert_eq!(to(&mut mesh, [policy("DISABLE"), vec![synced()]].concat()), "DISABLE", "nothing was before");
     assert_eq!(mesh.steps_at, None);

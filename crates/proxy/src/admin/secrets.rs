@@ -13,8 +13,8 @@ use meltemi_envoy::admin::v3 as dump;
 use meltemi_envoy::config::core::v3::DataSource;
 use meltemi_envoy::config::core::v3::data_source::Specifier;
 use meltemi_envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
+use meltemi_identity::PeerCertificate;
 use meltemi_identity::verify::Trust;
-use meltemi_identity::{PeerCertificate, ServedCertificate};
 use serde_json::{Value, json};
 
 use super::config_dump::timestamp;

@@ -104,8 +104,9 @@ impl<'a> Ingress<'a> {
             Some(tls) if mode == MtlsMode::Disable => Some(self.of_user_tls(tls)),
             _ => {
                 let wanted = &self.context.snapshot.config.mesh.mesh_mtls;
-                let context =
-                    |chain: &Chain| chain.is_mutual.then(|| of_mesh((shape, identity), wanted, chain.is_http));
+                let context = |chain: &Chain| {
+                    chain.is_mutual.then(|| of_mesh((shape, identity), wanted, chain.is_http))
+                };
                 Some(self.with_chains(&chain::of_port(mode, self.protocol()), context))
             }
         }
