@@ -225,9 +225,9 @@ impl Built {
         stapling: &[Stapling],
         chosen: &Arc<OnceLock<usize>>,
     ) -> Arc<ServerConfig> {
-        let is_ours = |theirs: &Box<str>| self.variants.alpn.iter().any(|ours| theirs.as_bytes() == ours);
+        let is_ours = |theirs: &str| self.variants.alpn.iter().any(|ours| theirs.as_bytes() == ours);
         let variant = Variant {
-            has_common: asked.protocols.iter().any(is_ours),
+            has_common: asked.protocols.iter().any(|theirs| is_ours(theirs)),
             is_tls13: asked.offers_tls13 && self.speaks_tls13,
             is_stapled: stapling == [Stapling::Staple],
         };
