@@ -33,7 +33,7 @@ struct CommandLine {
 enum Command {
     Up(meltemi_local::UpArgs),
     Validate(meltemi_cli::ValidateArgs),
-    ControlPlane(meltemi_control::ControlPlaneArgs),
+    ControlPlane(Box<meltemi_control::ControlPlaneArgs>),
     Proxy(Box<ProxyCommand>),
     Agent(Box<meltemi_agent::AgentCommand>),
     /// Look at certificates, issue them, and change the root of a mesh
@@ -83,7 +83,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(args) => meltemi_local::up(args),
         Command::Validate(args) => meltemi_cli::validate(&args),
-        Command::ControlPlane(args) => control_plane(args),
+        Command::ControlPlane(args) => control_plane(*args),
         Command::Proxy(command) => proxy(*command),
         Command::Agent(command) => meltemi_agent::run(*command),
         Command::Cert(CertCommand::Inspect(args)) => meltemi_cli::inspect(&args),
