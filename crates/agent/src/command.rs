@@ -10,7 +10,7 @@ use meltemi_runtime::signal::Shutdown;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use crate::{Agent, AgentArgs};
+use crate::{Agent, AgentArgs, DrainArgs};
 
 /// Give a workload its identity: certificates for a stock Envoy or for programs.
 ///
@@ -26,6 +26,10 @@ pub struct AgentCommand {
     /// Log level: trace, debug, info, warning, error, critical or off.
     #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info")]
     pub log_level: Level,
+
+    /// How the command is ended.
+    #[command(flatten)]
+    pub drain: DrainArgs,
 
     /// A command to run beside the agent, which ends with it: `envoy -c bootstrap.json`.
     #[arg(last = true, value_name = "COMMAND")]
@@ -47,6 +51,7 @@ pub fn run(command: AgentCommand) -> anyhow::Result<ExitCode> {
         let error = tokio::select! {
             cause = shutdown.requested() => {
                 tracing::info!(%cause, "ending");
+                drained(&command.drain, &mut shutdown, &mut child).await;
                 None
             }
             status = ended(&mut child) => return Ok(exit_code(status?)),
@@ -58,6 +63,20 @@ pub fn run(command: AgentCommand) -> anyhow::Result<ExitCode> {
             Some(error) => anyhow::bail!("no certificate can be had: {error}"),
         }
     })
+}
+
+/// Lets running requests end. A second signal, or the end of the command, ends the wait.
+async fn drained(drain: &DrainArgs, shutdown: &mut Shutdown, child: &mut Option<Child>) {
+    if child.is_none() {
+        return;
+    }
+    let wait = async { tokio::time::sleep(drain.begin().await).await };
+    tokio::select! {
+        () = wait => {}
+        cause = shutdown.requested() => tracing::info!(%cause, "not waiting for the drain"),
+        // It is reaped by whoever waits for it next.
+        _ended = ended(child) => {}
+    }
 }
 
 fn start(command: &[OsString]) -> anyhow::Result<Option<Child>> {

@@ -42,3 +42,6 @@ pub(crate) const WORKLOAD_QUEUE: usize = 1;
 
 /// The pause after a connection could not be accepted.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a proxy may take to begin its drain.
+pub(crate) const DRAIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);

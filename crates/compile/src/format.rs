@@ -143,6 +143,8 @@ pub enum Op {
     LocalReplyBody,
     /// `%DOWNSTREAM_TLS_VERSION%` and its kin.
     Tls(TlsOp),
+    /// `%UPSTREAM_TLS_VERSION%` and its kin.
+    UpstreamTls(TlsOp),
     /// Operators of what a request does not have here, such as `%TRACE_ID%`: `-`.
     Missing,
     /// Operators that are an empty text here, such as `%CUSTOM_FLAGS%`.

@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::Context;
 use meltemi_identity::{PeerCertificate, certificates_from_pem};
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256,
-    RsaKeySize, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, RevokedCertParams, RsaKeySize, SanType,
+    SerialNumber,
 };
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
@@ -41,6 +42,8 @@ pub struct CertificateSpec {
     pub enciphers_only: bool,
     /// It promises an OCSP response (RFC 7633).
     pub must_staple: bool,
+    /// The names of certificates that it has signed and takes back, in `NAME.crl`.
+    pub revokes: Option<Vec<String>>,
 }
 
 /// Certificates that were made, by name.
@@ -69,7 +72,46 @@ impl Certificates {
             std::fs::write(dir.join(format!("{name}.key")), &one.key)?;
             made.0.insert(name.clone(), one);
         }
+        for (name, spec) in specs {
+            if let Some(revoked) = &spec.revokes {
+                std::fs::write(dir.join(format!("{name}.crl")), made.revocations(name, revoked)?)?;
+            }
+        }
         Ok(made)
+    }
+
+    /// SHA-256 of each, in hexadecimal.
+    ///
+    /// # Errors
+    /// If a certificate cannot be read again.
+    pub fn hashes(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let hash = |(name, made): (&String, &Made)| {
+            let leaf = certificates_from_pem(made.chain.as_bytes())?.remove(0);
+            Ok((name.clone(), PeerCertificate::from_der(&leaf)?.sha256))
+        };
+        self.0.iter().map(hash).collect()
+    }
+
+    /// The revocation list of an issuer, in PEM.
+    fn revocations(&self, name: &str, revoked: &[String]) -> anyhow::Result<String> {
+        let made = |name: &str| self.0.get(name).with_context(|| format!("no certificate {name}"));
+        let now = OffsetDateTime::now_utc();
+        let entry = |name: &String| {
+            let serial_number = made(name)?.params.serial_number.clone().context("a serial number")?;
+            let revocation_time = now - Duration::hours(1);
+            Ok(RevokedCertParams { serial_number, revocation_time, reason_code: None, invalidity_date: None })
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now - Duration::hours(1),
+            next_update: now + Duration::hours(24),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect::<anyhow::Result<_>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let issuer = made(name)?;
+        let issuer = Issuer::new(issuer.params.clone(), KeyPair::from_pem(&issuer.key)?);
+        Ok(list.signed_by(&issuer)?.pem()?)
     }
 
     /// Chain and key of one in PEM.

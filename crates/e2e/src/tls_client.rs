@@ -31,6 +31,8 @@ pub struct TlsCall {
     pub suites: Vec<String>,
     /// Sign nothing but RSA: the client knows no ECDSA.
     pub rsa_only: bool,
+    /// Records of at most so many bytes, 32 at least: the hello is split over several.
+    pub record_bytes: Option<usize>,
 }
 
 /// What was agreed upon.
@@ -92,6 +94,7 @@ impl TlsClient {
             }
         };
         config.alpn_protocols = call.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.max_fragment_size = call.record_bytes;
         let sni = call.sni.clone().unwrap_or_else(|| "shop.example".to_owned());
         config.enable_sni = !sni.is_empty();
         Ok(TlsClient { config: Arc::new(config), sni })

@@ -96,6 +96,8 @@ pub enum End {
     ClosedByPeer,
     /// `idle_timeout` passed.
     Idle,
+    /// `max_connection_duration` passed; what ran then was served.
+    TooOld,
     /// We closed it: `connection: close`, drained, `max_requests`, a broken-off exchange.
     ClosedByUs,
     /// The client broke the protocol.
@@ -179,7 +181,7 @@ impl<S: Service> Context<S> {
                 Ok(_) => Ok(()),
                 Err(error) => Err(End::from_io(&error)),
             },
-            () = deadline.passed() => Err(End::Idle),
+            () = deadline.passed() => Err(if self.is_too_old() { End::TooOld } else { End::Idle }),
             () = drain.reached(DrainStage::Closing) => Err(End::ClosedByUs),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use meltemi_agent::{CONTROL_ADMIN_PORT, Protocol, ProxyKind, ProxySpec, SECURE_PORT, XDS_PORT, XdsServer};
+use meltemi_agent::{ADMIN_PORT, CONTROL_ADMIN_PORT, Protocol, ProxyKind, ProxySpec, SECURE_PORT, XDS_PORT, XdsServer};
 use meltemi_identity::{SpiffeId, TrustDomain};
 use tokio::process::Command;
 
@@ -136,6 +136,7 @@ impl Programs {
                 [executable, "agent".to_owned()]
                     .into_iter()
                     .chain(agent)
+                    .chain(drain(spec))
                     .chain(log_level)
                     .chain([binary])
                     .collect()
@@ -193,4 +194,17 @@ impl Programs {
         command.args(["reaper", mesh]);
         command
     }
+}
+
+/// How the agent of a stock Envoy ends it; ours drains by itself.
+fn drain(spec: &ProxySpec) -> [String; 3] {
+    let listeners = match spec.kind {
+        ProxyKind::Sidecar => "inbound",
+        ProxyKind::Router => "all",
+    };
+    [
+        format!("--proxy-admin={}", SocketAddr::new(spec.address, ADMIN_PORT)),
+        format!("--drain-listeners={listeners}"),
+        format!("--termination-drain-duration={PROXY_DRAIN_SECONDS}"),
+    ]
 }

@@ -45,6 +45,10 @@ pub(crate) async fn serve(
         End::ClosedByPeer | End::Io(_) => counts.downstream_cx_destroy_remote.inc(),
         End::Idle => counts.downstream_cx_idle_timeout.inc(),
         End::ClosedByUs => counts.downstream_cx_destroy_local.inc(),
+        End::TooOld => {
+            counts.downstream_cx_max_duration_reached.inc();
+            counts.downstream_cx_destroy_local.inc();
+        }
         // Counted when it was answered.
         End::Protocol(_) => {}
     }

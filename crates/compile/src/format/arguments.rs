@@ -51,10 +51,8 @@ impl Operator<'_> {
             // The dates of a certificate take a time format.
             "DOWNSTREAM_PEER_CERT_V_START" => Op::Tls(TlsOp::PeerCertStart(self.time()?)),
             "DOWNSTREAM_PEER_CERT_V_END" => Op::Tls(TlsOp::PeerCertEnd(self.time()?)),
-            "UPSTREAM_PEER_CERT_V_START" | "UPSTREAM_PEER_CERT_V_END" => {
-                self.time()?;
-                Op::Missing
-            }
+            "UPSTREAM_PEER_CERT_V_START" => Op::UpstreamTls(TlsOp::PeerCertStart(self.time()?)),
+            "UPSTREAM_PEER_CERT_V_END" => Op::UpstreamTls(TlsOp::PeerCertEnd(self.time()?)),
             _ => return Ok(None),
         }))
     }
@@ -214,43 +212,19 @@ pub(super) fn plain(name: &str) -> Option<Op> {
         | "ROUNDTRIP_DURATION"
         | "UPSTREAM_SERVER_NAME" => Op::Missing,
         _ => match tls::plain(name) {
-            Some(op) => Op::Tls(op),
-            None if is_tls(name) => Op::Missing,
+            Some(op) => op,
+            None if NOT_KNOWN.contains(&name) => Op::Missing,
             None => return None,
         },
     })
 }
 
-/// What is known of TLS upstream, and of other kinds of names.
-fn is_tls(name: &str) -> bool {
-    const SIDES: [&str; 2] = ["DOWNSTREAM_", "UPSTREAM_"];
-    const FACTS: [&str; 26] = [
-        "LOCAL_DNS_SAN",
-        "LOCAL_EMAIL_SAN",
-        "LOCAL_IP_SAN",
-        "LOCAL_OTHERNAME_SAN",
-        "LOCAL_SUBJECT",
-        "LOCAL_URI_SAN",
-        "PEER_CERT",
-        "PEER_CHAIN_FINGERPRINTS_1",
-        "PEER_CHAIN_FINGERPRINTS_256",
-        "PEER_CHAIN_SERIALS",
-        "PEER_DNS_SAN",
-        "PEER_EMAIL_SAN",
-        "PEER_FINGERPRINT_1",
-        "PEER_FINGERPRINT_256",
-        "PEER_IP_SAN",
-        "PEER_ISSUER",
-        "PEER_ISSUER_SERIAL",
-        "PEER_OTHERNAME_SAN",
-        "PEER_SERIAL",
-        "PEER_SUBJECT",
-        "PEER_URI_SAN",
-        "TLS_CIPHER",
-        "TLS_GROUP",
-        "TLS_SESSION_ID",
-        "TLS_VERSION",
-        "PEER_CHAIN_FINGERPRINTS",
-    ];
-    SIDES.iter().any(|side| name.strip_prefix(side).is_some_and(|fact| FACTS.contains(&fact)))
-}
+/// Of TLS, what rustls does not tell, and names of a kind that no certificate here has.
+const NOT_KNOWN: [&str; 6] = [
+    "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS",
+    "DOWNSTREAM_PEER_ISSUER_SERIAL",
+    "DOWNSTREAM_PEER_OTHERNAME_SAN",
+    "DOWNSTREAM_TLS_SESSION_ID",
+    "UPSTREAM_TLS_SESSION_ID",
+];

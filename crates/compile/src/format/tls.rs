@@ -1,6 +1,8 @@
-//! Operators on the TLS of the downstream connection.
+//! Operators on the TLS of a connection, downstream or upstream.
 
-/// Named as Envoy's operators without `DOWNSTREAM_`.
+use super::Op;
+
+/// Named as Envoy's operators without `DOWNSTREAM_` or `UPSTREAM_`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the Envoy operator of that name")]
 pub enum TlsOp {
@@ -34,8 +36,32 @@ pub enum TlsOp {
 }
 
 /// The operator of a name without parameters.
-pub(super) fn plain(name: &str) -> Option<TlsOp> {
-    Some(match name.strip_prefix("DOWNSTREAM_")? {
+pub(super) fn plain(name: &str) -> Option<Op> {
+    if let Some(name) = name.strip_prefix("DOWNSTREAM_") {
+        return of_connection(name).map(Op::Tls);
+    }
+    let name = name.strip_prefix("UPSTREAM_").filter(|name| UPSTREAM.contains(name))?;
+    of_connection(name).map(Op::UpstreamTls)
+}
+
+/// What Envoy tells of upstream connections: fewer things than of downstream ones.
+const UPSTREAM: [&str; 12] = [
+    "LOCAL_DNS_SAN",
+    "LOCAL_IP_SAN",
+    "LOCAL_URI_SAN",
+    "PEER_CERT",
+    "PEER_DNS_SAN",
+    "PEER_IP_SAN",
+    "PEER_ISSUER",
+    "PEER_SUBJECT",
+    "PEER_URI_SAN",
+    "TLS_CIPHER",
+    "TLS_GROUP",
+    "TLS_VERSION",
+];
+
+fn of_connection(name: &str) -> Option<TlsOp> {
+    Some(match name {
         "TLS_VERSION" => TlsOp::Version,
         "TLS_CIPHER" => TlsOp::Cipher,
         "TLS_GROUP" => TlsOp::Group,

@@ -13,7 +13,7 @@
 //! - `bootstrap`: fields merged over the bootstrap (`admin`, `stats_config`, …).
 //! - `arguments`: of both proxies' command lines, in place of `--drain-time-s 5`.
 //! - `certificates`: pairs of a name and what its certificate is ([`CertificateSpec`]), issuers first; they are made for
-//!   each run, and are in `${dir}/NAME.pem` and `${dir}/NAME.key`.
+//!   each run, and are in `${dir}/NAME.pem` and `${dir}/NAME.key`; `${sha256 NAME}` is the hash of one.
 //! - `ocsp`: pairs of a name and what its OCSP response is ([`OcspSpec`]), in `${dir}/NAME.der`.
 //! - `dns`: answers by name, one after the other; the last one stays. `${dns}` is the port of the name server.
 //! - `log_format`: the access log's text format.
@@ -200,6 +200,8 @@ impl Case {
 #[derive(Debug)]
 pub(super) struct Tokens {
     pub(super) ports: Vec<(String, u16)>,
+    /// SHA-256 of certificates, by name.
+    pub(super) hashes: Vec<(String, String)>,
     pub(super) dir: PathBuf,
     pub(super) log: PathBuf,
 }
@@ -209,6 +211,9 @@ impl Tokens {
         let mut text = text.to_owned();
         for (name, port) in &self.ports {
             text = text.replace(&format!("${{{name}}}"), &port.to_string());
+        }
+        for (name, hash) in &self.hashes {
+            text = text.replace(&format!("${{sha256 {name}}}"), hash);
         }
         let dir = self.dir.display().to_string();
         text = text.replace("${log}", &self.log.display().to_string()).replace("${dir}", &dir);

@@ -41,7 +41,8 @@ impl Case {
             vec![("dns".to_owned(), dns.address.port()), ("dead".to_owned(), dead_port()?)];
         ports.extend(backends.iter().map(|backend| (backend.name.clone(), backend.address.port())));
         let log = dir.path().join("access.log");
-        let tokens = Tokens { ports, dir: dir.path().to_path_buf(), log };
+        let hashes = certificates.hashes()?;
+        let tokens = Tokens { ports, hashes, dir: dir.path().to_path_buf(), log };
         let bootstrap = dir.path().join("bootstrap.yaml");
         std::fs::write(&bootstrap, self.bootstrap(&tokens)?)?;
         let calls = self.calls(&tokens)?;

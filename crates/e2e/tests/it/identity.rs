@@ -3,6 +3,7 @@
 //! without a failed handshake.
 
 mod control_plane;
+mod drain;
 mod go;
 mod mixed;
 mod proxy_config;

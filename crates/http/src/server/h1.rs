@@ -44,7 +44,7 @@ pub(super) async fn run<S: Service>(connection: Connection, mut context: Context
     let end = turns(&connection, &mut context).await;
     let linger = context.options.delayed_close_timeout;
     match end {
-        End::ClosedByUs | End::Protocol(_) => close(&connection, linger).await,
+        End::ClosedByUs | End::TooOld | End::Protocol(_) => close(&connection, linger).await,
         End::Idle | End::ClosedByPeer | End::Io(_) => {}
     }
     end
@@ -71,7 +71,7 @@ async fn turns<S: Service>(connection: &Connection, context: &mut Context<S>) ->
         // Boxed: the future of a service is large, and an idle connection should not carry room for it.
         Box::pin(exchange(connection, context, message, &turn)).await;
         if !turn.allows_another(connection) {
-            return End::ClosedByUs;
+            return if context.is_too_old() { End::TooOld } else { End::ClosedByUs };
         }
         connection.release_buffers();
     }
@@ -112,7 +112,7 @@ async fn next_request<S: Service>(
             in_head = true;
         }
         match context.fill(connection).await {
-            Err(End::Idle) if in_head => return Err(End::Protocol(overrun)),
+            Err(End::Idle | End::TooOld) if in_head => return Err(End::Protocol(overrun)),
             filled => filled?,
         }
     }

@@ -192,7 +192,7 @@ fn after_deadline<S: Service>(context: &mut Context<S>, activity: &Activity, lea
     let is_idle = !busy && idle_left.is_some_and(|left| left.is_zero());
     if too_old || is_idle {
         context.deadline.arm(Some(context.options.delayed_close_timeout));
-        return Lapse::Leave(if is_idle { End::Idle } else { End::ClosedByUs });
+        return Lapse::Leave(if is_idle { End::Idle } else { End::TooOld });
     }
     let next = if busy { context.idle_allowance() } else { idle_left.or_else(|| context.idle_allowance()) };
     context.deadline.arm(next);

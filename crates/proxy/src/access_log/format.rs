@@ -192,6 +192,7 @@ pub(super) fn write_op(op: &Op, view: &RecordView<'_>, out: &mut Vec<u8>) -> boo
         Op::EmitTime(format) => write_time(format, SystemTime::now(), out),
         Op::EmitTimeLocal(format) => values::write_local_time(format, SystemTime::now(), out),
         Op::Tls(op) => super::tls::write(op, view, out),
+        Op::UpstreamTls(op) => super::tls::write_upstream(op, view.record, out),
         op => values::write(op, view, out),
     }
 }

@@ -1,4 +1,4 @@
-//! The operators on the TLS of the downstream connection.
+//! The operators on the TLS of connections, downstream and upstream.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use meltemi_compile::format::TlsOp;
 use meltemi_identity::PeerCertificate;
 
 use super::format::{write_text, write_time, write_without_blanks};
-use crate::record::{ConnectionInfo, RecordView};
+use crate::record::{ConnectionInfo, RecordView, RequestRecord};
 use crate::tls::TlsFacts;
 
 /// Writes the value of an operator; says whether there was one.
@@ -15,7 +15,15 @@ pub(super) fn write(op: &TlsOp, view: &RecordView<'_>, out: &mut Vec<u8>) -> boo
     if *op == TlsOp::TransportFailureReason {
         return write_without_blanks(connection.transport_failure.as_deref(), out);
     }
-    let Some(tls) = connection.tls.as_deref() else { return false };
+    connection.tls.as_deref().is_some_and(|tls| write_fact(op, tls, out))
+}
+
+/// The same of the connection to the host.
+pub(super) fn write_upstream(op: &TlsOp, record: &RequestRecord, out: &mut Vec<u8>) -> bool {
+    record.upstream_tls.as_deref().is_some_and(|tls| write_fact(op, tls, out))
+}
+
+fn write_fact(op: &TlsOp, tls: &TlsFacts, out: &mut Vec<u8>) -> bool {
     match op {
         TlsOp::Version => write_some(tls.version, out),
         TlsOp::Cipher => write_some(tls.cipher, out),

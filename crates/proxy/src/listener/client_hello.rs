@@ -1,7 +1,9 @@
 //! SNI and ALPN out of the first bytes of a TLS connection.
 //!
-//! Reads only what the choice of a filter chain needs (RFC 8446, 4.1.2; RFC 6066, 3; RFC 7301); a hello that is
-//! split over several records is read as far as its first record goes.
+//! Reads only what the choice of a filter chain and of settings needs (RFC 8446, 4.1.2; RFC 6066, 3; RFC 7301), also of a
+//! hello that is split over several records (RFC 8446, 5.1).
+
+use std::borrow::Cow;
 
 /// What the first bytes are.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,23 +43,44 @@ const TLS13: u16 = 0x0304;
 
 /// Looks at the first bytes of a connection. Fewer than a record header decide nothing, as in Envoy.
 pub(crate) fn parse(bytes: &[u8], max_bytes: usize) -> ClientHello {
-    let Some((header, rest)) = bytes.split_at_checked(RECORD_HEADER_BYTES) else {
-        return ClientHello::Partial;
+    let message = match message(bytes, max_bytes) {
+        Ok(message) => message,
+        Err(other) => return other,
     };
-    if header[0] != HANDSHAKE || header[1] != 3 {
-        return ClientHello::None;
-    }
-    let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
-    if RECORD_HEADER_BYTES + length > max_bytes {
-        return ClientHello::TooLarge;
-    }
-    let Some(record) = rest.get(..length) else { return ClientHello::Partial };
     let mut found = Found::default();
-    if record.first() != Some(&CLIENT_HELLO) || read_hello(Reader(record), &mut found).is_none() {
+    if read_hello(Reader(&message), &mut found).is_none() {
         return ClientHello::Malformed;
     }
     let Found { server_name, protocols, offers_tls13, asks_for_status } = found;
     ClientHello::Whole { server_name, protocols, offers_tls13, asks_for_status }
+}
+
+/// The first message, put together of the records that hold it; or what the bytes are instead.
+fn message(bytes: &[u8], max_bytes: usize) -> Result<Cow<'_, [u8]>, ClientHello> {
+    let mut rest = Reader(bytes);
+    let mut message: Cow<'_, [u8]> = Cow::default();
+    loop {
+        let header = rest.take(RECORD_HEADER_BYTES).ok_or(ClientHello::Partial)?;
+        if header[0] != HANDSHAKE || header[1] != 3 {
+            return Err(if message.is_empty() { ClientHello::None } else { ClientHello::Malformed });
+        }
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        if bytes.len() - rest.0.len() + length > max_bytes {
+            return Err(ClientHello::TooLarge);
+        }
+        let record = rest.take(length).ok_or(ClientHello::Partial)?;
+        match message.is_empty() {
+            true => message = Cow::Borrowed(record),
+            false => message.to_mut().extend_from_slice(record),
+        }
+        match *message {
+            [CLIENT_HELLO, a, b, c, ref body @ ..] if body.len() >= u32::from_be_bytes([0, a, b, c]) as usize => {
+                return Ok(message);
+            }
+            [CLIENT_HELLO, ..] if length > 0 => {}
+            _ => return Err(ClientHello::Malformed),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -182,6 +205,22 @@ mod tests {
         }
         assert_eq!(parse(b"GET / HTTP/1.1\r\n", MAX), ClientHello::None);
         assert_eq!(parse(b"GET", MAX), ClientHello::Partial);
+    }
+
+    #[test]
+    fn a_hello_in_pieces_is_put_together() {
+        let whole = hello();
+        for size in [1, 3, 4, 5, 50] {
+            let pieces = whole[RECORD_HEADER_BYTES..].chunks(size);
+            let split: Vec<u8> = pieces.flat_map(|piece| [&[22, 3, 1, 0, piece.len() as u8], piece].concat()).collect();
+            assert_eq!(parse(&split, MAX), parse(&whole, MAX), "{size}");
+            assert_eq!(parse(&split[..split.len() - 1], MAX), ClientHello::Partial, "{size}");
+            assert_eq!(parse(&split, split.len() - 1), ClientHello::TooLarge, "{size}");
+        }
+        let empty = [&[22, 3, 1, 0, 0], &whole[..]].concat();
+        assert_eq!(parse(&empty, MAX), ClientHello::Malformed);
+        let cut = [&[22, 3, 1, 0, 1, 1], &b"GET / HTTP/1.1"[..]].concat();
+        assert_eq!(parse(&cut, MAX), ClientHello::Malformed);
     }
 
     #[test]
