@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use meltemi_agent::{ADMIN_PORT, CONTROL_ADMIN_PORT, Protocol, ProxyKind, ProxySpec, SECURE_PORT, XDS_PORT, XdsServer};
+use meltemi_agent::{
+    ADMIN_PORT, CONTROL_ADMIN_PORT, Protocol, ProxyKind, ProxySpec, SECURE_PORT, XDS_PORT, XdsServer,
+};
 use meltemi_identity::{SpiffeId, TrustDomain};
 use tokio::process::Command;
 

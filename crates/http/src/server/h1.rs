@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
+use tokio::time::Instant;
 
 use super::{Context, End, Service};
 use crate::h1::connection::Connection;
@@ -33,6 +34,8 @@ const HEAD_TOO_SLOW: ProtocolError =
 pub(crate) struct Turn {
     pub(crate) answering: Answering,
     drain: DrainSignal,
+    /// From then on (`max_connection_duration`) responses end the connection.
+    too_old_at: Option<Instant>,
     started: Cell<bool>,
     finished: Cell<bool>,
     broken: Cell<bool>,
@@ -62,8 +65,8 @@ async fn turns<S: Service>(connection: &Connection, context: &mut Context<S>) ->
             Err(end) => return end,
         };
         served = served.saturating_add(1);
-        let turn = Turn::new(&message, context.drain.clone());
-        if context.options.max_requests.is_some_and(|max| served >= max) || context.is_too_old() {
+        let turn = Turn::new(&message, context);
+        if context.options.max_requests.is_some_and(|max| served >= max) {
             turn.close_after();
         }
         connection.begin();
@@ -170,13 +173,14 @@ async fn close(connection: &Connection, linger: Duration) {
 }
 
 impl Turn {
-    fn new(message: &RequestMessage, drain: DrainSignal) -> Turn {
+    fn new<S>(message: &RequestMessage, context: &Context<S>) -> Turn {
         let head = &message.head;
         let http_10 = head.version == Version::Http10;
         let answering = Answering { method: head.method.clone(), http_10, keep_alive: message.keep_alive };
         Turn {
             answering,
-            drain,
+            drain: context.drain.clone(),
+            too_old_at: context.options.max_connection_duration.map(|max| context.started + max),
             started: Cell::new(false),
             finished: Cell::new(false),
             broken: Cell::new(false),
@@ -216,7 +220,8 @@ impl Turn {
         }
         // A response that overtakes its request ends the connection, as in Envoy: the rest of the request is not awaited.
         let overtakes = !connection.reader().is_body_end();
-        if overtakes || self.drain.is_draining() || says_close(&head.headers) {
+        let is_too_old = self.too_old_at.is_some_and(|at| at <= Instant::now());
+        if overtakes || is_too_old || self.drain.is_draining() || says_close(&head.headers) {
             self.close.set(true);
         }
         let mut writer = connection.writer();

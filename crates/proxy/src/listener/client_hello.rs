@@ -74,7 +74,9 @@ fn message(bytes: &[u8], max_bytes: usize) -> Result<Cow<'_, [u8]>, ClientHello>
             false => message.to_mut().extend_from_slice(record),
         }
         match *message {
-            [CLIENT_HELLO, a, b, c, ref body @ ..] if body.len() >= u32::from_be_bytes([0, a, b, c]) as usize => {
+            [CLIENT_HELLO, a, b, c, ref body @ ..]
+                if body.len() >= u32::from_be_bytes([0, a, b, c]) as usize =>
+            {
                 return Ok(message);
             }
             [CLIENT_HELLO, ..] if length > 0 => {}
@@ -212,7 +214,8 @@ mod tests {
         let whole = hello();
         for size in [1, 3, 4, 5, 50] {
             let pieces = whole[RECORD_HEADER_BYTES..].chunks(size);
-            let split: Vec<u8> = pieces.flat_map(|piece| [&[22, 3, 1, 0, piece.len() as u8], piece].concat()).collect();
+            let split: Vec<u8> =
+                pieces.flat_map(|piece| [&[22, 3, 1, 0, piece.len() as u8], piece].concat()).collect();
             assert_eq!(parse(&split, MAX), parse(&whole, MAX), "{size}");
             assert_eq!(parse(&split[..split.len() - 1], MAX), ClientHello::Partial, "{size}");
             assert_eq!(parse(&split, split.len() - 1), ClientHello::TooLarge, "{size}");

@@ -26,8 +26,10 @@ impl Drained {
         let backend = Backend::start("one").await.expect("a backend");
         let port = || free_port().expect("a port");
         let (admin, listener) = (port(), port());
-        let text =
-            bootstrap::one_route("{cluster: one}", &bootstrap::cluster("one", "ROUND_ROBIN", &[backend.address.port()]));
+        let text = bootstrap::one_route(
+            "{cluster: one}",
+            &bootstrap::cluster("one", "ROUND_ROBIN", &[backend.address.port()]),
+        );
         let text = [admin, listener]
             .iter()
             .fold(text, |text, port| text.replacen("port_value: 0", &format!("port_value: {port}"), 1));
@@ -47,7 +49,9 @@ impl Drained {
         let agent = authority.run(&words, "agent");
         let listener = SocketAddr::from(([127, 0, 0, 1], listener));
         let served = async || client::get(listener, "shop.example", "/").await.ok();
-        until("Envoy serves", DEADLINE, served).await.unwrap_or_else(|error| panic!("{error}: {}", agent.output()));
+        until("Envoy serves", DEADLINE, served)
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {}", agent.output()));
         backend.take();
         Some(Drained { agent, listener, backend, _authority: authority })
     }
