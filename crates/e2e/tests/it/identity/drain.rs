@@ -45,6 +45,8 @@ impl Drained {
             envoy.display().to_string(),
         ]);
         words.extend(["-c".to_owned(), file.display().to_string(), "--disable-hot-restart".to_owned()]);
+        // As Istio's agent runs it: clients are asked to go with the first answer.
+        words.extend(["--drain-strategy".to_owned(), "immediate".to_owned()]);
         words.extend(["--base-id".to_owned(), base_id.to_string()]);
         let agent = authority.run(&words, "agent");
         let listener = SocketAddr::from(([127, 0, 0, 1], listener));
