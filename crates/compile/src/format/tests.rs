@@ -59,7 +59,10 @@ fn operators_have_parameters_and_lengths() {
     let duration =
         Op::CommonDuration(TimePoint::DownstreamRxBegin, TimePoint::DownstreamTxEnd, Precision::Micros);
     assert_eq!(ops("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"), [duration]);
-    assert_eq!(ops("%UPSTREAM_TLS_VERSION%%CUSTOM_FLAGS%"), [Op::Missing, Op::Empty]);
+    assert_eq!(
+        ops("%UPSTREAM_TLS_VERSION%%CUSTOM_FLAGS%"),
+        [Op::UpstreamTls(super::TlsOp::Version), Op::Empty]
+    );
     assert_eq!(ops("%DOWNSTREAM_TLS_VERSION%"), [Op::Tls(super::TlsOp::Version)]);
 }
 
