@@ -8,8 +8,8 @@ use meltemi_e2e::peers;
 use meltemi_e2e::process::until;
 use rustix::process::{Pid, Signal};
 
-/// "The change is in force in under a second"; the machine may be busy with other tests.
-const IN_FORCE: Duration = Duration::from_secs(3);
+/// An edit is in force well within this, also where ten debug builds share two cores; how long it took is printed.
+const IN_FORCE: Duration = Duration::from_secs(10);
 
 fn kill(pid: i32, signal: Signal) {
     rustix::process::kill_process(Pid::from_raw(pid).expect("a pid is positive"), signal).expect("it runs");
