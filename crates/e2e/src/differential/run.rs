@@ -100,7 +100,7 @@ async fn outcome(
     if call.parallel.is_some() {
         outcome.upstream.sort();
     }
-    if call.until.is_some() || call.until_status.is_some() {
+    if call.ignore_upstream || call.until.is_some() || call.until_status.is_some() {
         outcome.upstream.clear();
     }
     if call.count_only {
