@@ -82,8 +82,8 @@ pub struct Call {
     pub parallel: Option<usize>,
     /// Only which answers occurred, by status and backend: the choice is random.
     pub count_only: bool,
-    /// Wait until the backends have received so many requests (10 s at most): for what they know only once its connection
-    /// has ended.
+    /// Wait until the backends have received so many requests (3 s at most): for what they know only once its connection
+    /// has ended. Without this, so many as in the recording.
     pub received: usize,
     /// Whether backends hear of it is a matter of timing, and not compared. For the last call of a case: what comes late
     /// would be taken for the next one's.

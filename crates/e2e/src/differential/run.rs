@@ -20,6 +20,8 @@ use crate::dns::DnsServer;
 use crate::process::until;
 use crate::tls_client::TlsClient;
 
+/// How long requests are waited for that should have come.
+const SETTLE: Duration = Duration::from_secs(3);
 /// How long a call with `until` is repeated, and how often.
 const REPEAT: Duration = Duration::from_secs(10);
 const REPEAT_PAUSE: Duration = Duration::from_millis(20);
@@ -56,9 +58,12 @@ impl Case {
         mask.texts = certificates.masks()?;
         mask.texts.push((dir.path().display().to_string(), "<dir>".to_owned()));
         let mut outcomes = Vec::new();
-        for call in &calls.calls {
+        // What was received when it was recorded is waited for: backends, mirrors above all, may be a moment behind.
+        let recorded = self.expected().map(|recording| recording.calls).unwrap_or_default();
+        for (index, call) in calls.calls.iter().enumerate() {
+            let recorded = recorded.get(index).map_or(0, |outcome| outcome.upstream.len());
             let tls = call.tls.as_ref().map(|tls| TlsClient::new(tls, &certificates)).transpose()?;
-            outcomes.push(outcome(call, tls.as_ref(), &running, &backends, &mask).await?);
+            outcomes.push(outcome(call, tls.as_ref(), &running, (&backends, recorded), &mask).await?);
         }
         Ok(Observed { calls: outcomes, log: self.log_lines(&tokens.log, &mask).await })
     }
@@ -85,7 +90,7 @@ async fn outcome(
     call: &Call,
     tls: Option<&TlsClient>,
     running: &Running,
-    backends: &[Backend],
+    (backends, recorded): (&[Backend], usize),
     mask: &Mask,
 ) -> anyhow::Result<Outcome> {
     tokio::time::sleep(Duration::from_millis(call.pause_ms)).await;
@@ -96,7 +101,7 @@ async fn outcome(
         }
         outcome.answers.extend(answers(call, tls, address, mask).await?);
     }
-    outcome.upstream = received(call, backends, mask).await;
+    outcome.upstream = received(call.received.max(recorded), backends, mask).await;
     if call.parallel.is_some() {
         outcome.upstream.sort();
     }
@@ -126,12 +131,12 @@ fn addresses(call: &Call, running: &Running) -> anyhow::Result<Vec<SocketAddr>> 
     }
 }
 
-/// What the backends received during a call; whoever mirrors may be a moment behind the answer.
-async fn received(call: &Call, backends: &[Backend], mask: &Mask) -> Vec<Received> {
+/// What the backends received during a call, so many requests at least if they come in time.
+async fn received(wanted: usize, backends: &[Backend], mask: &Mask) -> Vec<Received> {
     let mut received = Vec::new();
-    let _all = until("all requests", REPEAT, async || {
+    let _all = until("all requests", SETTLE, async || {
         received.extend(backends.iter().flat_map(Backend::take).map(|r| mask.received(r)));
-        (received.len() >= call.received).then_some(())
+        (received.len() >= wanted).then_some(())
     })
     .await;
     received
