@@ -220,7 +220,10 @@ impl Flow {
                 Ok(count) => self.sent += count as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if to.poll_write_ready(cx).is_pending() {
-                        self.came(pipe.top_up(from));
+                        match pipe.top_up(from) {
+                            Ok(count) => self.came(count),
+                            Err(error) => return Poll::Ready(Err(broken(self.from, &error))),
+                        }
                         self.phase = Phase::Splicing(pipe);
                         return Poll::Pending;
                     }

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -68,16 +69,21 @@ impl Pipe {
     }
 
     /// Moves more into a pipe that holds something, once until bytes have left it. The socket's readiness is not
-    /// touched: whether the socket is empty or the pipe full is known again when the pipe is empty.
-    pub(super) fn top_up(&mut self, from: &TcpStream) -> usize {
-        let Some((_, write)) = self.ends.as_ref().filter(|_| !self.is_topped) else { return 0 };
+    /// touched: whether the socket is empty or the pipe full is known again when the pipe is empty. A reset is told here
+    /// or never: the kernel tells it once, and what follows looks like the end of the stream.
+    pub(super) fn top_up(&mut self, from: &TcpStream) -> io::Result<usize> {
+        let Some((_, write)) = self.ends.as_ref().filter(|_| !self.is_topped) else { return Ok(0) };
         let room = PIPE_BYTES.saturating_sub(self.filled);
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        // An error or the end comes again with the next `fill`.
-        let count = splice(from, None, write, None, room, flags).unwrap_or(0);
+        let count = match splice(from, None, write, None, room, flags) {
+            Ok(count) => count,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        // The end of the stream comes again with the next `fill`.
         self.is_topped = count < room;
         self.filled += count;
-        count
+        Ok(count)
     }
 
     /// Moves what is in the pipe to the socket, as much as it takes.
