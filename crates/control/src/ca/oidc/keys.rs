@@ -2,7 +2,7 @@
 //!
 //! Source: RFC 7517 (JWK), OpenID Connect Discovery 1.0.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,6 @@ use jsonwebtoken::Header;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::limits::{KEYS_MAX_AGE, KEYS_PAUSE, KEYS_REFRESH, KEYS_TIMEOUT, MAX_KEYS_BYTES};
@@ -69,8 +68,9 @@ pub(super) enum Keys {
 pub(super) struct Remote {
     location: Location,
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
-    /// Held while keys are fetched: whoever else needs them waits for the same answer.
     state: Mutex<State>,
+    /// Held while keys are fetched: whoever else needs new ones waits for the same answer.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -95,7 +95,12 @@ impl Keys {
             .enable_http1()
             .build();
         let client = Client::builder(TokioExecutor::new()).build(https);
-        Ok(Keys::Remote(Box::new(Remote { location, client, state: Mutex::default() })))
+        Ok(Keys::Remote(Box::new(Remote {
+            location,
+            client,
+            state: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+        })))
     }
 
     /// The keys that a token with this header may be signed with: the one that it names, or all if it names none.
@@ -116,32 +121,52 @@ fn named(keys: &JwkSet, header: &Header) -> Vec<Jwk> {
 
 impl Remote {
     async fn of(&self, header: &Header) -> Result<Vec<Jwk>, String> {
-        let mut state = self.state.lock().await;
-        let known = named(&state.keys, header);
-        if !known.is_empty() && is_within(state.fetched, KEYS_REFRESH) {
+        if let Some(known) = self.fresh(header) {
+            return Ok(known);
+        }
+        let _one = self.fetching.lock().await;
+        if let Some(known) = self.fresh(header) {
             return Ok(known);
         }
         // Strangers with invented keys must not make us ask the provider again and again.
-        if !is_within(state.tried, KEYS_PAUSE) {
-            state.tried = Some(Instant::now());
-            match timeout(KEYS_TIMEOUT, self.fetch()).await.unwrap_or_else(|_| Err("timed out".to_owned())) {
-                Ok(keys) => {
-                    state.keys = Arc::new(keys);
-                    state.fetched = Some(Instant::now());
-                    state.error = None;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the keys of the OIDC provider cannot be fetched");
-                    state.error = Some(error);
-                }
-            }
+        if !is_within(self.state().tried, KEYS_PAUSE) {
+            self.state().tried = Some(Instant::now());
+            let fetched = timeout(KEYS_TIMEOUT, self.fetch()).await;
+            self.keep(fetched.unwrap_or_else(|_| Err("timed out".to_owned())));
         }
+        let state = self.state();
         match &state.error {
             Some(error) if !is_within(state.fetched, KEYS_MAX_AGE) => {
                 Err(format!("the provider's keys cannot be fetched: {error}"))
             }
             _ => Ok(named(&state.keys, header)),
         }
+    }
+
+    /// Known keys that need not be fetched again. Waits for nobody: a provider that hangs holds up new keys only.
+    fn fresh(&self, header: &Header) -> Option<Vec<Jwk>> {
+        let state = self.state();
+        let known = named(&state.keys, header);
+        (!known.is_empty() && is_within(state.fetched, KEYS_REFRESH)).then_some(known)
+    }
+
+    fn keep(&self, fetched: Result<JwkSet, String>) {
+        let mut state = self.state();
+        match fetched {
+            Ok(keys) => {
+                state.keys = Arc::new(keys);
+                state.fetched = Some(Instant::now());
+                state.error = None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the keys of the OIDC provider cannot be fetched");
+                state.error = Some(error);
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self) -> Result<JwkSet, String> {
