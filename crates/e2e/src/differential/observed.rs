@@ -7,7 +7,7 @@ use crate::client;
 use crate::tls_client::Agreed;
 
 /// A run of a case.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
     /// Per call.
     pub calls: Vec<Outcome>,

@@ -59,18 +59,20 @@ impl Case {
         mask.texts.push((dir.path().display().to_string(), "<dir>".to_owned()));
         let mut outcomes = Vec::new();
         // What was received when it was recorded is waited for: backends, mirrors above all, may be a moment behind.
-        let recorded = self.expected().map(|recording| recording.calls).unwrap_or_default();
+        let recording = self.expected().unwrap_or_default();
         for (index, call) in calls.calls.iter().enumerate() {
-            let recorded = recorded.get(index).map_or(0, |outcome| outcome.upstream.len());
+            let recorded = recording.calls.get(index).map_or(0, |outcome| outcome.upstream.len());
             let tls = call.tls.as_ref().map(|tls| TlsClient::new(tls, &certificates)).transpose()?;
             outcomes.push(outcome(call, tls.as_ref(), &running, (&backends, recorded), &mask).await?);
         }
-        Ok(Observed { calls: outcomes, log: self.log_lines(&tokens.log, &mask).await })
+        Ok(Observed { calls: outcomes, log: self.log_lines(&tokens.log, recording.log.len(), &mask).await })
     }
 
-    async fn log_lines(&self, log: &Path, mask: &Mask) -> Vec<String> {
+    /// The access log, once it has a line for every call, and as many as were `recorded` if several loggers write.
+    async fn log_lines(&self, log: &Path, recorded: usize, mask: &Mask) -> Vec<String> {
         let calls = self.calls.calls.iter().filter(|call| !call.admin);
-        let wanted: usize = calls.map(|c| c.repeat.unwrap_or(1).max(c.parallel.unwrap_or(1))).sum();
+        let called: usize = calls.map(|c| c.repeat.unwrap_or(1).max(c.parallel.unwrap_or(1))).sum();
+        let wanted = called.max(recorded);
         let read = || String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
         // A raw call may log more or fewer lines than one, so what is there at the deadline counts.
         let deadline = Duration::from_millis(1500);
