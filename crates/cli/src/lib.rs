@@ -4,11 +4,13 @@
 //! snapshot's to say, nor how a mesh is run; where the proxies of a running one are, `local` tells.
 //! Entry points: [`validate()`], [`inspect()`], [`proxy_config()`].
 
+mod explain;
 mod inspect;
 mod proxy_config;
 mod report;
 mod validate;
 
+pub use explain::{ExplainArgs, explain};
 pub use inspect::{InspectArgs, inspect};
 pub use proxy_config::{Format, ProxyConfigCommand, SecretArgs, SourceArgs, proxy_config};
 pub use validate::{Output, ValidateArgs, validate};

@@ -35,6 +35,7 @@ pub mod matcher;
 pub mod metadata_match;
 mod network_filter;
 mod outlier;
+pub mod path;
 mod peer_metadata;
 pub mod program;
 mod protocol_options;

@@ -33,6 +33,7 @@ struct CommandLine {
 enum Command {
     Up(meltemi_local::UpArgs),
     Validate(meltemi_cli::ValidateArgs),
+    Explain(Box<meltemi_cli::ExplainArgs>),
     ControlPlane(Box<meltemi_control::ControlPlaneArgs>),
     Proxy(Box<ProxyCommand>),
     Agent(Box<meltemi_agent::AgentCommand>),
@@ -83,6 +84,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(args) => meltemi_local::up(args),
         Command::Validate(args) => meltemi_cli::validate(&args),
+        Command::Explain(args) => meltemi_cli::explain(&args),
         Command::ControlPlane(args) => control_plane(*args),
         Command::Proxy(command) => proxy(*command),
         Command::Agent(command) => meltemi_agent::run(*command),

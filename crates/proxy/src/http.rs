@@ -6,7 +6,6 @@
 
 mod client_address;
 mod client_certificate;
-mod path;
 mod request;
 mod request_head;
 

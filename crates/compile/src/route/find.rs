@@ -24,6 +24,11 @@ impl RouteTable {
         Some(Found { table: self, virtual_host, route, place: place(Some(number as u32)) })
     }
 
+    /// The virtual host of a request, whether or not one of its routes matches.
+    pub fn virtual_host(&self, view: &impl RequestView) -> Option<&VirtualHost> {
+        self.domains.find(view.authority()).map(|number| &self.virtual_hosts[number])
+    }
+
     /// The route at a place that this table gave; `None` for a place of another table.
     pub fn at(&self, place: RoutePlace) -> Option<Found<'_>> {
         let virtual_host = self.virtual_hosts.get(place.virtual_host as usize)?;
@@ -47,6 +52,14 @@ impl Found<'_> {
     /// Whether this is the redirect of `require_tls`, whose answer takes no header changes of any level.
     pub fn is_tls_redirect(&self) -> bool {
         self.place.route.is_none()
+    }
+}
+
+impl RoutePlace {
+    /// The route as a path of protobuf field names in its configuration, `virtual_hosts[0].routes[1]`; `None` for
+    /// the redirect of `require_tls`, which is no route of the configuration.
+    pub fn path(self) -> Option<String> {
+        self.route.map(|route| format!("virtual_hosts[{}].routes[{route}]", self.virtual_host))
     }
 }
 

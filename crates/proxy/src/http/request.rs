@@ -6,13 +6,13 @@ use http::{Method, StatusCode};
 use meltemi_compile::route::{RedirectPath, RouteAction};
 use meltemi_http::{Reason, ResponseHead, Text, Version};
 
-use super::path::{self, PathVerdict};
 use super::request_head;
 use crate::access_log::format::Missing;
 use crate::filter::Stop;
 use crate::record::{ResponseFlags, TakenRoute};
 use crate::router;
 use crate::stream::{LocalReply, Stream, edits};
+use meltemi_compile::path::{self, PathVerdict};
 
 impl Stream<'_, '_> {
     /// Answers the request, one way or another.

@@ -3,11 +3,11 @@
 //! Source: Envoy's `PathUtil` (googleurl's canonical path: dot segments resolved, unreserved characters decoded,
 //! backslashes turned, other escapes left as they are).
 
-use meltemi_compile::program::{EscapedSlashes, HttpConnectionManager};
+use crate::program::{EscapedSlashes, HttpConnectionManager};
 
 /// What comes of a path.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum PathVerdict {
+pub enum PathVerdict {
     /// As it is.
     Keep,
     /// Go on with another one.
@@ -19,7 +19,7 @@ pub(crate) enum PathVerdict {
 }
 
 /// Applies the connection manager's settings. `path` includes the query, which is never touched.
-pub(crate) fn normalise(path: &str, settings: &HttpConnectionManager) -> PathVerdict {
+pub fn normalise(path: &str, settings: &HttpConnectionManager) -> PathVerdict {
     // A fragment is the client's own; who sends one means to confuse a matcher.
     if path.contains('#') {
         return PathVerdict::Reject(path.to_owned());
