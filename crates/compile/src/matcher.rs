@@ -11,6 +11,7 @@ use http::HeaderName;
 use crate::uri_template::UriTemplate;
 
 mod build;
+mod describe;
 mod eval;
 mod metadata;
 #[cfg(test)]

@@ -140,6 +140,34 @@ impl RetryOn {
     pub const UNAVAILABLE: RetryOn = RetryOn(1 << 15);
 }
 
+/// The conditions by their names in `retry_on`.
+const NAMES: [(&str, RetryOn); 16] = [
+    ("5xx", RetryOn::FIVE_XX),
+    ("gateway-error", RetryOn::GATEWAY_ERROR),
+    ("reset", RetryOn::RESET),
+    ("reset-before-request", RetryOn::RESET_BEFORE_REQUEST),
+    ("connect-failure", RetryOn::CONNECT_FAILURE),
+    ("envoy-ratelimited", RetryOn::ENVOY_RATELIMITED),
+    ("retriable-4xx", RetryOn::RETRIABLE_4XX),
+    ("refused-stream", RetryOn::REFUSED_STREAM),
+    ("retriable-status-codes", RetryOn::RETRIABLE_STATUS_CODES),
+    ("retriable-headers", RetryOn::RETRIABLE_HEADERS),
+    ("http3-post-connect-failure", RetryOn::HTTP3_POST_CONNECT_FAILURE),
+    ("cancelled", RetryOn::CANCELLED),
+    ("deadline-exceeded", RetryOn::DEADLINE_EXCEEDED),
+    ("internal", RetryOn::INTERNAL),
+    ("resource-exhausted", RetryOn::RESOURCE_EXHAUSTED),
+    ("unavailable", RetryOn::UNAVAILABLE),
+];
+
+/// As `retry_on` has it.
+impl std::fmt::Display for RetryOn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = NAMES.iter().filter(|(_, on)| self.has(*on)).map(|(name, _)| *name).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
 impl RetryOn {
     /// The conditions of `x-envoy-retry-grpc-on`; those of `x-envoy-retry-on` are the others.
     pub const GRPC: RetryOn = RetryOn(
@@ -185,25 +213,7 @@ impl RetryOn {
     }
 
     fn named(name: &str) -> Option<RetryOn> {
-        Some(match name {
-            "5xx" => RetryOn::FIVE_XX,
-            "gateway-error" => RetryOn::GATEWAY_ERROR,
-            "reset" => RetryOn::RESET,
-            "reset-before-request" => RetryOn::RESET_BEFORE_REQUEST,
-            "connect-failure" => RetryOn::CONNECT_FAILURE,
-            "envoy-ratelimited" => RetryOn::ENVOY_RATELIMITED,
-            "retriable-4xx" => RetryOn::RETRIABLE_4XX,
-            "refused-stream" => RetryOn::REFUSED_STREAM,
-            "retriable-status-codes" => RetryOn::RETRIABLE_STATUS_CODES,
-            "retriable-headers" => RetryOn::RETRIABLE_HEADERS,
-            "http3-post-connect-failure" => RetryOn::HTTP3_POST_CONNECT_FAILURE,
-            "cancelled" => RetryOn::CANCELLED,
-            "deadline-exceeded" => RetryOn::DEADLINE_EXCEEDED,
-            "internal" => RetryOn::INTERNAL,
-            "resource-exhausted" => RetryOn::RESOURCE_EXHAUSTED,
-            "unavailable" => RetryOn::UNAVAILABLE,
-            _ => return None,
-        })
+        NAMES.iter().find(|(known, _)| *known == name).map(|(_, on)| *on)
     }
 
     /// Whether a response of `status` is tried again, given `retriable_status_codes`.

@@ -36,6 +36,7 @@ mod rewrite;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod why;
 
 pub(crate) use build::compile;
 pub use conditions::Conditions;

@@ -73,7 +73,7 @@ impl Batch {
         let Question { id, config, mesh_config, proxy, call } = question;
         let mesh = self.mesh(config, mesh_config);
         let verdict = match mesh.proxy(&proxy) {
-            Ok(proxy) => proxy.explain(&call),
+            Ok(proxy) => proxy.explain(&call).verdict,
             Err(wrong) => Verdict::default().fails(Failure::InvalidCall, wrong),
         };
         Answer { id, verdict, diagnostics: mesh.diagnostics.clone() }

@@ -8,6 +8,7 @@ use meltemi_translate::{MeshIdentity, Options, translate};
 use serde_json::Value as Json;
 
 use crate::proxy::{Proxy, ProxySpec};
+use crate::workload::{self, Workload};
 
 /// Istio's default trust domain.
 const TRUST_DOMAIN: &str = "cluster.local";
@@ -32,6 +33,22 @@ impl Mesh {
         let identity = MeshIdentity { trust_domain: TRUST_DOMAIN.to_owned(), aliases: Vec::new() };
         let options = Options { identity: Some(identity), ..Options::default() };
         Mesh { snapshot, diagnostics: found.into_iter().chain(across).collect(), options }
+    }
+
+    /// The same, with the replicas that its Deployments would have.
+    pub fn with_replicas(mut objects: Vec<Arc<Object>>, found: Vec<Diagnostic>) -> Mesh {
+        objects.extend(workload::replicas(&objects));
+        Mesh::new(objects, found)
+    }
+
+    /// Everybody whose proxy can be asked.
+    pub fn workloads(&self) -> Vec<Workload> {
+        workload::all(&self.snapshot)
+    }
+
+    /// The workload or gateway of this name.
+    pub(crate) fn find(&self, name: &str) -> Result<Workload, String> {
+        workload::find(&self.snapshot, name)
     }
 
     /// The mesh of a text with any number of YAML documents, called `file` in origins. `mesh_config` is a MeshConfig

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use meltemi_envoy::config::cluster::v3::Cluster;
 use meltemi_envoy::config::core::v3::{Extension, Node};
 use meltemi_envoy::config::listener::v3::Listener;
 use meltemi_envoy::config::route::v3::RouteConfiguration;
@@ -122,6 +123,14 @@ impl Proxy {
     pub(crate) fn new(resources: Resources) -> Proxy {
         let listeners = resources.listeners.iter().filter_map(|r| r.body.unpack().ok()).collect();
         Proxy { resources, listeners }
+    }
+
+    pub(crate) fn cluster(&self, name: &str) -> Option<Cluster> {
+        find(&self.resources.clusters, name)?.body.unpack().ok()
+    }
+
+    pub(crate) fn has_cluster(&self, name: &str) -> bool {
+        find(&self.resources.clusters, name).is_some()
     }
 
     pub(crate) fn route_configuration(&self, name: &str) -> Option<RouteConfiguration> {

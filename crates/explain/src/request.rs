@@ -23,8 +23,8 @@ pub(crate) struct Request {
 pub(crate) enum Prepared {
     /// It is routed.
     Route(Request),
-    /// It is answered.
-    Answer(String),
+    /// It is answered: the status, and why.
+    Answer(u16, String),
 }
 
 impl Request {
@@ -37,9 +37,11 @@ impl Request {
             PathVerdict::Keep => call.path.clone(),
             PathVerdict::Change(path) => path,
             PathVerdict::Reject(path) => {
-                return Ok(Prepared::Answer(format!("400: the path `{path}` is refused")));
+                return Ok(Prepared::Answer(400, format!("the path `{path}` is refused")));
             }
-            PathVerdict::Redirect(path) => return Ok(Prepared::Answer(format!("307 to `{path}`"))),
+            PathVerdict::Redirect(path) => {
+                return Ok(Prepared::Answer(307, format!("sent to the path `{path}`")));
+            }
         };
         let mut headers = HeaderMap::new();
         for (name, values) in &call.headers {

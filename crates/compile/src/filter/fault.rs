@@ -89,6 +89,15 @@ pub struct Percentage {
     denominator: u32,
 }
 
+/// As people write it, `10 %`.
+impl std::fmt::Display for Percentage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let share = f64::from(self.numerator) / f64::from(self.denominator.max(1)) * 100.0;
+        let text = format!("{share:.2}");
+        write!(f, "{} %", text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
 /// What the filter keeps of a request.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct FaultState {

@@ -78,6 +78,10 @@ impl Conditions {
         }
     }
 
+    pub(super) fn cookies(&self) -> &[CookieMatcher] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.cookies)
+    }
+
     /// Whether a request fulfils all.
     pub(super) fn hold(&self, view: &impl RequestView) -> bool {
         self.fraction_ppm.is_none_or(|ppm| view.random() % u64::from(WHOLE_PPM) < u64::from(ppm))
@@ -104,7 +108,7 @@ impl RareConditions {
     }
 }
 
-fn is_grpc(view: &impl RequestView) -> bool {
+pub(super) fn is_grpc(view: &impl RequestView) -> bool {
     let content_type = view.header(&CONTENT_TYPE);
     let rest = content_type.as_deref().and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))

@@ -39,7 +39,7 @@ impl RouteTable {
         Some(Found { table: self, virtual_host, route, place })
     }
 
-    fn matched_part<'p>(&self, path: &'p str) -> &'p str {
+    pub(super) fn matched_part<'p>(&self, path: &'p str) -> &'p str {
         let path = without_query(path);
         match path.split_once(';') {
             Some((head, _)) if self.ignore_path_parameters => head,
