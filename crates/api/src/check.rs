@@ -6,6 +6,7 @@
 mod destination_rule;
 mod gateway;
 mod kubernetes;
+mod load_balancer;
 mod mesh_config;
 mod route;
 mod service_entry;
@@ -13,9 +14,15 @@ mod sidecar;
 mod tls;
 mod virtual_service;
 
-pub(crate) use destination_rule::destination_rule;
+pub(crate) use destination_rule::{
+    destination_rule, http_settings, outlier_detection, port_traffic_policy, traffic_policy,
+};
 pub(crate) use gateway::{gateway, server};
 pub(crate) use kubernetes::{deployment, env_var, label_keys, probe, service};
+pub(crate) use load_balancer::{
+    consistent_hash, distribute, failover, hash_cookie, load_balancer, locality_lb_setting, maglev,
+    zone_aware_lb_setting,
+};
 pub(crate) use mesh_config::{mesh_config, tls_config};
 pub(crate) use route::{
     header_operations, headers, http_body, http_match, http_redirect, http_retry, http_rewrite, http_route,

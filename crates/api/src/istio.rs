@@ -2,8 +2,10 @@
 //! MeshConfig, field for field. Leaves out defaults and meaning. Source: the published CRDs of Istio 1.30.
 
 mod client_tls;
+mod connection_pool;
 mod destination_rule;
 mod gateway;
+mod load_balancer;
 mod mesh_config;
 mod peer_authentication;
 mod server_tls;
@@ -14,11 +16,19 @@ mod virtual_service;
 mod workload_entry;
 
 pub use client_tls::{ClientTlsMode, ClientTlsSettings};
+pub use connection_pool::{
+    ConnectionPoolSettings, H2UpgradePolicy, Http2KeepAlive, HttpSettings, OutlierDetection, TcpKeepalive,
+    TcpSettings,
+};
 pub use destination_rule::{
-    ConnectionPoolSettings, DestinationRule, H2UpgradePolicy, HttpSettings, LoadBalancerSettings,
-    OutlierDetection, PortTrafficPolicy, SimpleLb, Subset, TcpSettings, TrafficPolicy,
+    DestinationRule, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion, RetryBudget, Subset,
+    TrafficPolicy, TunnelSettings,
 };
 pub use gateway::{Gateway, Port, Server};
+pub use load_balancer::{
+    ConsistentHashLb, CookieAttribute, Distribute, Failover, HashCookie, LoadBalancerSettings,
+    LocalityLbSetting, Maglev, RingHash, SimpleLb, Warmup, ZoneAwareLbSetting,
+};
 pub use mesh_config::{IstioOperator, MeshConfig, MeshH2UpgradePolicy, MinProtocolVersion, TlsConfig};
 pub(crate) use mesh_config::{MESH, is_config_map};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PodSelector};

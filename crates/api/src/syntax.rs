@@ -5,6 +5,7 @@
 
 mod header_value;
 mod host;
+mod locality;
 mod number;
 mod spelling;
 mod text;
@@ -14,16 +15,18 @@ mod tls;
 pub(crate) use header_value::{header_text, header_value};
 pub(crate) use host::{
     bind, cluster_ip, default_endpoint, destination_host, egress_host, host, ip_or_cidr, namespaced_host,
-    workload_address,
+    tunnel_host, workload_address,
 };
+pub(crate) use locality::{failover_label, locality, region};
 pub(crate) use number::{
-    at_least_one, not_negative, percent, port, redirect_code, response_status, weight, whole_percent,
+    at_least_one, locality_weight, maglev_size, not_negative, percent, port, positive, redirect_code,
+    response_status, ring_size, weight, whole_percent,
 };
 pub(crate) use spelling::{did_you_mean, is_close};
 pub(crate) use text::{
     base64, container_port_name, credential_name, decode_base64, dns_label, dns_name, env_name, export_to,
     field_path, gateway_reference, header_name, label_key, label_value, not_empty, port_name, probe_scheme,
-    protocol, regex, retry_on, subset_name, transport_protocol,
+    protocol, regex, retry_on, subset_name, transport_protocol, tunnel_protocol,
 };
 pub(crate) use time::{duration, duration_or_zero, parse_duration, timestamp, unix_seconds};
 pub(crate) use tls::{certificate_hash, path, server_name, spki_pin, trust_domain};

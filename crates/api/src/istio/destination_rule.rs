@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use crate::check;
 use crate::decode::{wire, wire_enum};
-use crate::istio::{ClientTlsSettings, PortSelector};
+use crate::istio::{
+    ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection, PodSelector,
+    PortSelector,
+};
 use crate::syntax;
 
 wire! {
@@ -20,8 +23,9 @@ wire! {
         subsets: Vec<Subset>, "subsets";
         /// Namespaces that may see it (`.`, `*`, or names); empty means the mesh default.
         export_to: Vec<String>, "exportTo" => syntax::export_to;
+        /// The clients that it is for, of its own namespace; absent: all.
+        workload_selector: Option<PodSelector>, "workloadSelector";
     }
-    later UNSUPPORTED_FIELD "workloadSelector";
     rule check::destination_rule;
 }
 
@@ -50,8 +54,14 @@ wire! {
         tls: Option<ClientTlsSettings>, "tls";
         /// Policy by port; replaces the above for that port, field by field.
         port_level_settings: Vec<PortTrafficPolicy>, "portLevelSettings";
+        /// TCP in requests to an HTTP proxy, which the service is.
+        tunnel: Option<TunnelSettings>, "tunnel";
+        /// A PROXY header before every connection.
+        proxy_protocol: Option<ProxyProtocol>, "proxyProtocol";
+        /// Retries by share of the requests, instead of `maxRetries`.
+        retry_budget: Option<RetryBudget>, "retryBudget";
     }
-    later UNSUPPORTED_FIELD "tunnel", "proxyProtocol", "retryBudget";
+    rule check::traffic_policy;
 }
 
 wire! {
@@ -68,109 +78,47 @@ wire! {
         /// TLS towards the endpoints.
         tls: Option<ClientTlsSettings>, "tls";
     }
+    rule check::port_traffic_policy;
 }
 
 wire! {
-    /// How an endpoint is chosen.
-    pub struct LoadBalancerSettings {
-        /// One of the standard algorithms.
-        simple: Option<SimpleLb>, "simple";
+    /// TCP in requests to an HTTP proxy.
+    pub struct TunnelSettings {
+        /// `CONNECT` or `POST`; absent: `CONNECT`.
+        protocol: Option<String>, "protocol" => syntax::tunnel_protocol;
+        /// Host that the proxy is asked for.
+        target_host: String, "targetHost", required => syntax::tunnel_host;
+        /// Port that the proxy is asked for.
+        target_port: u32, "targetPort", required => syntax::port;
     }
-    later UNSUPPORTED_FIELD "consistentHash", "localityLbSetting", "zoneAwareLbSetting", "warmupDurationSecs", "warmup";
+}
+
+wire! {
+    /// A PROXY header before every connection.
+    pub struct ProxyProtocol {
+        /// Its version.
+        version: Option<ProxyProtocolVersion>, "version";
+    }
 }
 
 wire_enum! {
-    /// The standard algorithms.
-    pub enum SimpleLb {
-        /// The mesh decides: least request.
-        Unspecified = "UNSPECIFIED",
-        /// Old name of least request.
-        LeastConn = "LEAST_CONN",
-        /// Any healthy endpoint.
-        Random = "RANDOM",
-        /// The address the caller asked for.
-        Passthrough = "PASSTHROUGH",
-        /// One after the other.
-        RoundRobin = "ROUND_ROBIN",
-        /// The less busy of two.
-        LeastRequest = "LEAST_REQUEST",
+    /// Version of the PROXY protocol.
+    pub enum ProxyProtocolVersion {
+        /// Text.
+        V1 = "V1",
+        /// Binary.
+        V2 = "V2",
     }
 }
 
 wire! {
-    /// Limits of the connections to a service.
-    pub struct ConnectionPoolSettings {
-        /// For both TCP and HTTP.
-        tcp: Option<TcpSettings>, "tcp";
-        /// For HTTP.
-        http: Option<HttpSettings>, "http";
+    /// Retries by share of the requests.
+    pub struct RetryBudget {
+        /// Percent of the requests that may be retries at a time; absent: 20.
+        percent: Option<f64>, "percent" => syntax::percent;
+        /// Retries that are always allowed; absent or 0: 3.
+        min_retry_concurrency: Option<u32>, "minRetryConcurrency";
+        /// The time that requests are counted over; absent: those in flight are.
+        budget_interval: Option<Duration>, "budgetInterval" => syntax::duration_or_zero;
     }
-}
-
-wire! {
-    /// Limits of TCP connections.
-    pub struct TcpSettings {
-        /// Most connections; absent: 2^32-1.
-        max_connections: Option<i32>, "maxConnections" => syntax::not_negative;
-        /// Longest time to connect; absent: 10s.
-        connect_timeout: Option<Duration>, "connectTimeout" => syntax::duration;
-        /// Longest idle time of a TCP connection.
-        idle_timeout: Option<Duration>, "idleTimeout" => syntax::duration_or_zero;
-    }
-    later UNSUPPORTED_FIELD "tcpKeepalive", "maxConnectionDuration";
-}
-
-wire! {
-    /// Limits of HTTP connections and requests.
-    pub struct HttpSettings {
-        /// Most requests waiting for a connection; absent: 2^32-1.
-        http1_max_pending_requests: Option<i32>, "http1MaxPendingRequests" => syntax::not_negative;
-        /// Most active requests; absent: 2^32-1.
-        http2_max_requests: Option<i32>, "http2MaxRequests" => syntax::not_negative;
-        /// Most requests over one connection; absent or 0: no bound.
-        max_requests_per_connection: Option<i32>, "maxRequestsPerConnection" => syntax::not_negative;
-        /// Most retries at a time; absent: 2^32-1.
-        max_retries: Option<i32>, "maxRetries" => syntax::not_negative;
-        /// Longest time an upstream connection lies idle; absent: 1h.
-        idle_timeout: Option<Duration>, "idleTimeout" => syntax::duration_or_zero;
-        /// Whether to speak HTTP/2 to a service that does not ask for it.
-        h2_upgrade_policy: Option<H2UpgradePolicy>, "h2UpgradePolicy";
-        /// Whether to keep the protocol of the caller.
-        use_client_protocol: Option<bool>, "useClientProtocol";
-        /// Most streams on one HTTP/2 connection.
-        max_concurrent_streams: Option<i32>, "maxConcurrentStreams" => syntax::not_negative;
-    }
-    later UNSUPPORTED_FIELD "http2KeepAlive";
-}
-
-wire_enum! {
-    /// Whether to upgrade HTTP/1 to HTTP/2 towards a service.
-    pub enum H2UpgradePolicy {
-        /// As the mesh says: no.
-        Default = "DEFAULT",
-        /// No.
-        DoNotUpgrade = "DO_NOT_UPGRADE",
-        /// Yes.
-        Upgrade = "UPGRADE",
-    }
-}
-
-wire! {
-    /// When an endpoint is taken out of the rotation.
-    pub struct OutlierDetection {
-        /// Consecutive 5xx answers (and connect failures); 0: off.
-        consecutive_5xx_errors: Option<u32>, "consecutive5xxErrors";
-        /// Consecutive 502, 503 and 504 answers; absent or 0: off.
-        consecutive_gateway_errors: Option<u32>, "consecutiveGatewayErrors";
-        /// Time between sweeps; absent: 10s.
-        interval: Option<Duration>, "interval" => syntax::duration;
-        /// First ejection time, multiplied by the number of ejections; absent: 30s.
-        base_ejection_time: Option<Duration>, "baseEjectionTime" => syntax::duration;
-        /// Most endpoints out at a time, in percent; absent: 10.
-        max_ejection_percent: Option<i32>, "maxEjectionPercent" => syntax::whole_percent;
-        /// Share of healthy endpoints below which nothing is ejected any more.
-        min_health_percent: Option<i32>, "minHealthPercent" => syntax::whole_percent;
-    }
-    later UNSUPPORTED_FIELD "splitExternalLocalOriginErrors", "consecutiveLocalOriginFailures", "consecutiveErrors",
-        "outlierDetectionHttpErrorCodes";
 }

@@ -73,6 +73,14 @@ fn is_fully_qualified(text: &str) -> bool {
     !text.starts_with('*') && host(text).is_ok()
 }
 
+/// The host that a tunnel leads to.
+pub(crate) fn tunnel_host(text: &str) -> Verdict {
+    match is_fully_qualified(text) {
+        true => Ok(()),
+        false => Err(bad_host(text, "a tunnel needs a DNS name or an IP address")),
+    }
+}
+
 /// A host with an optional namespace in front: `*`, `reviews.example.com`, `ns/*.example.com`, `./*`.
 pub(crate) fn namespaced_host(text: &str) -> Verdict {
     match text.split_once('/') {

@@ -66,3 +66,41 @@ pub(crate) fn redirect_code(text: &str) -> Verdict {
             .help("use 301, 302, 303, 307 or 308")),
     }
 }
+
+/// A number above zero.
+pub(crate) fn positive(text: &str) -> Verdict {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 => Ok(()),
+        _ => Err(Flaw::new(&codes::OUT_OF_RANGE, format!("the number must be above 0, and {text} is not"))),
+    }
+}
+
+/// The largest ring that Envoy makes.
+const MAX_RING_SIZE: i64 = 8 << 20;
+
+/// Entries of a ring of hashes; 0 leaves it to the proxy.
+pub(crate) fn ring_size(text: &str) -> Verdict {
+    within(text, 0, MAX_RING_SIZE, "the size of a ring")
+}
+
+/// Envoy takes smaller tables only.
+const MAX_MAGLEV_SIZE: i64 = 5_000_010;
+
+/// Size of a table of Maglev: a prime, without which it would not be filled evenly.
+pub(crate) fn maglev_size(text: &str) -> Verdict {
+    within(text, 1, MAX_MAGLEV_SIZE, "the size of a table")?;
+    let size = text.parse::<i64>().unwrap_or_default();
+    let divides = |factor: &i64| size % factor == 0;
+    let has_divisor = (2..size).take_while(|factor| factor * factor <= size).any(|factor| divides(&factor));
+    if !has_divisor {
+        return Ok(());
+    }
+    let flaw =
+        Flaw::new(&codes::OUT_OF_RANGE, format!("the size of a table must be a prime, and {text} is not"));
+    Err(flaw.help("65537 is one"))
+}
+
+/// The percentage of a locality.
+pub(crate) fn locality_weight(text: &str) -> Verdict {
+    within(text, 1, 100, "the weight of a locality")
+}

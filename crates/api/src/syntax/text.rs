@@ -158,6 +158,11 @@ pub(crate) fn transport_protocol(text: &str) -> Verdict {
     one_of(text, "a transport protocol", &["TCP", "UDP", "SCTP"])
 }
 
+/// How a tunnel is asked for.
+pub(crate) fn tunnel_protocol(text: &str) -> Verdict {
+    if text.is_empty() { Ok(()) } else { one_of(text, "the protocol of a tunnel", &["CONNECT", "POST"]) }
+}
+
 /// Scheme of an HTTP probe.
 pub(crate) fn probe_scheme(text: &str) -> Verdict {
     one_of(text, "the scheme of a probe", &["HTTP", "HTTPS"])
