@@ -10,6 +10,7 @@ mod check;
 mod client_tls;
 mod config;
 mod endpoint;
+mod gateway;
 mod host;
 mod mesh;
 mod mesh_config;
@@ -27,6 +28,7 @@ pub use config::{
     labels_match, oldest_first,
 };
 pub use endpoint::{Endpoint, EndpointAddress, Endpoints, has_mtls};
+pub use gateway::{GatewayServer, GatewayWorkload, MergedGateway, MergedPort, Rejected, Rejection};
 pub use host::{CLUSTER_DOMAIN, Host};
 pub use mesh::{Inputs, Snapshot};
 pub use mesh_config::{MeshConfig, MinVersion, TlsParameters};

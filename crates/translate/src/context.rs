@@ -22,7 +22,7 @@ impl<'a> Context<'a> {
         let client = Client {
             namespace: &shape.namespace,
             labels: &shape.labels,
-            is_gateway: matches!(shape.role, Role::Router { .. }),
+            is_gateway: matches!(shape.role, Role::Router(_)),
         };
         Context { snapshot, shape, options, scope: Scope::of(snapshot, client) }
     }
@@ -35,7 +35,7 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn is_gateway(&self) -> bool {
-        matches!(self.shape.role, Role::Router { .. })
+        matches!(self.shape.role, Role::Router(_))
     }
 }
 

@@ -59,10 +59,21 @@ pub enum Role {
     /// A gRPC program that asks for its configuration itself: `GENERATOR: grpc`.
     Proxyless,
     /// A gateway.
-    Router {
-        /// `MELTEMI_GATEWAY_BIND`: where Gateway servers without `bind` listen; `0.0.0.0` unless said.
-        bind: IpAddr,
-    },
+    Router(Edge),
+}
+
+/// What only the configuration of a gateway depends on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Edge {
+    /// `MELTEMI_GATEWAY_BIND`: where Gateway servers without `bind` listen; `0.0.0.0` unless said.
+    pub bind: IpAddr,
+    /// The addresses by which Services know it, if it is behind any: `INSTANCE_IPS`, else the one in the node id.
+    pub addresses: Vec<IpAddr>,
+    /// Clients come through Services, so that servers listen on their target ports. Not so where
+    /// `MELTEMI_GATEWAY_BIND` says that the gateway stands for itself.
+    pub is_behind_services: bool,
+    /// `UNPRIVILEGED_POD`: ports below 1024 cannot be listened on.
+    pub is_unprivileged: bool,
 }
 
 /// A node that no configuration can be made for.
@@ -95,7 +106,7 @@ impl ProxyShape {
         let role = match id.kind {
             _ if metadata.text("GENERATOR") == Some(PROXYLESS) => Role::Proxyless,
             "sidecar" => sidecar(&id, &metadata)?,
-            "router" => Role::Router { bind: gateway_bind(&metadata)? },
+            "router" => Role::Router(edge(&id, &metadata)?),
             other => {
                 return Err(error("id", format!("proxy type `{other}` is not supported (sidecar, router)")));
             }
@@ -206,6 +217,19 @@ fn port(field: &'static str, value: &Kind) -> Result<u16, ShapeError> {
     }
 }
 
+fn edge(id: &NodeId<'_>, metadata: &Metadata<'_>) -> Result<Edge, ShapeError> {
+    let is_behind_services = metadata.text("MELTEMI_GATEWAY_BIND").is_none();
+    let known = metadata.text("INSTANCE_IPS").unwrap_or(id.address);
+    let addresses = known.split(',').filter_map(|text| text.trim().parse().ok());
+    Ok(Edge {
+        bind: gateway_bind(metadata)?,
+        // One that no Service stands before has the shape of every other such.
+        addresses: if is_behind_services { addresses.collect() } else { Vec::new() },
+        is_behind_services,
+        is_unprivileged: metadata.text("UNPRIVILEGED_POD") == Some("true"),
+    })
+}
+
 fn gateway_bind(metadata: &Metadata<'_>) -> Result<IpAddr, ShapeError> {
     match metadata.text("MELTEMI_GATEWAY_BIND") {
         None => Ok(Ipv4Addr::UNSPECIFIED.into()),
@@ -246,7 +270,13 @@ extensions: [{name: istio.stats}, {name: other}]",
     #[test]
     fn a_gateway_without_bind_listens_everywhere() {
         let shape = shape("id: router~10.0.0.1~gw-0.infra~infra.svc.cluster.local").expect("supported");
-        assert_eq!(shape.role, Role::Router { bind: Ipv4Addr::UNSPECIFIED.into() });
+        let edge = Edge {
+            bind: Ipv4Addr::UNSPECIFIED.into(),
+            addresses: vec![Ipv4Addr::new(10, 0, 0, 1).into()],
+            is_behind_services: true,
+            is_unprivileged: false,
+        };
+        assert_eq!(shape.role, Role::Router(edge));
         assert_eq!(shape.namespace, "infra");
     }
 

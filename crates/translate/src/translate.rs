@@ -80,9 +80,9 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
             out.listeners.into_iter().for_each(|l| resources.add_listener(l));
             resources.routes.extend(out.routes.iter().map(|r| Resource::encode(&r.name, r)));
         }
-        Role::Router { bind } => {
+        Role::Router(edge) => {
             resources.add_outbound_clusters(&context);
-            let gateway = gateway::build(&context, *bind, &mut resources.origins);
+            let gateway = gateway::build(&context, edge, &mut resources.origins);
             gateway.clusters.into_iter().for_each(|c| resources.add_cluster(c));
             gateway.listeners.into_iter().for_each(|l| resources.add_listener(l));
             resources.routes.extend(gateway.routes.iter().map(|r| Resource::encode(&r.name, r)));

@@ -1,74 +1,56 @@
 //! Servers of Gateways that get in each other's way, and the Secrets that they name.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use meltemi_api::istio::{Server, ServerTlsSettings, TlsMode};
-use meltemi_api::{Diagnostic, ObjectId, codes};
+use meltemi_api::{Diagnostic, codes};
 
 use crate::check::Workloads;
-use crate::config::{Gateway, ServerKind, oldest_first};
+use crate::config::Gateway;
+use crate::gateway::{GatewayWorkload, MergedGateway, Rejected, Rejection};
 use crate::mesh::Snapshot;
 use crate::secret::{CA_SUFFIX, CredentialName};
 
 pub(super) fn check(snapshot: &Snapshot, workloads: &Workloads<'_>, diagnostics: &mut Vec<Diagnostic>) {
-    let mut gateways: Vec<&Arc<Gateway>> = snapshot.config.gateways.values().collect();
-    gateways.sort_by(|a, b| oldest_first(&a.object, &b.object));
-    let mut taken = BTreeMap::new();
-    for gateway in gateways {
+    for gateway in snapshot.config.gateways.values() {
         for (index, server) in gateway.spec().servers.iter().enumerate() {
-            let place = (&gateway.spec().selector, server.port.number, server.bind.as_deref());
-            let port = taken.entry(place).or_insert_with(|| Port::new(gateway, server));
-            port.add(gateway, index, server, diagnostics);
             let secrets = Credentials { snapshot, workloads, gateway, index };
             secrets.check(server, diagnostics);
         }
     }
-}
-
-/// A port that servers share.
-struct Port<'a> {
-    first: &'a ObjectId,
-    kind: ServerKind,
-    /// Server names of TLS servers, with the Gateway that has them.
-    hosts: BTreeMap<&'a str, &'a ObjectId>,
-}
-
-impl<'a> Port<'a> {
-    fn new(gateway: &'a Gateway, server: &Server) -> Port<'a> {
-        Port { first: &gateway.object.id, kind: Gateway::kind(server), hosts: BTreeMap::new() }
+    for finding in closed_servers(snapshot) {
+        let is_known = |known: &Diagnostic| known.object == finding.object && known.field == finding.field;
+        if !diagnostics.iter().any(is_known) {
+            diagnostics.push(finding);
+        }
     }
+}
 
-    fn add(
-        &mut self,
-        gateway: &'a Gateway,
-        index: usize,
-        server: &'a Server,
-        diagnostics: &mut Vec<Diagnostic>,
-    ) {
-        let kind = Gateway::kind(server);
-        if !kind.shares_port_with(self.kind) {
-            let message =
-                format!("port {} already speaks another protocol for {}", server.port.number, self.first);
-            let field = format!("spec.servers[{index}].port.protocol");
-            diagnostics.push(Diagnostic::new(&codes::PORT_CONFLICT, message).at(&gateway.object, field));
-            return;
+/// Servers that some workload does not open: one workload for each selector.
+fn closed_servers(snapshot: &Snapshot) -> Vec<Diagnostic> {
+    let gateways = || snapshot.config.gateways.values();
+    let workloads: BTreeSet<_> = gateways().map(|g| (&g.spec().selector, &*g.name.namespace)).collect();
+    let rejected = workloads.into_iter().flat_map(|(labels, namespace)| {
+        let workload = GatewayWorkload { namespace, labels, addresses: &[], is_behind_services: true };
+        MergedGateway::of(snapshot, workload).rejected
+    });
+    rejected.map(|rejected| closed(&rejected)).collect()
+}
+
+fn closed(Rejected { server, port, reason }: &Rejected) -> Diagnostic {
+    let at = format!("spec.servers[{}]", server.index);
+    match reason {
+        Rejection::Protocol(first) => {
+            let owner = &first.gateway.object.id;
+            let message = format!("port {port} already speaks another protocol for {owner}");
+            let field = format!("{at}.port.protocol");
+            Diagnostic::new(&codes::PORT_CONFLICT, message).at(&server.gateway.object, field)
         }
-        if !kind.is_encrypted() {
-            return;
-        }
-        for (position, host) in server.hosts.iter().enumerate() {
-            let name = host.rsplit('/').next().unwrap_or(host);
-            if let Some(owner) = self.hosts.get(name) {
-                let message = format!("`{name}` on port {} already belongs to {owner}", server.port.number);
-                let field = format!("spec.servers[{index}].hosts[{position}]");
-                let diagnostic = Diagnostic::new(&codes::DUPLICATE_SERVER, message);
-                diagnostics.push(diagnostic.at(&gateway.object, field));
-                return;
-            }
-        }
-        for host in &server.hosts {
-            self.hosts.insert(host.rsplit('/').next().unwrap_or(host), &gateway.object.id);
+        Rejection::Host(position, first) => {
+            let host = &server.hosts()[*position].host;
+            let message = format!("`{host}` on port {port} already belongs to {}", first.gateway.object.id);
+            let field = format!("{at}.hosts[{position}]");
+            Diagnostic::new(&codes::DUPLICATE_SERVER, message).at(&server.gateway.object, field)
         }
     }
 }

@@ -189,6 +189,7 @@ fn rules_that_contradict_the_workloads() {
     assert_eq!(with("STRICT", "ISTIO_MUTUAL"), Vec::<String>::new());
 }
 
+/// Plain text may join TLS on a port, but TLS does not join plain text.
 #[test]
 fn servers_and_secrets() {
     let text = "
@@ -217,7 +218,8 @@ spec:
             "MEL0218 Gateway g spec.servers[1].tls.credentialName",
             "MEL0219 Gateway g spec.servers[2].hosts[1]",
             "MEL0218 Gateway g spec.servers[2].tls.credentialName",
-            "MEL0211 Gateway g spec.servers[3].port.protocol",
+            "MEL0211 Gateway g spec.servers[4].port.protocol",
+            "MEL0211 Gateway g spec.servers[5].port.protocol",
             "MEL0217 Gateway g spec.servers[5].tls.credentialNames[1]",
         ]
     );
