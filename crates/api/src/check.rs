@@ -17,7 +17,7 @@ mod virtual_service;
 pub(crate) use destination_rule::{
     destination_rule, http_settings, outlier_detection, port_traffic_policy, traffic_policy,
 };
-pub(crate) use gateway::{gateway, server};
+pub(crate) use gateway::{gateway, gateway_port, server};
 pub(crate) use kubernetes::{deployment, env_var, label_keys, probe, service};
 pub(crate) use load_balancer::{
     consistent_hash, distribute, failover, hash_cookie, load_balancer, locality_lb_setting, maglev,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Number, Value as Json};
 
 use crate::diagnostic::codes::{self, Code};
-use crate::diagnostic::{Diagnostic, Location};
+use crate::diagnostic::{Diagnostic, Location, Severity};
 use crate::limits::MAX_DIAGNOSTICS;
 use crate::node::{Entry, Node, Value};
 use crate::object::ObjectId;
@@ -190,6 +190,15 @@ impl Decoder {
         };
         let span = self.spans.nearest(&field).unwrap_or_default();
         self.push(field, span, code, message, help.to_owned());
+    }
+
+    /// As [`Decoder::report_below`], as a warning whatever the code says otherwise.
+    pub(crate) fn warn_below(&mut self, below: &str, code: &'static Code, message: String, help: &str) {
+        let before = self.diagnostics.len();
+        self.report_below(below, code, message, help);
+        for diagnostic in &mut self.diagnostics[before..] {
+            diagnostic.severity = Severity::Warning;
+        }
     }
 
     fn push(&mut self, field: String, span: Span, code: &'static Code, message: String, help: String) {

@@ -215,7 +215,10 @@ fn versions(tls: &ServerTlsSettings, decoder: &mut Decoder) {
     }
 }
 
+/// Suites that are not offered may stand beside others: who needs one of them gets no connection.
 fn cipher_suites(tls: &ServerTlsSettings, decoder: &mut Decoder) {
+    let is_offered = |suite: &String| CIPHER_SUITES.contains(&suite.as_str());
+    let others_are_left = tls.cipher_suites.iter().any(is_offered);
     for (index, suite) in tls.cipher_suites.iter().enumerate() {
         if CIPHER_SUITES.contains(&suite.as_str()) {
             continue;
@@ -225,7 +228,10 @@ fn cipher_suites(tls: &ServerTlsSettings, decoder: &mut Decoder) {
             let message =
                 format!("the cipher suite {suite} is not offered: it has CBC, or no forward secrecy");
             let help = "remove it; every client of the last ten years has a better one";
-            decoder.report_below(&field, &codes::UNSUPPORTED_VALUE, message, help);
+            match others_are_left {
+                true => decoder.warn_below(&field, &codes::UNSUPPORTED_VALUE, message, help),
+                false => decoder.report_below(&field, &codes::UNSUPPORTED_VALUE, message, help),
+            }
             continue;
         }
         let help = crate::syntax::did_you_mean(suite, CIPHER_SUITES.iter().copied());

@@ -33,7 +33,7 @@ wire! {
         /// Name, unique among the servers of the object.
         name: Option<String>, "name";
     }
-    later UNSUPPORTED_FIELD "defaultEndpoint";
+    later NO_EFFECT_YET "defaultEndpoint";
     rule check::server;
 }
 
@@ -46,6 +46,8 @@ wire! {
         protocol: String, "protocol", required => syntax::protocol;
         /// Name.
         name: String, "name", required => syntax::port_name;
+        /// Not for Gateways.
+        target_port: Option<u32>, "targetPort";
     }
-    ignored "targetPort";
+    rule check::gateway_port;
 }
