@@ -3,6 +3,7 @@
 //! Source: Istio `pilot/pkg/model/context.go` (`SetServiceTargets`, for the order) and the registries'
 //! `GetProxyServiceTargets`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use meltemi_api::Spec;
@@ -11,7 +12,7 @@ use super::GatewayWorkload;
 use crate::config::{labels_match, oldest_first};
 use crate::endpoint::EndpointAddress;
 use crate::mesh::Snapshot;
-use crate::service::{Service, ServicePort, TargetPort};
+use crate::service::{Registry, Service, ServicePort, TargetPort};
 
 /// The Services that a Gateway is for, instead of a selector: hosts, comma-separated.
 pub(super) const SERVICES_ANNOTATION: &str = "internal.istio.io/gateway-service";
@@ -57,10 +58,14 @@ fn of_service<'a>(
 ) -> Vec<Target<'a>> {
     let translates = !service.object.meta.labels.contains_key(NO_TRANSLATION_LABEL);
     let is_selected = selects(service, workload);
+    let is_kubernetes = service.registry == Registry::Kubernetes;
+    let mut known = BTreeSet::new();
     let target = |port: &ServicePort| {
         let target = endpoint_port(snapshot, service, port.number, workload)
             .or_else(|| declared_target(port).filter(|_| is_selected))?;
-        Some(Target { service, port: port.number, target, translates })
+        // Of the ports of a Kubernetes Service that lead to the same one, only the first leads there.
+        let is_first = known.insert((target, port.protocol)) || !is_kubernetes;
+        is_first.then_some(Target { service, port: port.number, target, translates })
     };
     service.ports.iter().filter_map(target).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: Istio `pilot/pkg/networking/core/gateway.go` (`buildGatewayHTTPRouteConfig`, `collapseDuplicateRoutes`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meltemi_api::ObjectId;
@@ -45,6 +45,7 @@ fn key<'a>((virtual_service, gateway): Bound<'a>) -> BoundKey<'a> {
 struct Claim<'a> {
     /// The port of the first server that has it.
     port: u16,
+    /// In order; twice where two servers of a gateway have the host.
     bound: Vec<Bound<'a>>,
     redirects_to_https: bool,
 }
@@ -71,10 +72,7 @@ impl<'a> Table<'a> {
             for host in hosts {
                 let claim = self.claim_of(host, server);
                 claim.redirects_to_https |= redirects;
-                let bound = (virtual_service, &server.gateway);
-                if !claim.bound.iter().any(|known| key(*known) == key(bound)) {
-                    claim.bound.push(bound);
-                }
+                claim.bound.push((virtual_service, &server.gateway));
             }
         }
         if redirects {
@@ -118,7 +116,9 @@ impl<'a> Table<'a> {
 }
 
 fn virtual_host(host: &Host, claim: &Claim<'_>, routes: &BTreeMap<BoundKey, Vec<route::Built>>) -> BuiltHost {
-    let own = claim.bound.iter().filter_map(|bound| routes.get(&key(*bound)));
+    let mut seen = BTreeSet::new();
+    let own = claim.bound.iter().map(|bound| key(*bound)).filter(|key| seen.insert(*key));
+    let own = own.filter_map(|key| routes.get(&key));
     let mut routes: Vec<route::Built> = own.flatten().cloned().collect();
     // What matches everything comes last, so that no VirtualService hides another.
     routes.sort_by_key(|r| route::catches_all(&r.route));
