@@ -4,19 +4,23 @@
 //! Source: Istio's `pkg/config/validation` and Kubernetes' API validation.
 
 mod destination_rule;
+mod extension;
 mod gateway;
 mod kubernetes;
 mod load_balancer;
 mod mesh_config;
+mod policy;
 mod route;
 mod service_entry;
 mod sidecar;
+mod telemetry;
 mod tls;
 mod virtual_service;
 
 pub(crate) use destination_rule::{
     destination_rule, http_settings, outlier_detection, port_traffic_policy, traffic_policy,
 };
+pub(crate) use extension::{traffic_extension, vm_config, vm_env_var, wasm_plugin};
 pub(crate) use gateway::{gateway, gateway_port, server};
 pub(crate) use kubernetes::{deployment, env_var, label_keys, probe, service};
 pub(crate) use load_balancer::{
@@ -24,12 +28,17 @@ pub(crate) use load_balancer::{
     zone_aware_lb_setting,
 };
 pub(crate) use mesh_config::{mesh_config, tls_config};
+pub(crate) use policy::{
+    authorization_condition, authorization_operation, authorization_policy, authorization_source, jwt_rule,
+    policy_target, request_authentication,
+};
 pub(crate) use route::{
     header_operations, headers, http_body, http_match, http_redirect, http_retry, http_rewrite, http_route,
     regex_rewrite, tcp_route, tls_route,
 };
 pub(crate) use service_entry::service_entry;
 pub(crate) use sidecar::{ingress_listener, sidecar};
+pub(crate) use telemetry::{custom_tag, metric_selector, tag_override, telemetry};
 pub(crate) use tls::{client_tls, peer_authentication, server_tls};
 pub(crate) use virtual_service::virtual_service;
 

@@ -1,20 +1,29 @@
-//! Istio's networking and security APIs (`networking.istio.io` and `security.istio.io`, all versions alike) and
+//! Istio's networking and security APIs (`networking.istio.io`, `security.istio.io`, `telemetry.istio.io`, `extensions.istio.io`, all versions alike) and
 //! MeshConfig, field for field. Leaves out defaults and meaning. Source: the published CRDs of Istio 1.30.
 
+mod authorization_policy;
 mod client_tls;
 mod connection_pool;
 mod destination_rule;
+mod extension;
 mod gateway;
 mod load_balancer;
 mod mesh_config;
 mod peer_authentication;
+mod policy_target;
+mod request_authentication;
 mod server_tls;
 mod service_entry;
 mod sidecar;
 mod string_match;
+mod telemetry;
 mod virtual_service;
 mod workload_entry;
 
+pub use authorization_policy::{
+    AuthorizationAction, AuthorizationPolicy, AuthorizationRule, Condition, ExtensionProviderRef, Operation,
+    RuleFrom, RuleTo, Source,
+};
 pub use client_tls::{ClientTlsMode, ClientTlsSettings};
 pub use connection_pool::{
     ConnectionPoolSettings, H2UpgradePolicy, Http2KeepAlive, HttpSettings, OutlierDetection, TcpKeepalive,
@@ -24,6 +33,11 @@ pub use destination_rule::{
     DestinationRule, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion, RetryBudget, Subset,
     TrafficPolicy, TunnelSettings,
 };
+pub use extension::{
+    EnvValueSource, ExtensionPhase, FailStrategy, ImagePullPolicy, LuaConfig, PluginPhase, PluginType,
+    Struct, TrafficExtension, TrafficMode, TrafficPort, TrafficSelector, VmConfig, VmEnvVar, WasmConfig,
+    WasmPlugin,
+};
 pub use gateway::{Gateway, Port, Server};
 pub use load_balancer::{
     ConsistentHashLb, CookieAttribute, Distribute, Failover, HashCookie, LoadBalancerSettings,
@@ -32,6 +46,8 @@ pub use load_balancer::{
 pub use mesh_config::{IstioOperator, MeshConfig, MeshH2UpgradePolicy, MinProtocolVersion, TlsConfig};
 pub(crate) use mesh_config::{MESH, is_config_map};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PodSelector};
+pub use policy_target::PolicyTargetReference;
+pub use request_authentication::{ClaimToHeader, JwtHeader, JwtRule, RequestAuthentication};
 pub use server_tls::{ServerTlsSettings, TlsCertificate, TlsMode, TlsProtocol};
 pub use service_entry::{Location, Resolution, ServiceEntry, ServicePort};
 pub use sidecar::{
@@ -39,6 +55,11 @@ pub use sidecar::{
     Sidecar, SidecarPort, WorkloadSelector,
 };
 pub use string_match::StringMatch;
+pub use telemetry::{
+    AccessLogging, CustomTag, IstioMetric, LogFilter, MetricSelector, Metrics, MetricsOverrides,
+    ModeSelector, ProviderRef, TagOperation, TagOverride, TagSource, TagValue, Telemetry, Tracing,
+    WorkloadMode,
+};
 pub use virtual_service::{
     DerivePort, Destination, HeaderOperations, Headers, HttpBody, HttpDirectResponse, HttpMatchRequest,
     HttpMirrorPolicy, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, HttpRouteDestination,

@@ -11,8 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::decode::Wire;
 use crate::istio::{
-    DestinationRule, Gateway, IstioOperator, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
-    WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, Gateway, IstioOperator, PeerAuthentication, RequestAuthentication,
+    ServiceEntry, Sidecar, Telemetry, TrafficExtension, VirtualService, WasmPlugin, WorkloadEntry,
 };
 use crate::kubernetes::{ConfigMap, Deployment, Namespace, Secret, Service, ServiceAccount, Status};
 use crate::span::Spans;
@@ -45,7 +45,7 @@ macro_rules! kinds {
 
         /// The typed content of an object: its wire type, field for field.
         #[derive(Clone, Debug, PartialEq)]
-        #[expect(clippy::large_enum_variant, reason = "every object is behind an Arc of its own")]
+        #[allow(clippy::large_enum_variant, reason = "every object is behind an Arc of its own")]
         pub enum Spec { $($(#[$doc])* $kind($kind),)* }
 
         impl Spec {
@@ -84,6 +84,16 @@ kinds! {
     Sidecar, "networking.istio.io", ISTIO;
     /// Whether workloads demand mutual TLS.
     PeerAuthentication, "security.istio.io", SECURITY;
+    /// Who may call workloads.
+    AuthorizationPolicy, "security.istio.io", SECURITY;
+    /// Which tokens workloads accept.
+    RequestAuthentication, "security.istio.io", SECURITY;
+    /// What proxies measure, trace and log.
+    Telemetry, "telemetry.istio.io", &["v1", "v1alpha1"];
+    /// A WebAssembly module in the proxies.
+    WasmPlugin, "extensions.istio.io", &["v1alpha1"];
+    /// A WebAssembly module or a Lua program in the proxies.
+    TrafficExtension, "extensions.istio.io", &["v1alpha1"];
     /// How Istio is to be installed, with MeshConfig.
     IstioOperator, "install.istio.io", &["v1alpha1"];
     /// A Kubernetes service.
@@ -108,6 +118,18 @@ impl Kind {
             "" => (*version).to_owned(),
             group => format!("{group}/{version}"),
         }
+    }
+
+    /// Whether objects of the kind are read and checked, and nothing acts by them yet.
+    pub fn is_later(self) -> bool {
+        matches!(
+            self,
+            Kind::AuthorizationPolicy
+                | Kind::RequestAuthentication
+                | Kind::Telemetry
+                | Kind::WasmPlugin
+                | Kind::TrafficExtension
+        )
     }
 
     /// Whether the content stands below `spec`; otherwise it stands beside `metadata`.

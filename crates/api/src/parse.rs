@@ -188,6 +188,10 @@ fn decode_object(node: &Node, decoder: &mut Decoder, origin: Origin) -> Option<O
         false => decoder.field(node, entries, &Field { key: "metadata", required: true, leaf: None }),
     };
     let spec = decode_spec(kind, node, decoder);
+    if kind.is_later() {
+        let message = format!("nothing acts by objects of kind {kind} yet");
+        decoder.report_below("kind", &codes::NOT_IN_FORCE, message, "");
+    }
     let status = match kind {
         Kind::WorkloadEntry => {
             decoder.field(node, entries, &Field { key: "status", required: false, leaf: None })
@@ -261,6 +265,11 @@ fn decode_spec(kind: Kind, node: &Node, decoder: &mut Decoder) -> Spec {
         Kind::WorkloadEntry => below!(WorkloadEntry),
         Kind::Sidecar => below!(Sidecar),
         Kind::PeerAuthentication => below!(PeerAuthentication),
+        Kind::AuthorizationPolicy => below!(AuthorizationPolicy),
+        Kind::RequestAuthentication => below!(RequestAuthentication),
+        Kind::Telemetry => below!(Telemetry),
+        Kind::WasmPlugin => below!(WasmPlugin),
+        Kind::TrafficExtension => below!(TrafficExtension),
         Kind::IstioOperator => below!(IstioOperator),
         Kind::Service => below!(Service),
         Kind::Deployment => below!(Deployment),

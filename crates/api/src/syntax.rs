@@ -7,6 +7,7 @@ mod header_value;
 mod host;
 mod locality;
 mod number;
+mod policy;
 mod spelling;
 mod text;
 mod time;
@@ -21,6 +22,10 @@ pub(crate) use locality::{failover_label, locality, region};
 pub(crate) use number::{
     at_least_one, locality_weight, maglev_size, not_negative, percent, port, positive, redirect_code,
     response_status, ring_size, weight, whole_percent,
+};
+pub(crate) use policy::{
+    at_most_64_kib, at_most_256, at_most_2048, http_uri, module_url, path_template, port_text,
+    service_account, sha256_hex, strict_header_name, trust_domain_pattern,
 };
 pub(crate) use spelling::{did_you_mean, is_close};
 pub(crate) use text::{

@@ -155,7 +155,14 @@ impl Touched {
             Kind::Secret => self.secrets = true,
             Kind::Service | Kind::ServiceEntry => self.services = true,
             Kind::WorkloadEntry => self.endpoints = true,
-            Kind::Deployment | Kind::ServiceAccount | Kind::Namespace => {}
+            Kind::Deployment
+            | Kind::ServiceAccount
+            | Kind::Namespace
+            | Kind::AuthorizationPolicy
+            | Kind::RequestAuthentication
+            | Kind::Telemetry
+            | Kind::WasmPlugin
+            | Kind::TrafficExtension => {}
         }
     }
 }

@@ -70,6 +70,11 @@ codes! {
     NO_USE "MEL0121" Warning "the field has no use here"
         "Another field of the same object decides that nothing looks at this one. The object is in force without it."
 
+    DEPRECATED "MEL0122" Warning "the field is deprecated"
+        "The field still works; another one has taken its place."
+    DOUBTFUL "MEL0123" Warning "the setting is probably not what was meant"
+        "The object is valid and in force, and does something else, or something more, than it seems to."
+
     DUPLICATE_OBJECT "MEL0201" Error "the object is defined twice"
         "Two documents define the same object; the one in the first file by name is in force."
     UNKNOWN_DESTINATION "MEL0202" Warning "the destination host is not known"
@@ -125,6 +130,9 @@ codes! {
         "The value is part of the API, but Meltemi does not implement it yet."
     NO_EFFECT_YET "MEL0305" Warning "the field has no effect yet"
         "The field is part of the API, but nothing in Meltemi looks at it yet. The object is in force without it."
+
+    NOT_IN_FORCE "MEL0306" Warning "the kind is not in force yet"
+        "The object is read and checked, field by field, and nothing in Meltemi acts by it yet."
 
     NO_COMMAND "MEL0401" Error "the container has no command"
         "Images are not run on one machine; the container's `command` is. The Deployment is not started."

@@ -1,7 +1,7 @@
 //! The parser at its boundary: text in, objects and diagnostics out.
 
-mod coverage;
 mod docs;
 mod golden;
+mod ledger;
 mod objects;
 mod property;
