@@ -1,18 +1,81 @@
 //! `meltemi explain`: what happens to a request, without sending it.
 
 mod batch;
+mod question;
+mod text;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use meltemi_api::Change;
+use meltemi_explain::{Journey, Mesh};
+use meltemi_sources::files;
 
-/// Say what happens to a request, without sending it.
+/// Exit code when the request reaches nobody.
+const UNREACHED: u8 = 1;
+/// Exit code when the question cannot be answered.
+const TROUBLE: u8 = 2;
+
+/// Say what happens to a request, without sending it
 #[derive(Debug, Args)]
+#[command(
+    long_about = "Say what happens to a request, without sending it.\n\n\
+        The files go through the same translation as in the control plane and the request through the same decisions \
+        as in the proxy, without any socket. For every proxy on the way: the listener, the filter chain, the virtual \
+        host, the route, the cluster and the endpoints with their chances, what is done on the way (timeouts, \
+        retries, rewrites, faults, mirrors), the file, line and field that decided, and why the routes before it were \
+        passed by. Deployments need not run: their replicas are thought of.",
+    after_help = "Examples:\n  \
+        meltemi explain -f examples/shop --from frontend-v1 --request 'GET http://reviews:9080/reviews/1'\n  \
+        meltemi explain -f shop.yaml --from reviews-v1 -H 'end-user: jason' --request http://ratings:9080/\n  \
+        meltemi explain -f examples/shop --from gateway/shop --request 'GET http://shop.example.com:8080/'\n  \
+        meltemi explain --batch questions.jsonl     one JSON object per line in, one per line out\n\n\
+        Exit code: 0 when the request gets to somebody or is answered on purpose, 1 when it reaches nobody, 2 when \
+        the question cannot be answered."
+)]
 pub struct ExplainArgs {
+    /// Files and directories with the configuration
+    #[arg(short = 'f', long = "file", value_name = "PATH", required_unless_present = "batch")]
+    pub files: Vec<PathBuf>,
+
+    /// Who sends it: a Deployment (`reviews-v1`, `reviews-v1.shop`), or `gateway/NAME` for a request from outside
+    #[arg(long, value_name = "WORKLOAD", required_unless_present = "batch")]
+    pub from: Option<String>,
+
+    /// The request: a URL, with a method before it if it is not GET; `tcp://HOST:PORT` for a connection
+    #[arg(long, value_name = "[METHOD] URL", required_unless_present = "batch")]
+    pub request: Option<String>,
+
+    /// A header of the request
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+
+    /// The client speaks HTTP/2 from the start, as gRPC does
+    #[arg(long)]
+    pub http2: bool,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value_t = ExplainFormat::Table)]
+    pub output: ExplainFormat,
+
     /// Answer questions from a file, or `-` for standard input: one JSON object per line in, one per line out
-    #[arg(long, value_name = "FILE")]
-    pub batch: PathBuf,
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["files", "from", "request", "headers", "http2"])]
+    pub batch: Option<PathBuf>,
+}
+
+/// How to print an explanation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ExplainFormat {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON object
+    Json,
+    /// The same as YAML
+    Yaml,
 }
 
 /// Explains one request, or a batch of questions.
@@ -20,5 +83,49 @@ pub struct ExplainArgs {
 /// # Errors
 /// When the input cannot be read or standard output cannot be written to.
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    batch::run(&args.batch)
+    if let Some(file) = &args.batch {
+        return batch::run(file);
+    }
+    match journey(args) {
+        Ok(journey) => {
+            print(&journey, args.output)?;
+            Ok(if journey.arrives() { ExitCode::SUCCESS } else { ExitCode::from(UNREACHED) })
+        }
+        Err(error) => {
+            anstream::eprintln!("error: {error:#}");
+            Ok(ExitCode::from(TROUBLE))
+        }
+    }
+}
+
+fn journey(args: &ExplainArgs) -> anyhow::Result<Journey> {
+    let text = args.request.as_deref().context("--request is missing")?;
+    let request = question::request(text, &args.headers, args.http2)?;
+    let from = args.from.as_deref().context("--from is missing")?;
+    mesh(&args.files)?.follow(from, &request).map_err(anyhow::Error::msg)
+}
+
+/// The mesh of files, with the replicas that its Deployments would have.
+///
+/// # Errors
+/// If a file cannot be read, or there is none.
+pub(crate) fn mesh(paths: &[PathBuf]) -> anyhow::Result<Mesh> {
+    let batch = files::load(paths)?;
+    anyhow::ensure!(!batch.sources.is_empty(), "there is no file to read (*.yaml, *.yml, *.json)");
+    let objects = batch.changes.into_iter().filter_map(|change| match change {
+        Change::Put(object) => Some(object),
+        Change::Delete(_) | Change::Synced(_) | Change::Lost(..) => None,
+    });
+    Ok(Mesh::with_replicas(objects.collect(), batch.diagnostics))
+}
+
+fn print(journey: &Journey, format: ExplainFormat) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match format {
+        ExplainFormat::Table => text::write(journey, &mut out)?,
+        ExplainFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(journey)?)?,
+        ExplainFormat::Yaml => write!(out, "{}", serde_saphyr::to_string(&serde_json::to_value(journey)?)?)?,
+    }
+    io::Write::flush(&mut out)?;
+    Ok(())
 }

@@ -44,6 +44,13 @@ pub struct Journey {
     pub hops: Vec<Hop>,
 }
 
+impl Journey {
+    /// Whether the request gets to somebody, or is answered by a proxy on purpose.
+    pub fn arrives(&self) -> bool {
+        self.hops.iter().all(|hop| hop.explanation.verdict.error.is_none())
+    }
+}
+
 /// What one proxy does.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hop {
