@@ -5,12 +5,19 @@
 //! Entry points: [`validate()`], [`inspect()`], [`proxy_config()`].
 
 mod explain;
+mod ask;
+mod control_plane;
 mod inspect;
+mod output;
 mod proxy_config;
 mod report;
+mod rollback;
 mod validate;
 
 pub use explain::{ExplainArgs, explain};
+pub use control_plane::MeshArgs;
 pub use inspect::{InspectArgs, inspect};
-pub use proxy_config::{Format, ProxyConfigCommand, SecretArgs, SourceArgs, proxy_config};
+pub use output::Format;
+pub use proxy_config::{ProxyConfigCommand, SecretArgs, SourceArgs, proxy_config};
+pub use rollback::{RollbackArgs, rollback};
 pub use validate::{Output, ValidateArgs, validate};

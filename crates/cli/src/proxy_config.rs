@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-pub use secret::{Format, SecretArgs};
+pub use secret::SecretArgs;
 pub use source::SourceArgs;
 
 /// Exit code when something is not as it should be.

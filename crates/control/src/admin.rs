@@ -1,9 +1,11 @@
 //! The admin interface: readiness, metrics, and what istioctl and people look at under `/debug`.
-//! Source: istiod's `pilot/pkg/xds/debug.go` for paths and shapes. Read-only; plain HTTP/1.1.
+//! Source: istiod's `pilot/pkg/xds/debug.go` for paths and shapes. Read-only but for the choice of the generation that is served; plain HTTP/1.1.
 
 mod debug;
 mod dump;
+mod generations;
 mod mtls;
+mod objects;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use meltemi_runtime::task;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
+use crate::orders::Orders;
 use crate::proxies::Proxies;
 
 /// What the pages are about.
@@ -24,10 +27,11 @@ use crate::proxies::Proxies;
 pub(crate) struct Subject {
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) orders: Orders,
 }
 
 /// Path and one line about it; `/debug` lists them.
-const PAGES: [(&str, &str); 10] = [
+const PAGES: [(&str, &str); 14] = [
     ("/ready", "200 once the mesh is loaded"),
     ("/version", "version of the control plane"),
     ("/metrics", "Prometheus metrics"),
@@ -38,6 +42,10 @@ const PAGES: [(&str, &str); 10] = [
     ("/debug/mtlsz", "what every port of a workload lets in, and what its callers send"),
     ("/debug/config_dump?proxyID=", "what a proxy is served, as Envoy's config dump"),
     ("/debug/diagnostics", "everything that is wrong at the moment"),
+    ("/debug/objectz?kind=", "all objects in force, with the place that each is written at"),
+    ("/debug/nodez", "the nodes of connected proxies, as they said"),
+    ("/debug/generations", "the generations that are kept"),
+    ("/generations/serve", "POST: serve a kept generation (?generation=) or the files; from this machine only"),
 ];
 
 /// The routes.
@@ -55,6 +63,8 @@ pub(crate) fn router(subject: Subject) -> Router {
         .route("/debug/mtlsz", get(mtlsz))
         .route("/debug/config_dump", get(config_dump))
         .route("/debug/diagnostics", get(diagnostics))
+        .merge(generations::router())
+        .merge(objects::router())
         .fallback(unknown)
         .with_state(subject)
 }

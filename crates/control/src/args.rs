@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use meltemi_identity::{KeyKind, TrustDomain};
 
 use crate::ca::JwtRule;
+use crate::limits::{KEEP_GENERATIONS, MAX_KEEP_GENERATIONS};
 
 /// Serve the mesh of a directory to its proxies, as Envoy xDS.
 ///
@@ -48,9 +49,19 @@ pub struct ControlPlaneArgs {
     #[arg(long, value_name = "PATH")]
     pub access_log_file: Option<String>,
 
-    /// Refuse a whole generation if anything in it is an error, instead of leaving out what is broken.
+    /// Refuse a whole generation if anything in it is an error, instead of leaving out what is broken: the last good one
+    /// stays in force.
     #[arg(long)]
     pub strict: bool,
+
+    /// Keep the last generations in this directory, so that `meltemi rollback` can serve an earlier one. It is made for its
+    /// owner alone; the data of Secrets is not in it. Without this none is kept.
+    #[arg(long, value_name = "DIR")]
+    pub generations_directory: Option<PathBuf>,
+
+    /// How many generations are kept.
+    #[arg(long, value_name = "N", default_value_t = KEEP_GENERATIONS, value_parser = kept)]
+    pub keep_generations: usize,
 
     /// Log level: trace, debug, info, warning, error, critical or off.
     #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info")]
@@ -129,6 +140,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match Duration::from_secs(u64::from(number) * seconds) {
         Duration::ZERO => Err("it must be at least a second".to_owned()),
         time => Ok(time),
+    }
+}
+
+/// A number of generations.
+fn kept(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|error| format!("{error}"))?;
+    match number <= MAX_KEEP_GENERATIONS {
+        true => Ok(number),
+        false => Err(format!("at most {MAX_KEEP_GENERATIONS}")),
     }
 }
 

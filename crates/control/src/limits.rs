@@ -78,3 +78,21 @@ pub(crate) const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Largest answer of a provider that is read.
 pub(crate) const MAX_KEYS_BYTES: usize = 1 << 20;
+
+/// Orders that wait for the mesh; people give them one by one.
+pub(crate) const ORDER_QUEUE: usize = 8;
+
+/// Largest text of the objects of one generation that is kept: what the parser reads.
+pub(crate) const MAX_GENERATION_BYTES: usize = 16 << 20;
+
+/// All texts of kept generations together. The oldest ones are let go.
+pub(crate) const MAX_GENERATIONS_BYTES: u64 = 64 << 20;
+
+/// Generations that are kept unless the command line says otherwise.
+pub(crate) const KEEP_GENERATIONS: usize = 10;
+
+/// Most generations that may be kept.
+pub(crate) const MAX_KEEP_GENERATIONS: usize = 1000;
+
+/// Files that are looked at to tell who saved a generation.
+pub(crate) const MAX_AUTHOR_FILES: usize = 1000;

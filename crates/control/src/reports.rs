@@ -22,6 +22,8 @@ use crate::proxies::short_type;
 pub(crate) enum Report {
     /// All that is wrong now.
     Findings(Arc<Findings>),
+    /// Which kept generation is served instead of the files, if one is.
+    Serves(Option<u64>),
     /// A proxy has refused an update.
     Rejected {
         /// Node id.
@@ -134,19 +136,22 @@ struct Ledger {
     color: bool,
     findings: BTreeSet<Key>,
     is_refused: bool,
+    serves: Option<u64>,
     /// Refusals by proxy and type.
     rejections: BTreeMap<(String, String), String>,
 }
 
 impl Ledger {
     fn new(color: bool) -> Ledger {
-        Ledger { color, findings: BTreeSet::new(), is_refused: false, rejections: BTreeMap::new() }
+        let (findings, rejections) = (BTreeSet::new(), BTreeMap::new());
+        Ledger { color, findings, is_refused: false, serves: None, rejections }
     }
 
     /// The lines that the report adds; none if it says nothing new.
     fn text(&mut self, report: &Report) -> String {
         match report {
             Report::Findings(findings) => self.findings(findings),
+            Report::Serves(serves) => self.serves(*serves),
             Report::Rejected { node, type_url, generation, reason, blamed } => {
                 let origins: String = blamed.iter().map(origin_line).collect();
                 match self.rejected(node, type_url, generation, reason) {
@@ -200,6 +205,18 @@ impl Ledger {
         }
         self.is_refused = findings.is_refused;
         text
+    }
+
+    fn serves(&mut self, serves: Option<u64>) -> String {
+        let before = std::mem::replace(&mut self.serves, serves);
+        match serves {
+            _ if before == serves => String::new(),
+            Some(number) => {
+                let text = format!("generation {number} is served instead of the files, until they change");
+                self.line(BOLD, "rollback", &text)
+            }
+            None => self.line(GREEN, "rollback", "the files are served again"),
+        }
     }
 
     fn rejected(&mut self, node: &str, type_url: &str, generation: &str, reason: &str) -> String {

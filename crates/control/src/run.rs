@@ -20,9 +20,11 @@ use tonic::service::Routes;
 
 use crate::admin::{self, Subject};
 use crate::ca::{self, Ca};
+use crate::generations::Store;
 use crate::limits::SHUTDOWN;
-use crate::mesh::{self, Mesh, Outlets};
+use crate::mesh::{self, Inlets, Mesh, Outlets};
 use crate::metrics::Metrics;
+use crate::orders::Orders;
 use crate::proxies::Proxies;
 use crate::reports::{self, Printer};
 use crate::secure::{Acceptor, Settings};
@@ -32,7 +34,7 @@ use crate::{CaArgs, ControlPlaneArgs};
 /// A control plane whose addresses are bound, and which does not serve yet.
 pub struct ControlPlane {
     paths: Vec<PathBuf>,
-    is_strict: bool,
+    mesh: mesh::Settings,
     xds: TcpListener,
     admin: TcpListener,
     secure: Option<Secure>,
@@ -119,9 +121,16 @@ impl ControlPlane {
         };
         let proxies = Arc::new(Proxies::new(options, reports.clone(), Arc::clone(&metrics)));
         let paths = args.config.iter().chain(&args.state).cloned().collect();
+        let directory = args.generations_directory.as_deref();
+        let mesh = mesh::Settings {
+            is_strict: args.strict,
+            trust: secure.as_ref().map(|secure| secure.trust.clone()),
+            machine: args.state.clone(),
+            generations: directory.map(|path| Store::open(path, args.keep_generations)).transpose()?,
+        };
         Ok(ControlPlane {
             paths,
-            is_strict: args.strict,
+            mesh,
             xds,
             admin,
             secure,
@@ -172,8 +181,9 @@ impl ControlPlane {
             reports: self.reports,
             metrics: Arc::clone(&self.metrics),
         };
-        let trust = self.secure.as_ref().map(|secure| secure.trust.clone());
-        let mesh = task::spawn("mesh", mesh::run(batches, Mesh::new(self.is_strict, trust), outlets));
+        let (orders, taken) = Orders::channel();
+        let inlets = Inlets { batches, orders: taken };
+        let mesh = task::spawn("mesh", mesh::run(inlets, Mesh::new(self.mesh), outlets));
         let service = Service::new(Arc::clone(&self.proxies), signal.clone());
         let secure = self.secure.map(|secure| secure.serve(service.clone())).transpose()?;
         let secure = task::spawn("secure server", async move {
@@ -186,7 +196,7 @@ impl ControlPlane {
             "xds server",
             serve_xds(self.xds, service, Arc::clone(&self.proxies), signal.clone()),
         );
-        let subject = Subject { proxies: self.proxies, metrics: self.metrics };
+        let subject = Subject { proxies: self.proxies, metrics: self.metrics, orders };
         let admin = task::spawn("admin server", serve_admin(self.admin, subject, signal));
         let mut servers =
             Box::pin(async { tokio::try_join!(flat(xds), flat(admin), flat(secure)).map(drop) });
@@ -254,7 +264,8 @@ async fn serve_admin(
     subject: Subject,
     mut drain: drain::Signal,
 ) -> anyhow::Result<()> {
-    axum::serve(listener, admin::router(subject))
+    let service = admin::router(subject).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service)
         .with_graceful_shutdown(async move { drain.started().await })
         .await
         .context("serve the admin interface")

@@ -43,6 +43,12 @@ pub struct UpArgs {
     /// Send proxies every resource of a type each time (state of the world)
     #[arg(long)]
     pub sotw: bool,
+    /// Put the files in force only when nothing in them is an error; until then the last good generation stays
+    #[arg(long, visible_alias = "strict")]
+    pub atomic: bool,
+    /// How many generations are kept for `meltemi rollback`
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub keep_generations: u16,
     /// Use this Envoy binary as sidecar and gateway instead of `meltemi proxy`
     #[arg(long, value_name = "BINARY")]
     pub proxy: Option<PathBuf>,

@@ -30,5 +30,5 @@ mod up;
 
 pub use args::{OutputFormat, ReaperArgs, UpArgs};
 pub use reaper::reap;
-pub use running::{RunningProxy, running_proxies};
+pub use running::{RunningMesh, RunningProxy, running_meshes, running_proxies};
 pub use up::up;

@@ -33,6 +33,10 @@ pub(crate) struct Programs {
     pub(crate) foreign_proxy: Option<PathBuf>,
     pub(crate) concurrency: u32,
     pub(crate) log_level: String,
+    /// Whether an error in the manifests keeps all of them out of force.
+    pub(crate) is_atomic: bool,
+    /// How many generations are kept.
+    pub(crate) keep_generations: u16,
     pub(crate) protocol: Protocol,
     pub(crate) gateway_bind: IpAddr,
     pub(crate) control_plane: IpAddr,
@@ -66,7 +70,7 @@ impl Programs {
 
     pub(crate) fn control_plane(&self, state: &StateDir) -> Launch {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let command = [
+        let mut command = vec![
             text(&self.executable),
             "control-plane".to_owned(),
             format!("--config={}", text(&self.manifests)),
@@ -78,12 +82,15 @@ impl Programs {
             format!("--workload-cert-ttl={}s", self.cert_ttl),
             format!("--ca-directory={}", text(&state.authority())),
             format!("--credential-key={}", text(&state.credential_key())),
+            format!("--generations-directory={}", text(&state.generations())),
+            format!("--keep-generations={}", self.keep_generations),
             "--access-log-file=/dev/stdout".to_owned(),
             format!("--log-level={}", self.log_level),
         ];
+        command.extend(self.is_atomic.then(|| "--strict".to_owned()));
         let color = if self.color { "FORCE_COLOR" } else { "NO_COLOR" };
         Launch {
-            command: command.into(),
+            command,
             environment: [(color.to_owned(), "1".to_owned())].into(),
             directory: self.directory.clone(),
             log: state.logs("control-plane").join("control-plane.log"),

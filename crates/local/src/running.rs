@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rustix::process::{Pid, test_kill_process};
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::state::{BOOTSTRAPS, LOCK, state_home};
+use crate::state::{BOOTSTRAPS, LOCK, MESH, state_home};
 
 /// The sidecar or gateway of a running mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,26 +24,57 @@ pub struct RunningProxy {
     pub state_dir: PathBuf,
 }
 
+/// A mesh that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunningMesh {
+    /// The manifests that it runs.
+    pub directory: PathBuf,
+    /// The admin interface of its control plane.
+    pub control_plane: SocketAddr,
+    /// Its state directory.
+    #[serde(skip)]
+    pub state_dir: PathBuf,
+}
+
+/// The mesh with this state directory, or all meshes of this user.
+///
+/// # Errors
+/// If a directory cannot be read, or no mesh runs from the one that is named.
+pub fn running_meshes(state_dir: Option<&Path>) -> anyhow::Result<Vec<RunningMesh>> {
+    let meshes = running(state_dir)?.into_iter().map(|directory| {
+        let path = directory.join(MESH);
+        let shown = path.display();
+        let text = fs::read(&path).with_context(|| format!("read {shown}"))?;
+        let mesh: RunningMesh = serde_json::from_slice(&text).with_context(|| format!("read {shown}"))?;
+        Ok(RunningMesh { state_dir: directory, ..mesh })
+    });
+    meshes.collect()
+}
+
 /// The proxies of the mesh with this state directory, or of all meshes of this user, by mesh and name.
 ///
 /// # Errors
 /// If a directory cannot be read, or no mesh runs from the one that is named.
 pub fn running_proxies(state_dir: Option<&Path>) -> anyhow::Result<Vec<RunningProxy>> {
+    let mut proxies = Vec::new();
+    for directory in running(state_dir)? {
+        proxies.extend(proxies_of(&directory)?);
+    }
+    Ok(proxies)
+}
+
+/// The state directories of meshes that run.
+fn running(state_dir: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
     if let Some(directory) = state_dir {
         anyhow::ensure!(
             is_running(directory),
             "no mesh runs from the state directory {}",
             directory.display()
         );
-        return proxies_of(directory);
+        return Ok(vec![directory.to_owned()]);
     }
-    let mut proxies = Vec::new();
-    for directory in entries(&state_home()?)? {
-        if is_running(&directory) {
-            proxies.extend(proxies_of(&directory)?);
-        }
-    }
-    Ok(proxies)
+    Ok(entries(&state_home()?)?.into_iter().filter(|directory| is_running(directory)).collect())
 }
 
 /// Whether the `up` that wrote its number into the lock still lives. The lock itself is not tried, because that could keep
@@ -105,6 +137,9 @@ mod tests {
         let found = running_proxies(Some(&root)).unwrap();
         let admin = "127.7.7.2:15000".parse().unwrap();
         assert_eq!(found, [RunningProxy { name: "cart-0.shop".into(), admin, state_dir: root.clone() }]);
+        state.tell(Path::new("/shop"), "127.7.7.1:15014".parse().unwrap()).unwrap();
+        let meshes = running_meshes(Some(&root)).unwrap();
+        assert_eq!((meshes[0].directory.as_path(), meshes[0].control_plane.port()), (Path::new("/shop"), 15014));
         fs::write(root.join(LOCK), "").unwrap();
         let refusal = running_proxies(Some(&root)).unwrap_err().to_string();
         assert!(refusal.contains("no mesh runs"), "{refusal}");

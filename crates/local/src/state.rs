@@ -3,16 +3,21 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The directory of bootstraps in a state directory.
 pub(crate) const BOOTSTRAPS: &str = "bootstrap";
 /// The lock, which holds the number of the process that has it.
 pub(crate) const LOCK: &str = "up.lock";
+
+/// The file that says where the control plane is.
+pub(crate) const MESH: &str = "mesh.json";
 
 /// An open state directory; the lock is held until it is dropped.
 #[derive(Debug)]
@@ -53,6 +58,17 @@ impl StateDir {
     /// The files of the certificate authority, kept from run to run.
     pub(crate) fn authority(&self) -> PathBuf {
         self.root.join("ca")
+    }
+
+    /// The last generations, kept from run to run.
+    pub(crate) fn generations(&self) -> PathBuf {
+        self.root.join("generations")
+    }
+
+    /// Tells commands of the same user where the control plane of this mesh is, and what it reads.
+    pub(crate) fn tell(&self, directory: &Path, control_admin: SocketAddr) -> io::Result<()> {
+        let mesh = json!({ "directory": directory, "controlPlane": control_admin });
+        write_atomically(&self.root.join(MESH), format!("{mesh:#}\n"))
     }
 
     /// The key of first credentials.

@@ -70,6 +70,7 @@ pub fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
     }
     let mut programs = programs(&args, &root, &state, &block, terminal.color())?;
     programs.trust_domain = trust_domain(&objects)?;
+    state.tell(&root, programs.control_admin()).context("writing where the control plane is")?;
     let setup = Setup {
         programs,
         state,
@@ -119,6 +120,8 @@ fn programs(
         foreign_proxy: args.proxy.as_deref().map(absolute).transpose()?,
         concurrency: args.concurrency,
         log_level: args.log_level.clone(),
+        is_atomic: args.atomic,
+        keep_generations: args.keep_generations,
         protocol: if args.sotw { Protocol::StateOfTheWorld } else { Protocol::Delta },
         gateway_bind: args.bind,
         control_plane: block.control_plane().into(),

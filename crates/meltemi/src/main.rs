@@ -18,6 +18,7 @@ Examples:
   meltemi up examples/shop                       run a whole mesh on this machine
   meltemi validate examples/shop                 check manifests without running anything
   meltemi proxy-config secret frontend-v1-0      certificates and trust of one proxy
+  meltemi rollback                               the last generations of the mesh; serve an earlier one
   meltemi load http://localhost:8080/ --rate 100 --duration 10s
   meltemi proxy -c bootstrap.yaml --concurrency 2
   meltemi completion bash > ~/.local/share/bash-completion/completions/meltemi
@@ -43,6 +44,7 @@ enum Command {
     /// Look at what one proxy has in force, ours or an Envoy
     #[command(subcommand, visible_alias = "pc")]
     ProxyConfig(meltemi_cli::ProxyConfigCommand),
+    Rollback(meltemi_cli::RollbackArgs),
     Echo(meltemi_traffic::EchoArgs),
     Load(meltemi_traffic::LoadArgs),
     /// Print the completion script of a shell
@@ -92,6 +94,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cert(CertCommand::Issue(args)) => meltemi_control::issue(&args),
         Command::Cert(CertCommand::RotateRoot(args)) => meltemi_control::rotate_root(&args),
         Command::ProxyConfig(command) => meltemi_cli::proxy_config(&command),
+        Command::Rollback(args) => Ok(meltemi_cli::rollback(&args)),
         Command::Echo(args) => meltemi_traffic::echo(&args),
         Command::Load(args) => meltemi_traffic::load(&args),
         Command::Completion { shell } => {

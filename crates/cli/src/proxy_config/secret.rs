@@ -10,11 +10,13 @@ use std::io::{self, Write};
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::source::{Dump, SourceArgs};
 use certificates::{Row, Status};
+
+use crate::output::Format;
 
 /// What `--help` says first.
 pub(super) const ABOUT: &str = "Show the certificates and the trust of one proxy.\n\n\
@@ -42,19 +44,6 @@ pub struct SecretArgs {
     /// How to print
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub output: Format,
-}
-
-/// How to print what a proxy has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// A line for each, and what is wrong with them
-    #[default]
-    #[value(alias = "short")]
-    Table,
-    /// One JSON object
-    Json,
-    /// The same in YAML
-    Yaml,
 }
 
 /// The secrets of one proxy.

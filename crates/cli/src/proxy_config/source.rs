@@ -3,25 +3,12 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
 use meltemi_local::{RunningProxy, running_proxies};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-/// How long a proxy may take for its dump.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Largest dump: that of ten thousand services has some 50 MiB.
-const MAX_DUMP_BYTES: usize = 256 << 20;
+use crate::ask::{self, MAX_BYTES, with_port};
 
 /// The port of admin interfaces of sidecars and gateways; of one that is named without a port.
 const ADMIN_PORT: u16 = 15000;
@@ -64,7 +51,7 @@ pub(super) fn dump(args: &SourceArgs) -> anyhow::Result<Dump> {
         return read(path);
     }
     if let Some(admin) = &args.admin {
-        return get(admin, &with_port(admin)).context(
+        return get(admin, &with_port(admin, ADMIN_PORT)).context(
             "is it a proxy's admin interface (`admin.address` in its bootstrap)? `--admin HOST:PORT` names another one",
         );
     }
@@ -73,15 +60,6 @@ pub(super) fn dump(args: &SourceArgs) -> anyhow::Result<Dump> {
     get(&proxy.name, &proxy.admin.to_string()).with_context(|| {
         format!("its log is in {}", proxy.state_dir.join("logs").join(&proxy.name).display())
     })
-}
-
-/// `HOST:PORT`, also of a host alone or a URL.
-fn with_port(admin: &str) -> String {
-    let authority = admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/');
-    let has_port = authority.rsplit_once(':').is_some_and(|(host, port)| {
-        port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']'))
-    });
-    if has_port { authority.to_owned() } else { format!("{authority}:{ADMIN_PORT}") }
 }
 
 /// The proxy of this name.
@@ -113,38 +91,14 @@ fn read(path: &Path) -> anyhow::Result<Dump> {
         false => Box::new(std::fs::File::open(path).with_context(|| format!("open {shown}"))?),
     };
     let mut text = Vec::new();
-    reader.take(MAX_DUMP_BYTES as u64 + 1).read_to_end(&mut text).with_context(|| format!("read {shown}"))?;
-    ensure!(text.len() <= MAX_DUMP_BYTES, "{shown} is larger than {} MiB", MAX_DUMP_BYTES >> 20);
+    reader.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).with_context(|| format!("read {shown}"))?;
+    ensure!(text.len() <= MAX_BYTES, "{shown} is larger than {} MiB", MAX_BYTES >> 20);
     Ok(Dump { from: shown.to_string(), text })
 }
 
 fn get(name: &str, address: &str) -> anyhow::Result<Dump> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(async { timeout(PATIENCE, ask(address)).await });
-    let answer = answer.unwrap_or_else(|_| bail!("no answer within {} s", PATIENCE.as_secs()));
-    let text = answer.with_context(|| format!("{name} cannot be asked at http://{address}/config_dump"))?;
+    let text = ask::get(address, "/config_dump?include_eds").with_context(|| format!("{name} does not tell"))?;
     Ok(Dump { from: name.to_owned(), text })
-}
-
-async fn ask(address: &str) -> anyhow::Result<Vec<u8>> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/config_dump").header(header::HOST, address).body(Empty::<Bytes>::new())?;
-    let exchange = async {
-        let answer = sender.send_request(request).await?;
-        ensure!(answer.status().is_success(), "the answer is {}", answer.status());
-        let body = Limited::new(answer.into_body(), MAX_DUMP_BYTES).collect().await;
-        body.map(|body| body.to_bytes().to_vec()).map_err(anyhow::Error::from_boxed)
-    };
-    let mut exchange = pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        // What came before the end is still there to be read.
-        ended = connection => {
-            ended?;
-            exchange.await
-        }
-    }
 }
 
 #[cfg(test)]
@@ -175,18 +129,5 @@ mod tests {
             assert!(refusal.contains(told), "{refusal}");
         }
         assert!(choose(&[], Some("web-0")).unwrap_err().to_string().contains("--admin HOST:PORT"));
-    }
-
-    #[test]
-    fn the_port_of_an_admin_interface_may_be_left_out() {
-        for (given, address) in [
-            ("10.0.0.1:9901", "10.0.0.1:9901"),
-            ("10.0.0.1", "10.0.0.1:15000"),
-            ("http://edge:9901/", "edge:9901"),
-            ("[::1]", "[::1]:15000"),
-            ("[::1]:9901", "[::1]:9901"),
-        ] {
-            assert_eq!(with_port(given), address);
-        }
     }
 }

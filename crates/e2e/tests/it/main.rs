@@ -10,6 +10,7 @@ mod encrypted;
 mod endurance;
 mod envoy_api;
 mod foreign;
+mod generations;
 mod hashing;
 mod hostile;
 mod hostile_http2;
