@@ -66,7 +66,10 @@ pub(crate) fn print(format: Format, value: &Value, text: impl FnOnce() -> String
 }
 
 /// Columns of text; the titles alone where there are no rows.
-pub(crate) fn table<const N: usize>(titles: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(
+    titles: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).force_no_tty();
     table.set_header(titles);

@@ -66,12 +66,17 @@ fn run(args: &RollbackArgs) -> anyhow::Result<Outcome> {
         Some(number) => {
             let done = control_plane.post(&format!("/generations/serve?generation={number}"))?;
             print(args.output, &done, || {
-                format!("generation {number} is served until the files change, as generation {}\n", done["inForce"])
+                format!(
+                    "generation {number} is served until the files change, as generation {}\n",
+                    done["inForce"]
+                )
             })?;
         }
         None if args.files => {
             let done = control_plane.post("/generations/serve")?;
-            print(args.output, &done, || format!("the files are served, as generation {}\n", done["inForce"]))?;
+            print(args.output, &done, || {
+                format!("the files are served, as generation {}\n", done["inForce"])
+            })?;
         }
         None => {
             let overview = control_plane.get("/debug/generations")?;

@@ -45,7 +45,10 @@ const PAGES: [(&str, &str); 14] = [
     ("/debug/objectz?kind=", "all objects in force, with the place that each is written at"),
     ("/debug/nodez", "the nodes of connected proxies, as they said"),
     ("/debug/generations", "the generations that are kept"),
-    ("/generations/serve", "POST: serve a kept generation (?generation=) or the files; from this machine only"),
+    (
+        "/generations/serve",
+        "POST: serve a kept generation (?generation=) or the files; from this machine only",
+    ),
 ];
 
 /// The routes.

@@ -128,17 +128,7 @@ impl ControlPlane {
             machine: args.state.clone(),
             generations: directory.map(|path| Store::open(path, args.keep_generations)).transpose()?,
         };
-        Ok(ControlPlane {
-            paths,
-            mesh,
-            xds,
-            admin,
-            secure,
-            proxies,
-            metrics,
-            reports,
-            printer,
-        })
+        Ok(ControlPlane { paths, mesh, xds, admin, secure, proxies, metrics, reports, printer })
     }
 
     /// Where certificates and xDS are served over TLS, with the real port; `None` without a certificate authority.

@@ -139,7 +139,10 @@ mod tests {
         assert_eq!(found, [RunningProxy { name: "cart-0.shop".into(), admin, state_dir: root.clone() }]);
         state.tell(Path::new("/shop"), "127.7.7.1:15014".parse().unwrap()).unwrap();
         let meshes = running_meshes(Some(&root)).unwrap();
-        assert_eq!((meshes[0].directory.as_path(), meshes[0].control_plane.port()), (Path::new("/shop"), 15014));
+        assert_eq!(
+            (meshes[0].directory.as_path(), meshes[0].control_plane.port()),
+            (Path::new("/shop"), 15014)
+        );
         fs::write(root.join(LOCK), "").unwrap();
         let refusal = running_proxies(Some(&root)).unwrap_err().to_string();
         assert!(refusal.contains("no mesh runs"), "{refusal}");

@@ -97,7 +97,8 @@ fn read(path: &Path) -> anyhow::Result<Dump> {
 }
 
 fn get(name: &str, address: &str) -> anyhow::Result<Dump> {
-    let text = ask::get(address, "/config_dump?include_eds").with_context(|| format!("{name} does not tell"))?;
+    let text =
+        ask::get(address, "/config_dump?include_eds").with_context(|| format!("{name} does not tell"))?;
     Ok(Dump { from: name.to_owned(), text })
 }
 

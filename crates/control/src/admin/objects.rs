@@ -44,7 +44,8 @@ fn entry(object: &Object) -> Value {
     match object.kind() {
         Kind::Secret => hide(&mut written, &["data", "stringData"]),
         Kind::Deployment => {
-            let containers = written.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut);
+            let containers =
+                written.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut);
             containers.into_iter().flatten().for_each(|container| hide(container, &["env"]));
         }
         _ => {}

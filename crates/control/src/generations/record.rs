@@ -42,7 +42,8 @@ impl Change {
         let missing_in = |in_these: &BTreeMap<String, String>, other: &BTreeMap<String, String>| {
             in_these.keys().filter(|name| !other.contains_key(*name)).cloned().collect()
         };
-        let is_other = |(name, digest): &(&String, &String)| before.get(*name).is_some_and(|old| old != *digest);
+        let is_other =
+            |(name, digest): &(&String, &String)| before.get(*name).is_some_and(|old| old != *digest);
         Change {
             added: missing_in(after, before),
             changed: after.iter().filter(is_other).map(|(name, _)| name.clone()).collect(),
@@ -88,13 +89,13 @@ mod tests {
         let set = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|(name, digest)| ((*name).to_owned(), (*digest).to_owned())).collect()
         };
-        let (before, after) = (set(&[("a", "1"), ("b", "1"), ("c", "1")]), set(&[("b", "2"), ("c", "1"), ("d", "1")]));
+        let (before, after) =
+            (set(&[("a", "1"), ("b", "1"), ("c", "1")]), set(&[("b", "2"), ("c", "1"), ("d", "1")]));
         let change = Change::between(&before, &after);
-        assert_eq!((change.added, change.changed, change.removed), (
-            vec!["d".to_owned()],
-            vec!["b".to_owned()],
-            vec!["a".to_owned()]
-        ));
+        assert_eq!(
+            (change.added, change.changed, change.removed),
+            (vec!["d".to_owned()], vec!["b".to_owned()], vec!["a".to_owned()])
+        );
         assert!(Change::between(&before, &before).is_empty());
     }
 }

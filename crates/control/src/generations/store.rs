@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Change, Record, digest, digests};
 use super::{author, is_of_now};
-use crate::limits::{MAX_GENERATIONS_BYTES, MAX_GENERATION_BYTES};
+use crate::limits::{MAX_GENERATION_BYTES, MAX_GENERATIONS_BYTES};
 
 /// The file that says which generation is served instead of the files.
 const MARKER: &str = "serving.json";
@@ -78,7 +78,12 @@ impl Store {
     ///
     /// # Errors
     /// If it is larger than what is kept, or cannot be written.
-    pub(crate) fn save(&mut self, generation: u64, objects: &[Arc<Object>], now: SystemTime) -> anyhow::Result<()> {
+    pub(crate) fn save(
+        &mut self,
+        generation: u64,
+        objects: &[Arc<Object>],
+        now: SystemTime,
+    ) -> anyhow::Result<()> {
         if self.keep == 0 {
             return Ok(());
         }
@@ -91,10 +96,15 @@ impl Store {
         }
         let text = text(objects);
         let size = text.len();
-        ensure!(size <= MAX_GENERATION_BYTES, "its objects are {size} bytes, more than {MAX_GENERATION_BYTES}");
+        ensure!(
+            size <= MAX_GENERATION_BYTES,
+            "its objects are {size} bytes, more than {MAX_GENERATION_BYTES}"
+        );
         let record = Record {
             generation,
-            time: jiff::Timestamp::try_from(now).map(|time| time.strftime("%FT%TZ").to_string()).unwrap_or_default(),
+            time: jiff::Timestamp::try_from(now)
+                .map(|time| time.strftime("%FT%TZ").to_string())
+                .unwrap_or_default(),
             author: author::of(&files(objects, &change)),
             change,
             text_digest: digest(text.as_bytes()),
@@ -154,8 +164,10 @@ impl Store {
 
     /// Lets go of the oldest ones beyond the bounds; the newest stays.
     fn prune(&mut self) {
-        let bytes = |records: &BTreeMap<u64, Record>| records.values().map(|record| record.text_bytes).sum::<u64>();
-        while self.records.len() > self.keep || (self.records.len() > 1 && bytes(&self.records) > MAX_GENERATIONS_BYTES)
+        let bytes =
+            |records: &BTreeMap<u64, Record>| records.values().map(|record| record.text_bytes).sum::<u64>();
+        while self.records.len() > self.keep
+            || (self.records.len() > 1 && bytes(&self.records) > MAX_GENERATIONS_BYTES)
         {
             let Some((oldest, _)) = self.records.pop_first() else { return };
             for extension in ["json", "yaml"] {
@@ -171,7 +183,8 @@ impl Store {
         let path = self.directory.join(name);
         let scratch = self.directory.join(format!("{name}.tmp"));
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
             file.write_all(text.as_bytes())?;
             fs::rename(&scratch, &path)
         };
@@ -208,7 +221,8 @@ fn files(objects: &[Arc<Object>], change: &Change) -> BTreeSet<Arc<str>> {
 }
 
 fn fingerprint(objects: &[Arc<Object>]) -> String {
-    let whole: String = digests(objects).into_iter().map(|(name, digest)| format!("{name}={digest}\n")).collect();
+    let whole: String =
+        digests(objects).into_iter().map(|(name, digest)| format!("{name}={digest}\n")).collect();
     digest(whole.as_bytes())
 }
 

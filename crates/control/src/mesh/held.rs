@@ -43,8 +43,10 @@ impl Mesh {
         let last = || store.last().filter(|_| is_refused).map(|record| record.generation);
         let number = store.marked(&self.of_user()).or_else(last)?;
         let kept = store.load(number);
-        kept.inspect_err(|error| tracing::warn!(%error, generation = number, "cannot go on with a kept generation"))
-            .ok()
+        kept.inspect_err(
+            |error| tracing::warn!(%error, generation = number, "cannot go on with a kept generation"),
+        )
+        .ok()
     }
 
     /// The files are in force from now on.

@@ -265,7 +265,10 @@ fn strict_holds_back_what_is_written_and_not_what_runs() {
 #[test]
 fn secrets_and_programs_do_not_go_back() {
     let secret = |data: &str| {
-        puts(&format!("{{apiVersion: v1, kind: Secret, metadata: {{name: s}}, stringData: {{k: {data}}}}}"), "a.yaml")
+        puts(
+            &format!("{{apiVersion: v1, kind: Secret, metadata: {{name: s}}, stringData: {{k: {data}}}}}"),
+            "a.yaml",
+        )
     };
     let scratch = tempfile::tempdir().expect("a folder");
     let mut mesh = kept(scratch.path(), false);

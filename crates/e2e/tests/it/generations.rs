@@ -53,7 +53,10 @@ async fn an_earlier_generation_is_served_without_a_failed_request() {
     let (kept, _) = generations(&mesh).expect("a list");
     assert_eq!(kept.len(), 2, "{kept:?}");
     let changed = kept[1]["changed"].as_array().expect("a list");
-    assert!(changed.iter().all(|name| name.as_str().is_some_and(|name| name.starts_with("VirtualService"))), "{kept:?}");
+    assert!(
+        changed.iter().all(|name| name.as_str().is_some_and(|name| name.starts_with("VirtualService"))),
+        "{kept:?}"
+    );
     assert!(kept[1]["author"].is_string() && kept[1]["time"].is_string(), "{kept:?}");
 
     let first = kept[0]["generation"].as_u64().expect("a number");
@@ -86,9 +89,8 @@ async fn an_atomic_mesh_takes_a_folder_whole_or_not_at_all() {
     let mesh = Mesh::shop(&["--atomic"]).await.expect("the shop is up");
     let good = mesh.text("traffic.yaml").expect("its text");
     mesh.save("broken.yaml", "kind: {").expect("saved");
-    let refused = until("the folder is refused", DEADLINE, async || {
-        mesh.up.output().contains("refused").then_some(())
-    });
+    let refused =
+        until("the folder is refused", DEADLINE, async || mesh.up.output().contains("refused").then_some(()));
     refused.await.unwrap_or_else(|error| panic!("{error}\n{}", mesh.up.output()));
     mesh.save("traffic.yaml", &good.replace("exact: jason", "exact: maria")).expect("saved");
     let held = until("the edit is held back", DEADLINE, async || {

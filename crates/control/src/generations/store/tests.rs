@@ -11,7 +11,9 @@ fn objects(text: &str) -> Vec<Arc<Object>> {
 }
 
 fn service(port: u16) -> Vec<Arc<Object>> {
-    objects(&format!("{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {{ports: [{{port: {port}}}]}}}}"))
+    objects(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: a}}, spec: {{ports: [{{port: {port}}}]}}}}"
+    ))
 }
 
 fn secret(data: &str) -> Vec<Arc<Object>> {
@@ -38,7 +40,10 @@ fn generations_are_kept_over_a_restart_with_time_and_change() {
     let store = Store::open(&directory, 10).unwrap();
     assert_eq!(numbers(&store), [1, 4]);
     let last = store.last().unwrap();
-    assert_eq!((last.time.as_str(), &last.change.changed[..]), ("2023-11-14T22:13:20Z", &["Service default/a".into()][..]));
+    assert_eq!(
+        (last.time.as_str(), &last.change.changed[..]),
+        ("2023-11-14T22:13:20Z", &["Service default/a".into()][..])
+    );
     let kept = store.load(1).unwrap();
     assert!(kept.objects[0].same_content(&service(80)[0]));
     assert!(store.load(3).unwrap_err().to_string().contains("kept are 1, 4"));
