@@ -4,9 +4,9 @@
 //! snapshot's to say, nor how a mesh is run; where the proxies of a running one are, `local` tells.
 //! Entry points: [`validate()`], [`inspect()`], [`proxy_config()`].
 
-mod explain;
 mod ask;
 mod control_plane;
+mod explain;
 mod inspect;
 mod output;
 mod proxy_config;
@@ -14,8 +14,8 @@ mod report;
 mod rollback;
 mod validate;
 
-pub use explain::{ExplainArgs, explain};
 pub use control_plane::MeshArgs;
+pub use explain::{ExplainArgs, explain};
 pub use inspect::{InspectArgs, inspect};
 pub use output::Format;
 pub use proxy_config::{ProxyConfigCommand, SecretArgs, SourceArgs, proxy_config};
