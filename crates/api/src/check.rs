@@ -16,6 +16,7 @@ mod sidecar;
 mod telemetry;
 mod tls;
 mod virtual_service;
+mod workload;
 
 pub(crate) use destination_rule::{
     destination_rule, http_settings, outlier_detection, port_traffic_policy, traffic_policy,
@@ -41,6 +42,7 @@ pub(crate) use sidecar::{ingress_listener, sidecar};
 pub(crate) use telemetry::{custom_tag, metric_selector, tag_override, telemetry};
 pub(crate) use tls::{client_tls, peer_authentication, server_tls};
 pub(crate) use virtual_service::virtual_service;
+pub(crate) use workload::{readiness_probe, workload_entry};
 
 use std::collections::BTreeMap;
 

@@ -43,7 +43,10 @@ pub use load_balancer::{
     ConsistentHashLb, CookieAttribute, Distribute, Failover, HashCookie, LoadBalancerSettings,
     LocalityLbSetting, Maglev, RingHash, SimpleLb, Warmup, ZoneAwareLbSetting,
 };
-pub use mesh_config::{IstioOperator, MeshConfig, MeshH2UpgradePolicy, MinProtocolVersion, TlsConfig};
+pub use mesh_config::{
+    IstioOperator, LabelOperator, LabelRequirement, MeshConfig, MeshH2UpgradePolicy, MinProtocolVersion,
+    NamespaceSelector, TlsConfig,
+};
 pub(crate) use mesh_config::{MESH, is_config_map};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PodSelector};
 pub use policy_target::PolicyTargetReference;
@@ -66,4 +69,7 @@ pub use virtual_service::{
     L4MatchAttributes, Percent, PortSelector, RegexRewrite, RouteDestination, TcpRoute, TlsMatchAttributes,
     TlsRoute, VirtualService,
 };
-pub use workload_entry::WorkloadEntry;
+pub use workload_entry::{
+    ExecHealthCheck, GrpcHealthCheck, HttpHealthCheck, ReadinessProbe, TcpHealthCheck, WorkloadEntry,
+    WorkloadGroup, WorkloadGroupMeta, WorkloadTemplate,
+};

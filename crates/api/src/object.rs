@@ -12,9 +12,12 @@ use serde_json::{Map, Value as Json, json};
 use crate::decode::Wire;
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, Gateway, IstioOperator, PeerAuthentication, RequestAuthentication,
-    ServiceEntry, Sidecar, Telemetry, TrafficExtension, VirtualService, WasmPlugin, WorkloadEntry,
+    ServiceEntry, Sidecar, Telemetry, TrafficExtension, VirtualService, WasmPlugin, WorkloadEntry, WorkloadGroup,
 };
-use crate::kubernetes::{ConfigMap, Deployment, Namespace, Secret, Service, ServiceAccount, Status};
+use crate::kubernetes::{
+    ConfigMap, DaemonSet, Deployment, EndpointSlice, Endpoints, Job, Namespace, Node, Pod, ReplicaSet,
+    Secret, Service, ServiceAccount, StatefulSet, Status,
+};
 use crate::span::Spans;
 
 macro_rules! kinds {
@@ -80,6 +83,8 @@ kinds! {
     ServiceEntry, "networking.istio.io", ISTIO;
     /// One workload instance outside Kubernetes.
     WorkloadEntry, "networking.istio.io", ISTIO;
+    /// What the workload instances of a group have in common.
+    WorkloadGroup, "networking.istio.io", ISTIO;
     /// What one sidecar listens on and may see.
     Sidecar, "networking.istio.io", ISTIO;
     /// Whether workloads demand mutual TLS.
@@ -108,6 +113,22 @@ kinds! {
     ConfigMap, "", &["v1"];
     /// A Kubernetes secret.
     Secret, "", &["v1"];
+    /// A running instance in Kubernetes.
+    Pod, "", &["v1"];
+    /// A machine of a Kubernetes cluster.
+    Node, "", &["v1"];
+    /// A part of the addresses behind a Kubernetes service.
+    EndpointSlice, "discovery.k8s.io", &["v1"];
+    /// The addresses behind a Kubernetes service, in the older form.
+    Endpoints, "", &["v1"];
+    /// A Kubernetes stateful set.
+    StatefulSet, "apps", &["v1"];
+    /// A Kubernetes daemon set.
+    DaemonSet, "apps", &["v1"];
+    /// A Kubernetes replica set.
+    ReplicaSet, "apps", &["v1"];
+    /// A Kubernetes job.
+    Job, "batch", &["v1"];
 }
 
 impl Kind {
@@ -134,7 +155,26 @@ impl Kind {
 
     /// Whether the content stands below `spec`; otherwise it stands beside `metadata`.
     pub fn has_spec(self) -> bool {
-        !matches!(self, Kind::ServiceAccount | Kind::Namespace | Kind::ConfigMap | Kind::Secret)
+        !matches!(
+            self,
+            Kind::ServiceAccount
+                | Kind::Namespace
+                | Kind::ConfigMap
+                | Kind::Secret
+                | Kind::Node
+                | Kind::EndpointSlice
+                | Kind::Endpoints
+        )
+    }
+
+    /// Whether its objects are in no namespace.
+    pub fn is_cluster_wide(self) -> bool {
+        matches!(self, Kind::Namespace | Kind::Node)
+    }
+
+    /// Whether its `status` says something to the mesh.
+    pub fn has_status(self) -> bool {
+        matches!(self, Kind::WorkloadEntry | Kind::ServiceEntry | Kind::Pod | Kind::Service)
     }
 }
 
@@ -163,7 +203,7 @@ impl Serialize for Kind {
 pub struct ObjectId {
     /// The kind.
     pub kind: Kind,
-    /// The namespace; empty for cluster-wide kinds (Namespace), `default` when the text names none.
+    /// The namespace; empty for cluster-wide kinds (Namespace, Node), `default` when the text names none.
     pub namespace: Arc<str>,
     /// The name, unique in kind and namespace.
     pub name: Arc<str>,
@@ -198,6 +238,10 @@ pub struct Meta {
     pub created_unix_seconds: Option<i64>,
     /// `generation`, when the text has one.
     pub generation: Option<i64>,
+    /// Kind and name of the object that made this one, when the text says so (`ownerReferences` with `controller`).
+    pub controller: Option<(String, String)>,
+    /// It is about to end (`deletionTimestamp`).
+    pub is_terminating: bool,
 }
 
 /// Where an object was written.
@@ -220,7 +264,7 @@ pub struct Object {
     pub meta: Meta,
     /// The typed content.
     pub spec: Spec,
-    /// What was last observed of it; only a WorkloadEntry's matters.
+    /// What was last observed of it, as far as it matters ([`Kind::has_status`]).
     pub status: Status,
     /// Where it was written.
     pub origin: Origin,

@@ -79,10 +79,27 @@ wire! {
         creation_timestamp: Option<String>, "creationTimestamp" => syntax::timestamp;
         /// Generation.
         generation: Option<i64>, "generation";
+        /// What the object belongs to.
+        owner_references: Vec<OwnerReference>, "ownerReferences";
+        /// When it is to end.
+        deletion_timestamp: Option<String>, "deletionTimestamp";
     }
-    ignored "uid", "resourceVersion", "selfLink", "managedFields", "ownerReferences", "finalizers",
-        "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "clusterName";
+    ignored "uid", "resourceVersion", "selfLink", "managedFields", "finalizers", "deletionGracePeriodSeconds",
+        "generateName", "clusterName";
     rule metadata_keys;
+}
+
+wire! {
+    /// An object that another one belongs to.
+    struct OwnerReference {
+        /// Its kind.
+        kind: String, "kind";
+        /// Its name.
+        name: String, "name";
+        /// It made the other one.
+        controller: Option<bool>, "controller";
+    }
+    ignored "apiVersion", "uid", "blockOwnerDeletion";
 }
 
 /// Label keys follow Kubernetes' syntax; the decoder itself looks only at values.
@@ -170,9 +187,9 @@ fn identity(node: &Node) -> Option<ObjectId> {
         Kind::IstioOperator => (of_metadata("name").unwrap_or(NAMELESS_OPERATOR), OPERATOR_NAMESPACE),
         _ => (of_metadata("name")?, DEFAULT_NAMESPACE),
     };
-    let namespace = match kind {
-        Kind::Namespace => "",
-        _ => of_metadata("namespace").unwrap_or(default),
+    let namespace = match kind.is_cluster_wide() {
+        true => "",
+        false => of_metadata("namespace").unwrap_or(default),
     };
     Some(ObjectId::new(kind, namespace, name))
 }
@@ -192,12 +209,11 @@ fn decode_object(node: &Node, decoder: &mut Decoder, origin: Origin) -> Option<O
         let message = format!("nothing acts by objects of kind {kind} yet");
         decoder.report_below("kind", &codes::NOT_IN_FORCE, message, "");
     }
-    let status = match kind {
-        Kind::WorkloadEntry => {
-            decoder.field(node, entries, &Field { key: "status", required: false, leaf: None })
-        }
-        _ => Status::default(),
+    let status = match kind.has_status() {
+        true => decoder.field(node, entries, &Field { key: "status", required: false, leaf: None }),
+        false => Status::default(),
     };
+    let controller = metadata.owner_references.into_iter().find(|owner| owner.controller == Some(true));
     Some(Object {
         id: decoder.object.clone()?,
         meta: Meta {
@@ -205,6 +221,8 @@ fn decode_object(node: &Node, decoder: &mut Decoder, origin: Origin) -> Option<O
             labels: metadata.labels,
             annotations: metadata.annotations,
             generation: metadata.generation,
+            controller: controller.map(|owner| (owner.kind, owner.name)),
+            is_terminating: metadata.deletion_timestamp.is_some(),
         },
         spec,
         status,
@@ -263,6 +281,7 @@ fn decode_spec(kind: Kind, node: &Node, decoder: &mut Decoder) -> Spec {
         Kind::Gateway => below!(Gateway),
         Kind::ServiceEntry => below!(ServiceEntry),
         Kind::WorkloadEntry => below!(WorkloadEntry),
+        Kind::WorkloadGroup => below!(WorkloadGroup),
         Kind::Sidecar => below!(Sidecar),
         Kind::PeerAuthentication => below!(PeerAuthentication),
         Kind::AuthorizationPolicy => below!(AuthorizationPolicy),
@@ -277,6 +296,14 @@ fn decode_spec(kind: Kind, node: &Node, decoder: &mut Decoder) -> Spec {
         Kind::Namespace => beside!(Namespace),
         Kind::ConfigMap => beside!(ConfigMap),
         Kind::Secret => beside!(Secret),
+        Kind::Pod => below!(Pod),
+        Kind::Node => beside!(Node),
+        Kind::EndpointSlice => beside!(EndpointSlice),
+        Kind::Endpoints => beside!(Endpoints),
+        Kind::StatefulSet => below!(StatefulSet),
+        Kind::DaemonSet => below!(DaemonSet),
+        Kind::ReplicaSet => below!(ReplicaSet),
+        Kind::Job => below!(Job),
     }
 }
 

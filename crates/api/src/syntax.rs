@@ -15,7 +15,7 @@ mod tls;
 
 pub(crate) use header_value::{header_text, header_value};
 pub(crate) use host::{
-    bind, cluster_ip, default_endpoint, destination_host, egress_host, host, ip_or_cidr, namespaced_host,
+    bind, cluster_ip, default_endpoint, destination_host, egress_host, host, ip, ip_or_cidr, namespaced_host,
     tunnel_host, workload_address,
 };
 pub(crate) use locality::{failover_label, locality, region};

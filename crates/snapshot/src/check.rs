@@ -33,8 +33,8 @@ pub(crate) fn diagnostics(snapshot: &Snapshot) -> Vec<Diagnostic> {
     diagnostics
 }
 
-/// The labels of everything that runs or is to run, by namespace: WorkloadEntries, healthy or not, and the pods of
-/// Deployments.
+/// The labels of everything that runs or is to run, by namespace: WorkloadEntries and Pods, healthy or not, and what
+/// Deployments and their kin, and WorkloadGroups, make.
 struct Workloads<'a>(BTreeMap<&'a str, Vec<&'a BTreeMap<String, String>>>);
 
 impl<'a> Workloads<'a> {
@@ -43,7 +43,13 @@ impl<'a> Workloads<'a> {
         for object in snapshot.objects() {
             let own = match &object.spec {
                 Spec::WorkloadEntry(entry) => &entry.labels,
+                Spec::Pod(_) => &object.meta.labels,
+                Spec::WorkloadGroup(group) => &group.template.labels,
                 Spec::Deployment(deployment) => &deployment.template.metadata.labels,
+                Spec::StatefulSet(set) => &set.template.metadata.labels,
+                Spec::DaemonSet(set) => &set.template.metadata.labels,
+                Spec::ReplicaSet(set) => &set.template.metadata.labels,
+                Spec::Job(job) => &job.template.metadata.labels,
                 _ => continue,
             };
             labels.entry(&object.id.namespace).or_default().push(own);

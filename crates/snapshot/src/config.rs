@@ -102,10 +102,9 @@ pub struct Sidecar {
 }
 
 impl Config {
-    pub(crate) fn build<'a>(objects: impl Iterator<Item = &'a Arc<Object>>) -> Config {
+    pub(crate) fn build<'a>(objects: impl Iterator<Item = &'a Arc<Object>>, mesh: MeshConfig) -> Config {
         let mut objects: Vec<&Arc<Object>> = objects.collect();
         objects.sort_by(|a, b| oldest_first(a, b));
-        let mesh = MeshConfig::build(objects.iter().copied());
         let peer_authentications = PeerAuthentications::new(Arc::clone(&mesh.root_namespace));
         let mut config = Config { mesh, peer_authentications, ..Config::default() };
         for object in objects {

@@ -1,28 +1,27 @@
 //! Endpoints: where the ports of a service are reached.
 //!
-//! Source: Istio `pilot/pkg/serviceregistry/serviceentry/conversion.go` and the selection of WorkloadEntries
-//! by Kubernetes Services (`kube/controller`). A WorkloadEntry whose `Healthy` condition is not true is left
-//! out, as readiness leaves a pod out of an EndpointSlice.
+//! Source: Istio `pilot/pkg/serviceregistry/serviceentry/conversion.go`, `kube/controller` (EndpointSlices, Pods, and the
+//! selection of WorkloadEntries by Kubernetes Services). What is not ready is left out.
+
+mod slice;
+mod topology;
+mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use meltemi_api::{Object, Spec, istio};
+use meltemi_api::{Object, Spec};
 
-use crate::config::labels_match;
 use crate::host::Host;
-use crate::service::{Resolution, Service, ServicePort, Services, TargetPort};
+use crate::service::{Registry, Resolution, Service, ServicePort, Services};
 
-/// The condition under which a WorkloadEntry gets traffic. Without it, it does.
-const HEALTHY: &str = "Healthy";
+use self::slice::Slices;
+use self::topology::Topology;
+use self::workload::{Workload, Workloads};
 
-/// The label that says whether the workload's sidecar speaks mutual TLS, and the value that says it does.
-const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
-const TLS_MODE_ISTIO: &str = "istio";
-
-/// The label that names the workload of an entry.
-const WORKLOAD_NAME_LABEL: &str = "service.istio.io/workload-name";
+pub use workload::has_mtls;
+pub(crate) use workload::{selected_ports, workload_at};
 
 /// One place where a service port is reached.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,10 +30,14 @@ pub struct Endpoint {
     pub address: EndpointAddress,
     /// Port there; 0 for a Unix socket.
     pub port: u16,
-    /// Labels, which subsets select by.
-    pub labels: BTreeMap<String, String>,
+    /// Labels, which subsets select by, with those that say where it stands.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// `region/zone/subzone`, maybe shorter or empty.
     pub locality: String,
+    /// The network that it is in; empty for the one of the mesh.
+    pub network: String,
+    /// The node that it is on; empty when not known.
+    pub node: String,
     /// Load balancing weight, at least 1.
     pub weight: u32,
     /// Name of the workload, such as the Deployment; empty when not known.
@@ -43,8 +46,8 @@ pub struct Endpoint {
     pub namespace: Arc<str>,
     /// Service account; empty when not known.
     pub service_account: String,
-    /// Its sidecar speaks mutual TLS: `security.istio.io/tlsMode` says so, or, without it, that it has a service
-    /// account.
+    /// Its sidecar speaks mutual TLS: `security.istio.io/tlsMode` says so, or, for a WorkloadEntry without it, that it has
+    /// a service account.
     pub has_mtls: bool,
 }
 
@@ -55,7 +58,7 @@ pub enum EndpointAddress {
     Ip(IpAddr),
     /// A DNS name, for services resolved by DNS.
     Name(String),
-    /// The path of a Unix socket.
+    /// The path of a Unix socket; `@` first for one that is not in the file system.
     Pipe(String),
 }
 
@@ -79,11 +82,21 @@ impl Endpoints {
         services: &Services,
         objects: impl Iterator<Item = &'a Arc<Object>>,
     ) -> Endpoints {
-        let workloads = Workloads::collect(objects);
-        let by_service = services
-            .iter()
-            .map(|s| ((s.host.clone(), Arc::clone(&s.namespace)), of_service(s, &workloads)))
-            .collect();
+        let sources = Sources::collect(objects);
+        let mut by_service: BTreeMap<(Host, Arc<str>), BTreeMap<u16, Vec<Endpoint>>> = BTreeMap::new();
+        for service in services.by_age() {
+            let key = (service.host.clone(), Arc::clone(&service.namespace));
+            if by_service.contains_key(&key) {
+                continue;
+            }
+            let same: Vec<&Service> = services
+                .of_host(&service.host)
+                .iter()
+                .filter(|other| other.namespace == service.namespace)
+                .map(|other| &**other)
+                .collect();
+            by_service.insert(key, sources.of_services(&same));
+        }
         Endpoints { by_service }
     }
 
@@ -94,9 +107,7 @@ impl Endpoints {
             .and_then(|ports| ports.get(&port))
             .map_or(&[], Vec::as_slice)
     }
-}
 
-impl Endpoints {
     /// Namespace and service account of everything behind a service, on any of its ports.
     pub fn service_accounts(&self, service: &Service) -> BTreeSet<(&str, &str)> {
         let ports = self.by_service.get(&(service.host.clone(), Arc::clone(&service.namespace)));
@@ -106,117 +117,95 @@ impl Endpoints {
     }
 }
 
-/// The WorkloadEntries that get traffic, by namespace.
-struct Workloads<'a>(BTreeMap<&'a str, Vec<(&'a Object, &'a istio::WorkloadEntry)>>);
+/// What endpoints are made from.
+struct Sources<'a> {
+    topology: Topology<'a>,
+    workloads: Workloads<'a>,
+    slices: Slices<'a>,
+}
 
-impl<'a> Workloads<'a> {
-    fn collect(objects: impl Iterator<Item = &'a Arc<Object>>) -> Workloads<'a> {
-        let mut by_namespace: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        for object in objects {
-            if let Spec::WorkloadEntry(entry) = &object.spec
-                && object.status.condition(HEALTHY) != Some(false)
-            {
-                by_namespace.entry(&object.id.namespace).or_default().push((&**object, entry));
+impl<'a> Sources<'a> {
+    fn collect(objects: impl Iterator<Item = &'a Arc<Object>>) -> Sources<'a> {
+        let objects: Vec<&Arc<Object>> = objects.collect();
+        let topology = Topology::of(&objects);
+        let workloads = Workloads::collect(&objects, &topology);
+        let slices = Slices::collect(&objects);
+        Sources { topology, workloads, slices }
+    }
+
+    /// The endpoints of the services of one host and namespace, by port. Those of several ServiceEntries are the same
+    /// service's, as far as their ports are the same; a Kubernetes Service stands alone.
+    fn of_services(&self, same: &[&Service]) -> BTreeMap<u16, Vec<Endpoint>> {
+        let mut by_port: BTreeMap<u16, (&str, Vec<Endpoint>)> = BTreeMap::new();
+        let first = same.first().map(|service| service.registry);
+        for service in same.iter().filter(|service| Some(service.registry) == first) {
+            let members = self.members(service);
+            for port in &service.ports {
+                let found = self.of_port(service, port, &members);
+                let (name, all) = by_port.entry(port.number).or_insert_with(|| (&port.name, Vec::new()));
+                // EDS finds endpoints by the name of the port, DNS by its number, and one name only for LOGICAL_DNS.
+                let counts = match service.resolution {
+                    Resolution::DnsRoundRobin => all.is_empty(),
+                    Resolution::Dns => true,
+                    _ => *name == port.name,
+                };
+                if counts {
+                    all.extend(found);
+                }
             }
         }
-        Workloads(by_namespace)
+        by_port.into_iter().map(|(number, (_, endpoints))| (number, in_order(endpoints))).collect()
     }
 
-    fn select(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<Workload<'a>> {
-        if selector.is_empty() {
-            return Vec::new();
-        }
-        let all = self.0.get(namespace).map_or(&[][..], Vec::as_slice);
-        let selected = all.iter().filter(|(_, entry)| labels_match(selector, &entry.labels));
-        selected.map(|(object, entry)| Workload { name: workload_name(object, entry), entry }).collect()
-    }
-}
-
-/// An endpoint before its port is known.
-struct Workload<'a> {
-    name: String,
-    entry: &'a istio::WorkloadEntry,
-}
-
-/// The label, else the entry's name without the ordinal that its maker appends (`reviews-v1-0`).
-fn workload_name(object: &Object, entry: &istio::WorkloadEntry) -> String {
-    if let Some(name) =
-        entry.labels.get(WORKLOAD_NAME_LABEL).or_else(|| object.meta.labels.get(WORKLOAD_NAME_LABEL))
-    {
-        return name.clone();
-    }
-    match object.id.name.rsplit_once('-') {
-        Some((stem, ordinal)) if ordinal.bytes().all(|b| b.is_ascii_digit()) => stem.to_owned(),
-        _ => object.id.name.to_string(),
-    }
-}
-
-fn of_service(service: &Service, workloads: &Workloads<'_>) -> BTreeMap<u16, Vec<Endpoint>> {
-    let name_only;
-    let members = match &service.object.spec {
-        Spec::Service(spec) => match &spec.external_name {
-            Some(name) if service.resolution == Resolution::Dns => {
-                name_only = istio::WorkloadEntry { address: Some(name.clone()), ..Default::default() };
-                vec![Workload { name: String::new(), entry: &name_only }]
+    /// The workloads behind a service.
+    fn members(&self, service: &Service) -> Vec<Workload> {
+        match &service.object.spec {
+            Spec::Service(_) => self.workloads.entries(&service.namespace, &service.selector),
+            Spec::ServiceEntry(spec) if spec.workload_selector.is_some() => {
+                let selected = self.workloads.all(&service.namespace, &service.selector);
+                selected.into_iter().filter(|one| one.has_address || service.is_resolved_by_dns()).collect()
             }
-            _ => workloads.select(&service.namespace, &spec.selector),
-        },
-        Spec::ServiceEntry(spec) => match &spec.workload_selector {
-            Some(selector) => workloads.select(&service.namespace, &selector.labels),
-            None => listed(spec),
-        },
-        _ => Vec::new(),
-    };
-    service.ports.iter().map(|port| (port.number, of_port(service, port, &members))).collect()
-}
+            Spec::ServiceEntry(spec) => {
+                let name = |index: usize| format!("{}-{index}", service.object.id.name);
+                let listed = spec.endpoints.iter().enumerate();
+                listed.map(|(i, entry)| Workload::of_listed(entry, &service.namespace, name(i))).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 
-fn listed(spec: &istio::ServiceEntry) -> Vec<Workload<'_>> {
-    spec.endpoints.iter().map(|entry| Workload { name: String::new(), entry }).collect()
+    fn of_port(&self, service: &Service, port: &ServicePort, members: &[Workload]) -> Vec<Endpoint> {
+        if names_itself(service) {
+            return Workload::of_host(service).endpoint(port).into_iter().collect();
+        }
+        let mut endpoints: Vec<Endpoint> = members.iter().filter_map(|m| m.endpoint(port)).collect();
+        if service.registry == Registry::Kubernetes && service.resolution != Resolution::Alias {
+            endpoints.extend(self.of_kubernetes(service, port));
+        }
+        endpoints
+    }
+
+    /// What the slices of the Service say; without any, what would stand in them: the pods that its selector finds.
+    fn of_kubernetes(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
+        match self.slices.of(service) {
+            [] => self.workloads.pods(service).iter().filter_map(|pod| pod.endpoint(port)).collect(),
+            slices => slices
+                .iter()
+                .flat_map(|slice| slice.endpoints(service, port, &self.workloads, &self.topology))
+                .collect(),
+        }
+    }
 }
 
 /// A service resolved by DNS without endpoints is reached under its own name.
-fn of_port(service: &Service, port: &ServicePort, members: &[Workload<'_>]) -> Vec<Endpoint> {
-    let by_dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
-    if by_dns && members.is_empty() && !service.host.is_wildcard() {
-        let itself = istio::WorkloadEntry { address: Some(service.host.to_string()), ..Default::default() };
-        let itself = Workload { name: String::new(), entry: &itself };
-        return endpoint(service, port, &itself).into_iter().collect();
-    }
-    let mut endpoints: Vec<Endpoint> = members.iter().filter_map(|m| endpoint(service, port, m)).collect();
+fn names_itself(service: &Service) -> bool {
+    let Spec::ServiceEntry(spec) = &service.object.spec else { return false };
+    let says_none = spec.endpoints.is_empty() && spec.workload_selector.is_none();
+    service.is_resolved_by_dns() && says_none && !service.host.is_wildcard()
+}
+
+fn in_order(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
     endpoints.sort_by(|a, b| (&a.address, a.port).cmp(&(&b.address, b.port)));
     endpoints.dedup_by(|a, b| (&a.address, a.port) == (&b.address, b.port));
     endpoints
-}
-
-fn endpoint(service: &Service, port: &ServicePort, member: &Workload<'_>) -> Option<Endpoint> {
-    let entry = member.entry;
-    Some(Endpoint {
-        address: EndpointAddress::parse(entry.address.as_deref()?),
-        port: target_port(port, entry)?,
-        labels: entry.labels.clone(),
-        locality: entry.locality.clone().unwrap_or_default(),
-        weight: entry.weight.unwrap_or(1).max(1),
-        workload: member.name.clone(),
-        namespace: Arc::clone(&service.namespace),
-        service_account: entry.service_account.clone().unwrap_or_default(),
-        has_mtls: has_mtls(entry),
-    })
-}
-
-/// Whether a workload's sidecar speaks mutual TLS: see [`Endpoint::has_mtls`].
-pub fn has_mtls(entry: &istio::WorkloadEntry) -> bool {
-    match entry.labels.get(TLS_MODE_LABEL) {
-        Some(mode) => mode == TLS_MODE_ISTIO,
-        None => entry.service_account.as_ref().is_some_and(|account| !account.is_empty()),
-    }
-}
-
-/// A named target port that the workload does not have leaves the workload out, as in Kubernetes.
-fn target_port(port: &ServicePort, entry: &istio::WorkloadEntry) -> Option<u16> {
-    let named = |name: &str| entry.ports.get(name).and_then(|p| u16::try_from(*p).ok());
-    match &port.target {
-        TargetPort::Named(name) => named(name),
-        TargetPort::Number(number) => Some(*number),
-        TargetPort::Default(number) => Some(named(&port.name).unwrap_or(*number)),
-    }
 }

@@ -5,25 +5,27 @@
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The DNS suffix of Kubernetes services.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
-/// A lower-case DNS name, `*.suffix` or `*`. Cheap to clone.
+/// A DNS name, `*.suffix` or `*`, in the letters of whoever wrote it: as in Istio, `A.org` and `a.org` are two hosts, which
+/// only the proxy, where it looks for a virtual host, takes for the same. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(Arc<str>);
 
 impl Host {
     /// The host as written, without resolving short names.
     pub fn new(name: &str) -> Host {
-        Host(name.to_ascii_lowercase().into())
+        Host(name.into())
     }
 
-    /// The host that `name` means in an object of `namespace`: a name without dots (and not `*`) is a
-    /// service of that namespace.
+    /// The host that `name` means in an object of `namespace`: a name without dots (and not `*` or an address) is a
+    /// service of that namespace, also where a ServiceEntry has just this name.
     pub fn resolve(name: &str, namespace: &str) -> Host {
-        if name.contains('.') || name.contains('*') {
+        if name.contains('.') || name == "*" || name.parse::<IpAddr>().is_ok() {
             return Host::new(name);
         }
         Host::service(name, namespace)
@@ -92,7 +94,9 @@ mod tests {
     #[test]
     fn a_name_without_dots_is_a_service_of_the_namespace() {
         assert_eq!(Host::resolve("reviews", "shop").as_str(), "reviews.shop.svc.cluster.local");
-        assert_eq!(Host::resolve("Example.com", "shop").as_str(), "example.com");
+        assert_eq!(Host::resolve("Example.com", "shop").as_str(), "Example.com");
+        assert_eq!(Host::resolve("serviceA", "shop").as_str(), "serviceA.shop.svc.cluster.local");
+        assert_eq!(Host::resolve("2001:db8::1", "shop").as_str(), "2001:db8::1");
         assert_eq!(Host::resolve("*", "shop").as_str(), "*");
     }
 

@@ -9,6 +9,7 @@
 mod check;
 mod client_tls;
 mod config;
+mod discovery;
 mod endpoint;
 mod gateway;
 mod host;
@@ -20,6 +21,7 @@ mod protocol;
 mod scope;
 mod secret;
 mod service;
+mod service_target;
 mod visibility;
 
 pub use client_tls::{Call, ClientTls, Spoken, endpoint_has_mtls};
@@ -37,5 +39,9 @@ pub use policy::Policy;
 pub use protocol::Protocol;
 pub use scope::{Client, Scope, View};
 pub use secret::{CA_SUFFIX, CaCertificates, CredentialName, KeyPair, SCHEME as SECRET_SCHEME, Secrets};
-pub use service::{Registry, Resolution, Service, ServicePort, Services, TargetPort};
+pub use service::{
+    AddressUse, AutoAddresses, Registry, Resolution, Service, ServicePort, Services, TargetPort,
+    TrafficDistribution,
+};
+pub use service_target::{ServiceTarget, Workload};
 pub use visibility::Visibility;

@@ -9,7 +9,9 @@ use meltemi_api::{Change, Diagnostic, Kind, Object, ObjectId};
 
 use crate::check;
 use crate::config::{Config, DestinationRule};
+use crate::discovery::Discovered;
 use crate::endpoint::Endpoints;
+use crate::mesh_config::MeshConfig;
 use crate::peer_authentication::PeerAuthentications;
 use crate::scope::destination_rule;
 use crate::secret::Secrets;
@@ -41,14 +43,8 @@ impl Snapshot {
     /// [`Snapshot::apply`]. Diagnostics are sorted by object and field.
     pub fn build(inputs: &Inputs) -> (Snapshot, Vec<Diagnostic>) {
         let objects: BTreeMap<_, _> = inputs.objects.iter().map(|o| (o.id.clone(), Arc::clone(o))).collect();
-        let services = Arc::new(Services::build(objects.values()));
-        let snapshot = Snapshot {
-            config: Arc::new(Config::build(objects.values())),
-            endpoints: Arc::new(Endpoints::build(&services, objects.values())),
-            secrets: Arc::new(Secrets::build(objects.values())),
-            services,
-            objects: Arc::new(objects),
-        };
+        let mut snapshot = Snapshot { objects: Arc::new(objects), ..Snapshot::default() };
+        snapshot.rebuild(Touched::ALL);
         let diagnostics = check::diagnostics(&snapshot);
         (snapshot, diagnostics)
     }
@@ -79,18 +75,33 @@ impl Snapshot {
         (next, diagnostics)
     }
 
-    fn rebuild(&mut self, touched: Touched) {
-        if touched.config {
-            self.config = Arc::new(Config::build(self.objects.values()));
+    fn rebuild(&mut self, mut touched: Touched) {
+        let mesh = match touched.mesh {
+            true => MeshConfig::build(self.objects.values()),
+            false => self.config.mesh.clone(),
+        };
+        let before = &self.config.mesh;
+        if mesh.discovery_selectors != before.discovery_selectors
+            || touched.namespaces && !mesh.discovery_selectors.is_empty()
+        {
+            touched = Touched::ALL;
         }
+        touched.services |= touched.namespaces
+            || mesh.default_service_export_to != before.default_service_export_to
+            || mesh.trust_domain != before.trust_domain;
+        let objects = Arc::clone(&self.objects);
+        let discovered = Discovered::of(&objects, &mesh);
         if touched.services {
-            self.services = Arc::new(Services::build(self.objects.values()));
+            self.services = Arc::new(Services::build(discovered.iter(), &mesh));
         }
         if touched.services || touched.endpoints {
-            self.endpoints = Arc::new(Endpoints::build(&self.services, self.objects.values()));
+            self.endpoints = Arc::new(Endpoints::build(&self.services, discovered.iter()));
         }
         if touched.secrets {
-            self.secrets = Arc::new(Secrets::build(self.objects.values()));
+            self.secrets = Arc::new(Secrets::build(discovered.iter()));
+        }
+        if touched.config || touched.mesh {
+            self.config = Arc::new(Config::build(discovered.iter(), mesh));
         }
     }
 
@@ -136,6 +147,8 @@ impl Snapshot {
 /// The parts that changes concern.
 #[derive(Default, Clone, Copy)]
 struct Touched {
+    mesh: bool,
+    namespaces: bool,
     config: bool,
     services: bool,
     endpoints: bool,
@@ -143,21 +156,36 @@ struct Touched {
 }
 
 impl Touched {
+    const ALL: Touched = Touched {
+        mesh: true,
+        namespaces: true,
+        config: true,
+        services: true,
+        endpoints: true,
+        secrets: true,
+    };
+
     fn add(&mut self, kind: Kind) {
         match kind {
             Kind::VirtualService
             | Kind::DestinationRule
             | Kind::Gateway
             | Kind::Sidecar
-            | Kind::PeerAuthentication
-            | Kind::ConfigMap
-            | Kind::IstioOperator => self.config = true,
+            | Kind::PeerAuthentication => self.config = true,
+            Kind::ConfigMap | Kind::IstioOperator => self.mesh = true,
+            Kind::Namespace => self.namespaces = true,
             Kind::Secret => self.secrets = true,
             Kind::Service | Kind::ServiceEntry => self.services = true,
-            Kind::WorkloadEntry => self.endpoints = true,
-            Kind::Deployment
+            Kind::WorkloadEntry | Kind::Pod | Kind::Node | Kind::EndpointSlice | Kind::Endpoints => {
+                self.endpoints = true;
+            }
+            Kind::WorkloadGroup
+            | Kind::Deployment
+            | Kind::StatefulSet
+            | Kind::DaemonSet
+            | Kind::ReplicaSet
+            | Kind::Job
             | Kind::ServiceAccount
-            | Kind::Namespace
             | Kind::AuthorizationPolicy
             | Kind::RequestAuthentication
             | Kind::Telemetry

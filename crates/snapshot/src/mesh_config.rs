@@ -10,6 +10,9 @@ use meltemi_api::{Diagnostic, Object, codes};
 /// `rootNamespace` where nobody says another.
 const ROOT_NAMESPACE: &str = "istio-system";
 
+/// `trustDomain` where nobody says another.
+const TRUST_DOMAIN: &str = "cluster.local";
+
 /// What holds for the whole mesh.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeshConfig {
@@ -27,6 +30,12 @@ pub struct MeshConfig {
     pub tls_defaults: TlsParameters,
     /// `accessLogFile`; `Some` of an empty path for nowhere.
     pub access_log_file: Option<String>,
+    /// `trustDomain`, as it is written now.
+    pub trust_domain: Arc<str>,
+    /// `defaultServiceExportTo`: who sees a service that does not say it; empty for all.
+    pub default_service_export_to: Vec<String>,
+    /// `discoverySelectors`: the namespaces whose objects count; empty for all.
+    pub discovery_selectors: Vec<istio::NamespaceSelector>,
     /// Where it was read; `None` where nobody says anything.
     pub object: Option<Arc<Object>>,
 }
@@ -78,6 +87,9 @@ impl MeshConfig {
             mesh_mtls: TlsParameters::new(wire.mesh_mtls.as_ref()),
             tls_defaults: TlsParameters::new(wire.tls_defaults.as_ref()),
             access_log_file: wire.access_log_file.clone(),
+            trust_domain: wire.trust_domain.as_deref().unwrap_or(TRUST_DOMAIN).into(),
+            default_service_export_to: wire.default_service_export_to.clone(),
+            discovery_selectors: wire.discovery_selectors.clone(),
             object,
         }
     }

@@ -1,8 +1,12 @@
 //! The mesh as one proxy sees it: exports first, then the hosts of its Sidecar, and within that the
 //! VirtualServices and DestinationRules that are in force.
 //!
-//! Source: Istio `pilot/pkg/model/sidecar.go` (selection, egress hosts, destinations that a visible VirtualService
-//! pulls in) and `push_context.go` (`destinationRule`).
+//! Source: Istio `pilot/pkg/model/sidecar.go` (selection, egress hosts, services of one host, destinations that a visible
+//! VirtualService pulls in) and `push_context.go` (`destinationRule`).
+
+mod destinations;
+mod egress_hosts;
+mod union;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +16,12 @@ use meltemi_api::istio;
 use crate::config::{DestinationRule, GatewayName, Sidecar, VirtualService, labels_match};
 use crate::host::Host;
 use crate::mesh::Snapshot;
+use crate::protocol::Protocol;
 use crate::service::{Registry, Service};
+use crate::visibility::Visibility;
+
+use self::egress_hosts::EgressHosts;
+use self::union::Union;
 
 /// Whose view it is.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +41,7 @@ pub struct Scope<'a> {
     client: Client<'a>,
     sidecar: Option<&'a Arc<Sidecar>>,
     views: Vec<View<'a>>,
-    services: BTreeMap<&'a Host, &'a Arc<Service>>,
+    services: Union,
 }
 
 /// What is seen through one egress listener of a Sidecar, or through all of them when there is none.
@@ -40,9 +49,13 @@ pub struct Scope<'a> {
 pub struct View<'a> {
     /// The listener with its position in the Sidecar; `None` sees everything.
     pub listener: Option<(usize, &'a istio::IstioEgressListener)>,
-    /// Services by host.
-    pub services: BTreeMap<&'a Host, &'a Arc<Service>>,
-    /// VirtualServices for the mesh, oldest first.
+    /// The services that it brings in: first those that are exported to some namespaces only, then those for all, each the
+    /// oldest first. All of one host are of one namespace. Of a service behind a listener with a port only that port.
+    pub imported: Vec<Arc<Service>>,
+    /// The same by host, those of one host merged.
+    pub services: BTreeMap<Host, Arc<Service>>,
+    /// VirtualServices for the mesh: those that are exported to some namespaces only before those for all, each the oldest
+    /// first.
     pub virtual_services: Vec<&'a Arc<VirtualService>>,
 }
 
@@ -57,8 +70,13 @@ impl<'a> Scope<'a> {
                 some.iter().enumerate().map(|listener| View::of(snapshot, client, Some(listener))).collect()
             }
         };
-        let services =
-            views.iter().flat_map(|v| &v.services).map(|(host, service)| (*host, *service)).collect();
+        let mut services = Union::default();
+        for view in &views {
+            view.imported.iter().for_each(|service| services.add(service));
+            for service in destinations::pulled_in(snapshot, client.namespace, view) {
+                services.add(&service);
+            }
+        }
         Scope { snapshot, client, sidecar, views, services }
     }
 
@@ -77,14 +95,14 @@ impl<'a> Scope<'a> {
         self.views.iter().find(|v| v.listener.is_none_or(|(_, l)| l.port.is_none()))
     }
 
-    /// Every visible service by host.
-    pub fn services(&self) -> impl Iterator<Item = &'a Arc<Service>> {
-        self.services.values().copied()
+    /// Every visible service, one of each host: those that listeners bring in, and destinations of visible VirtualServices.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.iter()
     }
 
     /// The visible service of exactly this host.
-    pub fn service(&self, host: &Host) -> Option<&'a Arc<Service>> {
-        self.services.get(host).copied()
+    pub fn service(&self, host: &Host) -> Option<&Arc<Service>> {
+        self.services.get(host)
     }
 
     /// The visible VirtualServices that are bound to a gateway, oldest first.
@@ -107,21 +125,28 @@ impl<'a> View<'a> {
         client: Client<'a>,
         listener: Option<(usize, &'a istio::IstioEgressListener)>,
     ) -> View<'a> {
-        let hosts = listener.map(|(_, l)| EgressHosts::parse(&l.hosts, client.namespace));
-        let admits = |namespace: &str, host: &Host| hosts.as_ref().is_none_or(|h| h.admit(namespace, host));
-        let mut services = visible_services(snapshot, client.namespace, &admits);
-        let virtual_services: Vec<_> = visible_virtual_services(snapshot, client.namespace)
-            .filter(|v| v.is_bound_to(&GatewayName::mesh()))
-            .filter(|v| v.hosts.iter().any(|h| admits(v.namespace(), h)))
-            .collect();
-        for host in virtual_services.iter().flat_map(|v| destinations(v)) {
-            if !services.contains_key(&host)
-                && let Some(service) = preferred(snapshot, client.namespace, &host, &|_, _| true)
-            {
-                services.insert(&service.host, service);
-            }
+        let hosts = match listener {
+            Some((_, listener)) => EgressHosts::parse(&listener.hosts, client.namespace),
+            None => EgressHosts::everything(),
+        };
+        let visible = exported_services(snapshot, client.namespace);
+        let admitted = visible.into_iter().filter(|service| hosts.admit(&service.namespace, &service.host));
+        let port = listener.and_then(|(_, listener)| OwnPort::of(listener));
+        let mut imported: Vec<Arc<Service>> = match port {
+            None => admitted.cloned().collect(),
+            Some(port) => admitted.filter_map(|service| port.of_service(service)).collect(),
+        };
+        if !client.is_gateway {
+            keep_one_namespace(&mut imported, client.namespace);
         }
-        View { listener, services, virtual_services }
+        let mut virtual_services: Vec<_> = visible_virtual_services(snapshot, client.namespace)
+            .filter(|v| v.is_bound_to(&GatewayName::mesh()))
+            .filter(|v| v.hosts.iter().any(|host| hosts.admit_virtual_service(v.namespace(), host)))
+            .collect();
+        virtual_services.sort_by_key(|v| rank(&v.export_to, v.namespace(), client.namespace));
+        let mut union = Union::default();
+        imported.iter().for_each(|service| union.add(service));
+        View { listener, services: union.into_map(), imported, virtual_services }
     }
 
     /// The VirtualService in force for a host: the most specific match, then the oldest.
@@ -134,6 +159,59 @@ impl<'a> View<'a> {
         // Of equals, `min_by` keeps the first, which is the oldest.
         found.min_by(|(a, _), (b, _)| a.by_specificity(b)).map(|(_, v)| v)
     }
+}
+
+/// The port of an egress listener.
+///
+/// Differs: a listener whose hosts are all named may have a port number of its own; then the service port of its name is
+/// meant, or the service's only one. Istio brings nothing in in that case.
+#[derive(Clone, Copy)]
+struct OwnPort<'a> {
+    number: u16,
+    name: &'a str,
+    are_hosts_named: bool,
+}
+
+impl<'a> OwnPort<'a> {
+    /// `None` for a listener of all ports; one that is an HTTP proxy is.
+    fn of(listener: &'a istio::IstioEgressListener) -> Option<OwnPort<'a>> {
+        let port = listener.port.as_ref()?;
+        let is_proxy =
+            port.protocol.as_deref().is_some_and(|word| Protocol::parse(word) == Protocol::HttpProxy);
+        let number = u16::try_from(port.number).ok().filter(|number| *number > 0 && !is_proxy)?;
+        let are_hosts_named = !listener.hosts.iter().any(|host| host.contains('*'));
+        Some(OwnPort { number, name: port.name.as_deref().unwrap_or_default(), are_hosts_named })
+    }
+
+    /// The service with the port that is meant, alone.
+    fn of_service(self, service: &Arc<Service>) -> Option<Arc<Service>> {
+        let by_name = || service.ports.iter().find(|port| !self.name.is_empty() && port.name == self.name);
+        let only = || service.ports.first().filter(|_| service.ports.len() == 1);
+        let own = || self.are_hosts_named.then(|| by_name().or_else(only)).flatten();
+        let port = service.port(self.number).or_else(own)?;
+        Some(match service.ports.len() {
+            1 => Arc::clone(service),
+            _ => Arc::new(Service { ports: vec![port.clone()], ..Service::clone(service) }),
+        })
+    }
+}
+
+/// Of the services of one host those of one namespace: the client's, else the first Kubernetes Service's, else the first's.
+fn keep_one_namespace(services: &mut Vec<Arc<Service>>, namespace: &str) {
+    let mut chosen: BTreeMap<Host, Arc<Service>> = BTreeMap::new();
+    for service in services.iter() {
+        let Some(other) = chosen.get(&service.host) else {
+            chosen.insert(service.host.clone(), Arc::clone(service));
+            continue;
+        };
+        let is_first_of_kubernetes =
+            other.registry != Registry::Kubernetes && service.registry == Registry::Kubernetes;
+        if &*service.namespace == namespace || is_first_of_kubernetes && &*other.namespace != namespace {
+            chosen.insert(service.host.clone(), Arc::clone(service));
+        }
+    }
+    services
+        .retain(|service| chosen.get(&service.host).is_some_and(|one| one.namespace == service.namespace));
 }
 
 /// The lookup of [`Scope::destination_rule`] for a client namespace.
@@ -175,89 +253,19 @@ fn visible_virtual_services<'a>(
     snapshot.config.virtual_services.iter().filter(move |v| v.export_to.reaches(namespace))
 }
 
-fn visible_services<'a>(
-    snapshot: &'a Snapshot,
-    namespace: &str,
-    admits: &dyn Fn(&str, &Host) -> bool,
-) -> BTreeMap<&'a Host, &'a Arc<Service>> {
-    let hosts = snapshot.services.iter().map(|s| &s.host);
-    hosts.filter_map(|host| Some((host, preferred(snapshot, namespace, host, admits)?))).collect()
+/// The services that a namespace may see, in the order in which they claim hosts and ports.
+fn exported_services<'a>(snapshot: &'a Snapshot, namespace: &str) -> Vec<&'a Arc<Service>> {
+    let all = snapshot.services.by_age().iter();
+    let (public, chosen): (Vec<_>, Vec<_>) =
+        all.filter(|s| s.export_to.reaches(namespace)).partition(|s| s.export_to == Visibility::All);
+    chosen.into_iter().chain(public).collect()
 }
 
-/// Of the services of one host: Kubernetes', else the one of the client's namespace, else the oldest.
-fn preferred<'a>(
-    snapshot: &'a Snapshot,
-    namespace: &str,
-    host: &Host,
-    admits: &dyn Fn(&str, &Host) -> bool,
-) -> Option<&'a Arc<Service>> {
-    let visible = snapshot.services.of_host(host).iter();
-    visible
-        .filter(|s| s.export_to.reaches(namespace) && admits(&s.namespace, &s.host))
-        .min_by_key(|s| (s.registry != Registry::Kubernetes, &*s.namespace != namespace))
-}
-
-/// Every destination that a VirtualService names.
-pub(crate) fn destinations(virtual_service: &VirtualService) -> Vec<Host> {
-    let spec = virtual_service.spec();
-    let http = spec.http.iter().flat_map(|r| {
-        let routes = r.route.iter().map(|d| &d.destination);
-        routes.chain(r.mirror.as_ref()).chain(r.mirrors.iter().map(|m| &m.destination))
-    });
-    let tcp = spec.tcp.iter().flat_map(|r| r.route.iter().map(|d| &d.destination));
-    let tls = spec.tls.iter().flat_map(|r| r.route.iter().map(|d| &d.destination));
-    http.chain(tcp).chain(tls).map(|d| Host::resolve(&d.host, virtual_service.namespace())).collect()
-}
-
-/// `hosts` of an egress listener: `namespace/host`, with `~namespace/host` to exclude.
-struct EgressHosts {
-    admitted: Vec<(NamespacePattern, Host)>,
-    excluded: Vec<(NamespacePattern, Host)>,
-}
-
-enum NamespacePattern {
-    Any,
-    Nobody,
-    Is(String),
-}
-
-impl EgressHosts {
-    fn parse(hosts: &[String], namespace: &str) -> EgressHosts {
-        let mut parsed = EgressHosts { admitted: Vec::new(), excluded: Vec::new() };
-        for text in hosts {
-            let (scope, host) = text.split_once('/').unwrap_or(("*", text));
-            let entry = |scope| (NamespacePattern::parse(scope, namespace), Host::new(host));
-            match scope.strip_prefix('~') {
-                Some(scope) if !scope.is_empty() => parsed.excluded.push(entry(scope)),
-                _ => parsed.admitted.push(entry(scope)),
-            }
-        }
-        parsed
-    }
-
-    fn admit(&self, namespace: &str, host: &Host) -> bool {
-        let listed = |entries: &[(NamespacePattern, Host)]| {
-            entries.iter().any(|(scope, pattern)| scope.matches(namespace) && pattern.covers(host))
-        };
-        listed(&self.admitted) && !listed(&self.excluded)
-    }
-}
-
-impl NamespacePattern {
-    fn parse(text: &str, namespace: &str) -> NamespacePattern {
-        match text {
-            "*" => NamespacePattern::Any,
-            "~" => NamespacePattern::Nobody,
-            "." => NamespacePattern::Is(namespace.to_owned()),
-            name => NamespacePattern::Is(name.to_owned()),
-        }
-    }
-
-    fn matches(&self, namespace: &str) -> bool {
-        match self {
-            NamespacePattern::Any => true,
-            NamespacePattern::Nobody => false,
-            NamespacePattern::Is(name) => name == namespace,
-        }
+/// Of the own namespace's own, of those exported to it by name, of those for all.
+fn rank(export_to: &Visibility, namespace: &str, client: &str) -> u8 {
+    match export_to {
+        Visibility::All => 2,
+        _ if namespace == client => 0,
+        _ => 1,
     }
 }

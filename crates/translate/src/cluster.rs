@@ -61,8 +61,11 @@ pub(crate) fn outbound(context: &Context<'_>) -> Vec<Built> {
 }
 
 fn of_service(context: &Context<'_>, service: &Service) -> Vec<Built> {
-    let rule = context.scope.destination_rule(service);
     let mut clusters = Vec::new();
+    if service.resolution == Resolution::Alias {
+        return clusters;
+    }
+    let rule = context.scope.destination_rule(service);
     for port in service.ports.iter().filter(|p| p.protocol != Protocol::Udp) {
         let whole = Outbound {
             context,
@@ -210,7 +213,8 @@ impl Outbound<'_> {
         endpoint_has_mtls(self.context.snapshot, endpoint, rule.map(|r| &**r), subset, self.port.number)
     }
 
-    /// A gateway has no original destination, so it can only balance over what is known.
+    /// A gateway has no original destination, so it can only balance over what is known; nor has a headless service one
+    /// where nothing is captured.
     fn discovery(&self) -> DiscoveryType {
         let asks_passthrough =
             self.policy.load_balancer.and_then(|lb| lb.simple) == Some(istio::SimpleLb::Passthrough);
@@ -219,8 +223,12 @@ impl Outbound<'_> {
             Resolution::Static => DiscoveryType::Eds,
             Resolution::Dns => DiscoveryType::StrictDns,
             Resolution::DnsRoundRobin => DiscoveryType::LogicalDns,
-            Resolution::Passthrough if self.context.is_gateway() => DiscoveryType::Eds,
-            Resolution::Passthrough => DiscoveryType::OriginalDst,
+            Resolution::Passthrough if self.context.is_gateway() || self.service.is_headless() => {
+                DiscoveryType::Eds
+            }
+            Resolution::Passthrough | Resolution::DynamicDns | Resolution::Alias => {
+                DiscoveryType::OriginalDst
+            }
         }
     }
 

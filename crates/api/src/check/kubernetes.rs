@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{at_least_one, at_most_one, not_empty, unique};
 use crate::codes;
 use crate::decode::Decoder;
-use crate::kubernetes::{Container, Deployment, EnvVar, Probe, Service, ServiceType};
+use crate::kubernetes::{Container, Deployment, EnvVar, Probe, Service, ServiceType, SessionAffinity};
 use crate::syntax;
 
 /// Keys of labels have a syntax of their own.
@@ -27,6 +27,12 @@ pub(crate) fn service(service: &Service, decoder: &mut Decoder) {
     }
     if !external && !headless {
         not_empty(decoder, &service.ports, "ports", "");
+    }
+    if service.session_affinity == Some(SessionAffinity::ClientIp) {
+        let message =
+            "proxies choose endpoints by themselves and do not look at `sessionAffinity`".to_owned();
+        let help = "use `consistentHash.useSourceIp` in a DestinationRule";
+        decoder.report_below("sessionAffinity", &codes::NO_USE, message, help);
     }
     for (index, port) in service.ports.iter().enumerate() {
         if service.ports.len() > 1 && port.name.is_none() {

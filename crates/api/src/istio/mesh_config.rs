@@ -2,6 +2,7 @@
 //! `mesh`, and below `spec.meshConfig` of an IstioOperator. Leaves out defaults. Source: Istio `mesh.v1alpha1.MeshConfig`,
 //! `operator.v1alpha1.IstioOperatorSpec`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::check;
@@ -37,18 +38,78 @@ wire! {
         access_log_file: Option<String>, "accessLogFile";
         /// What happens to traffic for hosts nobody knows, where no Sidecar says it.
         outbound_traffic_policy: Option<OutboundTrafficPolicy>, "outboundTrafficPolicy";
+        /// Who sees a service that does not say it; absent: all.
+        default_service_export_to: Vec<String>, "defaultServiceExportTo" => syntax::export_to;
+        /// The namespaces whose objects count, by their labels; absent: all.
+        discovery_selectors: Vec<NamespaceSelector>, "discoverySelectors";
     }
     later NO_EFFECT_YET "proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "connectTimeout",
         "protocolDetectionTimeout", "tcpKeepalive", "ingressClass", "ingressService", "ingressControllerMode",
         "ingressSelector", "enableTracing", "accessLogFormat", "accessLogEncoding", "enableEnvoyAccessLogService",
         "disableEnvoyListenerLog", "defaultConfig", "inboundTrafficPolicy", "configSources", "caCertificates",
-        "defaultServiceExportTo", "defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo",
+        "defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo",
         "localityLbSetting", "zoneAwareLbSetting", "dnsRefreshRate", "inboundClusterStatName", "outboundClusterStatName",
         "certificates", "serviceSettings", "serviceScopeConfigs", "enablePrometheusMerge", "verifyCertificateAtClient",
-        "ca", "extensionProviders", "defaultProviders", "discoverySelectors", "pathNormalization",
+        "ca", "extensionProviders", "defaultProviders", "pathNormalization",
         "defaultHttpRetryPolicy", "compliancePolicy", "hboneIdleTimeout", "defaultTrafficPolicy",
         "serviceEntryVisibility";
     rule check::mesh_config;
+}
+
+wire! {
+    /// Namespaces by label: what all of its conditions hold for.
+    pub struct NamespaceSelector {
+        /// Labels they carry.
+        match_labels: BTreeMap<String, String>, "matchLabels" => syntax::label_value;
+        /// Further conditions.
+        match_expressions: Vec<LabelRequirement>, "matchExpressions";
+    }
+}
+
+wire! {
+    /// A condition on one label.
+    pub struct LabelRequirement {
+        /// The label.
+        key: String, "key", required => syntax::label_key;
+        /// How it is to be.
+        operator: Option<LabelOperator>, "operator", required;
+        /// The values that are meant.
+        values: Vec<String>, "values" => syntax::label_value;
+    }
+}
+
+wire_enum! {
+    /// How a label is to be.
+    pub enum LabelOperator {
+        /// One of the values.
+        In = "In",
+        /// None of the values, or absent.
+        NotIn = "NotIn",
+        /// There.
+        Exists = "Exists",
+        /// Absent.
+        DoesNotExist = "DoesNotExist",
+    }
+}
+
+impl NamespaceSelector {
+    /// Whether all conditions hold for these labels.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.match_expressions.iter().all(|condition| condition.holds(labels))
+    }
+}
+
+impl LabelRequirement {
+    fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = labels.get(&self.key);
+        match self.operator.unwrap_or_default() {
+            LabelOperator::In => value.is_some_and(|value| self.values.contains(value)),
+            LabelOperator::NotIn => value.is_none_or(|value| !self.values.contains(value)),
+            LabelOperator::Exists => value.is_some(),
+            LabelOperator::DoesNotExist => value.is_none(),
+        }
+    }
 }
 
 wire_enum! {

@@ -9,7 +9,7 @@ use crate::syntax;
 wire! {
     /// A service outside the registries.
     pub struct ServiceEntry {
-        /// Its hosts; wildcards only without DNS resolution.
+        /// Its hosts; wildcards only where nobody has to resolve them beforehand.
         hosts: Vec<String>, "hosts" => syntax::host;
         /// Its virtual addresses, IP or CIDR.
         addresses: Vec<String>, "addresses" => syntax::ip_or_cidr;

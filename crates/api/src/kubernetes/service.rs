@@ -20,15 +20,26 @@ wire! {
         selector: BTreeMap<String, String>, "selector" => syntax::label_value;
         /// `None` for a headless service, an address, or absent.
         cluster_ip: Option<String>, "clusterIP" => syntax::cluster_ip;
+        /// All of its addresses, the first of them the same as `clusterIP`.
+        cluster_ips: Vec<String>, "clusterIPs" => syntax::cluster_ip;
         /// How it is reached; absent: ClusterIP.
         service_type: Option<ServiceType>, "type";
         /// DNS name it stands for, when its type is ExternalName.
         external_name: Option<String>, "externalName";
+        /// Its pods get traffic before they are ready; absent: no.
+        publish_not_ready_addresses: Option<bool>, "publishNotReadyAddresses";
+        /// Which pods callers inside the cluster reach; absent: all.
+        internal_traffic_policy: Option<InternalTrafficPolicy>, "internalTrafficPolicy";
+        /// Which pods callers reach first: `PreferSameZone` (also `PreferClose`) or `PreferSameNode`; absent: any.
+        traffic_distribution: Option<TrafficDistribution>, "trafficDistribution";
+        /// Addresses outside the cluster that lead to it.
+        external_ips: Vec<String>, "externalIPs" => syntax::ip;
+        /// `ClientIP` or `None`; kube-proxy's affair.
+        session_affinity: Option<SessionAffinity>, "sessionAffinity";
     }
-    ignored "clusterIPs", "ipFamilies", "ipFamilyPolicy", "sessionAffinityConfig", "externalIPs", "loadBalancerIP",
+    ignored "ipFamilies", "ipFamilyPolicy", "sessionAffinityConfig", "loadBalancerIP",
         "loadBalancerSourceRanges", "loadBalancerClass", "externalTrafficPolicy", "healthCheckNodePort",
         "allocateLoadBalancerNodePorts";
-    later UNSUPPORTED_POD_FIELD "publishNotReadyAddresses", "sessionAffinity", "internalTrafficPolicy", "trafficDistribution";
     rule check::service;
 }
 
@@ -60,6 +71,38 @@ wire_enum! {
         LoadBalancer = "LoadBalancer",
         /// It only stands for another name.
         ExternalName = "ExternalName",
+    }
+}
+
+wire_enum! {
+    /// Which pods callers inside the cluster reach.
+    pub enum InternalTrafficPolicy {
+        /// All.
+        Cluster = "Cluster",
+        /// Those of the caller's node.
+        Local = "Local",
+    }
+}
+
+wire_enum! {
+    /// Which pods callers reach first.
+    pub enum TrafficDistribution {
+        /// Those of the caller's zone.
+        PreferSameZone = "PreferSameZone",
+        /// The older name of `PreferSameZone`.
+        PreferClose = "PreferClose",
+        /// Those of the caller's node.
+        PreferSameNode = "PreferSameNode",
+    }
+}
+
+wire_enum! {
+    /// Whether kube-proxy sends a client to the same pod each time.
+    pub enum SessionAffinity {
+        /// No.
+        None = "None",
+        /// By the client's address.
+        ClientIp = "ClientIP",
     }
 }
 

@@ -55,6 +55,8 @@ const GROUPS: &[(&str, &[&str])] = &[
             "Binding",
         ],
     ),
+    ("discovery.k8s.io", &["EndpointSlice"]),
+    ("batch", &["Job", "CronJob"]),
     ("apps", &["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ControllerRevision"]),
 ];
 

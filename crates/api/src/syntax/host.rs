@@ -8,6 +8,9 @@ use super::text::{is_label, is_namespace};
 use super::{Flaw, Verdict};
 use crate::codes;
 
+/// What the address of a Unix socket begins with.
+const UNIX: &str = "unix://";
+
 /// Longest DNS name.
 const LONGEST_NAME: usize = 255;
 
@@ -89,13 +92,15 @@ pub(crate) fn namespaced_host(text: &str) -> Verdict {
     }
 }
 
-/// A host with its namespace: `*/*`, `./reviews`, `~/*`, `ns/reviews.ns.svc.cluster.local`.
+/// A host with its namespace: `*/*`, `./reviews`, `~/*`, `ns/reviews.ns.svc.cluster.local`; `~` before a namespace leaves
+/// out.
 pub(crate) fn egress_host(text: &str) -> Verdict {
     let Some((namespace, name)) = text.split_once('/') else {
         return Err(
             bad_host(text, "the namespace is missing").help(format!("write `*/{text}` or `./{text}`"))
         );
     };
+    let namespace = namespace.strip_prefix('~').filter(|rest| !rest.is_empty()).unwrap_or(namespace);
     in_namespace(text, namespace, name, &["*", ".", "~"])
 }
 
@@ -112,6 +117,11 @@ pub(crate) fn ip_or_cidr(text: &str) -> Verdict {
         true => Ok(()),
         false => Err(bad_address(text, "an IP address or a CIDR block")),
     }
+}
+
+/// An IP address.
+pub(crate) fn ip(text: &str) -> Verdict {
+    if text.parse::<IpAddr>().is_ok() { Ok(()) } else { Err(bad_address(text, "an IP address")) }
 }
 
 /// An address to listen on.
@@ -141,11 +151,12 @@ pub(crate) fn default_endpoint(text: &str) -> Verdict {
 
 /// The address of a workload.
 pub(crate) fn workload_address(text: &str) -> Verdict {
-    if text.starts_with("unix://") {
-        return Err(Flaw::new(
-            &codes::UNSUPPORTED_VALUE,
-            "workloads behind Unix sockets are not supported yet",
-        ));
+    if let Some(path) = text.strip_prefix(UNIX) {
+        let fine = path.starts_with('/') && path.len() > 1 || path.starts_with('@') && path.len() > 1;
+        let flaw = || {
+            bad_address(text, "the address of a Unix socket").help("write `unix:///PATH` or `unix://@NAME`")
+        };
+        return if fine { Ok(()) } else { Err(flaw()) };
     }
     if is_fully_qualified(text) { Ok(()) } else { Err(bad_address(text, "an IP address or a DNS name")) }
 }

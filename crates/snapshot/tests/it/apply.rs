@@ -55,11 +55,29 @@ const POOL: &str = "
 {apiVersion: install.istio.io/v1alpha1, kind: IstioOperator, spec: {meshConfig: {rootNamespace: default}}}
 ---
 {apiVersion: install.istio.io/v1alpha1, kind: IstioOperator, metadata: {name: other}, spec: {meshConfig: {accessLogFile: /dev/stdout}}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: '{defaultServiceExportTo: [.], discoverySelectors: [{matchLabels: {mesh: in}}]}'}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: default, labels: {mesh: in}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: default, annotations: {networking.istio.io/traffic-distribution: PreferClose}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: p, labels: {app: a}}, spec: {nodeName: n, containers: [{name: c}]}, status: {podIP: 10.0.0.9, conditions: [{type: Ready, status: 'True'}]}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: n, labels: {topology.kubernetes.io/region: r}}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e, labels: {kubernetes.io/service-name: a}}, addressType: IPv4, ports: [{name: http, port: 8080}], endpoints: [{addresses: [10.0.0.9], targetRef: {kind: Pod, name: p}}]}
+---
+{apiVersion: v1, kind: Endpoints, metadata: {name: a}, subsets: [{addresses: [{ip: 10.0.0.7}], ports: [{name: http, port: 8080}]}]}
+---
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: y}, spec: {hosts: [x.org], ports: [{number: 81, name: http, protocol: HTTP}], resolution: DNS}}
+---
+{apiVersion: networking.istio.io/v1, kind: WorkloadGroup, metadata: {name: g}, spec: {template: {labels: {app: a}}}}
 ";
 
 proptest! {
     #[test]
-    fn equals_build(steps in prop::collection::vec((any::<Index>(), any::<bool>(), any::<bool>()), 0..40)) {
+    fn equals_build(steps in prop::collection::vec((any::<Index>(), any::<bool>(), any::<bool>()), 0..60)) {
         let pool = mesh::objects(POOL);
         let mut objects: BTreeMap<ObjectId, Arc<Object>> = BTreeMap::new();
         let (mut snapshot, mut diagnostics) = Snapshot::build(&Inputs::default());

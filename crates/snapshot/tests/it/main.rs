@@ -4,4 +4,5 @@
 
 mod apply;
 mod mesh;
+mod registry;
 mod scope;

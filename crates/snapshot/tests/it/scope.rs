@@ -18,7 +18,10 @@ fn with_scope<T>(
 }
 
 fn hosts(snapshot: &Snapshot, namespace: &str, own: &[(&str, &str)]) -> Vec<String> {
-    with_scope(snapshot, namespace, own, |s| s.services().map(|s| s.host.to_string()).collect())
+    let mut hosts: Vec<String> =
+        with_scope(snapshot, namespace, own, |s| s.services().map(|s| s.host.to_string()).collect());
+    hosts.sort();
+    hosts
 }
 
 #[test]
@@ -84,9 +87,12 @@ fn nobody_claims_the_host_of_a_kubernetes_service() {
 {apiVersion: v1, kind: Service, metadata: {name: one, namespace: a}, spec: {ports: [{port: 80}]}}
 ",
     );
-    let resolution =
-        with_scope(&mesh, "b", &[], |s| s.service(&Host::service("one", "a")).map(|s| s.resolution));
-    assert_eq!(resolution, Some(Resolution::Static));
+    let resolution = |namespace| {
+        with_scope(&mesh, namespace, &[], |s| s.service(&Host::service("one", "a")).map(|s| s.resolution))
+    };
+    assert_eq!(resolution("a"), Some(Resolution::Static));
+    assert_eq!(resolution("c"), Some(Resolution::Static));
+    assert_eq!(resolution("b"), Some(Resolution::Dns), "but in its own namespace");
 }
 
 #[test]

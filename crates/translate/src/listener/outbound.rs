@@ -116,7 +116,7 @@ impl<'a> Egress<'a> {
             };
             service.port(number).or_else(by_name).or_else(only)
         };
-        let services = self.view.services.values().map(|s| &***s);
+        let services = self.view.services.values().map(|s| &**s);
         let ports = services.filter(|s| !are_named || self.names(s)).filter_map(|s| Some((s, choose(s)?)));
         Members { number, are_named, ports: ports.collect() }
     }

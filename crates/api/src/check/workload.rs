@@ -1,0 +1,34 @@
+//! Rules across one WorkloadEntry or WorkloadGroup.
+
+use super::{at_least_one, at_most_one};
+use crate::codes;
+use crate::decode::Decoder;
+use crate::istio::{ReadinessProbe, WorkloadEntry};
+
+/// What the address of a Unix socket begins with.
+const UNIX: &str = "unix://";
+
+/// An entry of another network may be reached through that network's gateway alone.
+pub(crate) fn workload_entry(entry: &WorkloadEntry, decoder: &mut Decoder) {
+    let address = entry.address.as_deref().unwrap_or_default();
+    let has_network = entry.network.as_deref().is_some_and(|network| !network.is_empty());
+    if address.is_empty() && !has_network {
+        let message = "required field `address` is missing".to_owned();
+        decoder.report_below("address", &codes::MISSING_FIELD, message, "");
+    }
+    if address.starts_with(UNIX) && !entry.ports.is_empty() {
+        let message = "a Unix socket has no ports".to_owned();
+        decoder.report_below("ports", &codes::CONFLICTING_FIELDS, message, "remove `ports`");
+    }
+}
+
+pub(crate) fn readiness_probe(probe: &ReadinessProbe, decoder: &mut Decoder) {
+    let ways = [
+        ("httpGet", probe.http_get.is_some()),
+        ("tcpSocket", probe.tcp_socket.is_some()),
+        ("exec", probe.exec.is_some()),
+        ("grpc", probe.grpc.is_some()),
+    ];
+    at_least_one(decoder, &ways);
+    at_most_one(decoder, &ways);
+}
