@@ -27,5 +27,5 @@ pub use diagnostic::codes::Code;
 pub use diagnostic::render::render;
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use object::{Kind, Meta, Object, ObjectId, Origin, Spec};
-pub use parse::parse;
+pub use parse::{parse, parse_unsound};
 pub use span::{Span, Spans};

@@ -12,7 +12,8 @@ use serde_json::{Map, Value as Json, json};
 use crate::decode::Wire;
 use crate::istio::{
     AuthorizationPolicy, DestinationRule, Gateway, IstioOperator, PeerAuthentication, RequestAuthentication,
-    ServiceEntry, Sidecar, Telemetry, TrafficExtension, VirtualService, WasmPlugin, WorkloadEntry, WorkloadGroup,
+    ServiceEntry, Sidecar, Telemetry, TrafficExtension, VirtualService, WasmPlugin, WorkloadEntry,
+    WorkloadGroup,
 };
 use crate::kubernetes::{
     ConfigMap, DaemonSet, Deployment, EndpointSlice, Endpoints, Job, Namespace, Node, Pod, ReplicaSet,

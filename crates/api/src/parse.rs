@@ -33,8 +33,18 @@ const NAMELESS_OPERATOR: &str = "installed-state";
 ///
 /// `file` names the text in origins and locations; nothing is opened.
 pub fn parse(text: &str, file: &Arc<str>) -> (Vec<Object>, Vec<Diagnostic>) {
-    let (objects, diagnostics) = (Vec::new(), Vec::new());
-    let mut reading = Reading { text, file: Arc::clone(file), objects, diagnostics, seen: 0 };
+    read(text, file).sound()
+}
+
+/// Reads all objects of a text as [`parse`] does, and returns only those that it leaves out, as far as they can be read:
+/// what is wrong in them has its default. They are for looking at, not for putting in force.
+pub fn parse_unsound(text: &str, file: &Arc<str>) -> Vec<Object> {
+    read(text, file).unsound
+}
+
+fn read<'t>(text: &'t str, file: &Arc<str>) -> Reading<'t> {
+    let (objects, diagnostics, unsound) = (Vec::new(), Vec::new(), Vec::new());
+    let mut reading = Reading { text, file: Arc::clone(file), objects, unsound, diagnostics, seen: 0 };
     for document in node::read(text) {
         match document {
             Document::Read(node, duplicates) => {
@@ -52,13 +62,15 @@ pub fn parse(text: &str, file: &Arc<str>) -> (Vec<Object>, Vec<Diagnostic>) {
     let place = |diagnostic: &Diagnostic| diagnostic.location.as_ref().map(|location| location.span.start);
     reading.diagnostics.sort_by_key(place);
     reading.diagnostics.truncate(MAX_DIAGNOSTICS);
-    (reading.objects, reading.diagnostics)
+    reading
 }
 
 struct Reading<'t> {
     text: &'t str,
     file: Arc<str>,
     objects: Vec<Object>,
+    /// Objects with errors.
+    unsound: Vec<Object>,
     diagnostics: Vec<Diagnostic>,
     /// Objects met so far, sound or not.
     seen: usize,
@@ -108,6 +120,10 @@ fn metadata_keys(metadata: &Metadata, decoder: &mut Decoder) {
 }
 
 impl Reading<'_> {
+    fn sound(self) -> (Vec<Object>, Vec<Diagnostic>) {
+        (self.objects, self.diagnostics)
+    }
+
     fn document(&mut self, node: &Node) {
         match &node.value {
             Value::Null => {}
@@ -156,7 +172,8 @@ impl Reading<'_> {
         }
         let sound = decoder.diagnostics.iter().all(|diagnostic| !diagnostic.is_error());
         self.diagnostics.append(&mut decoder.diagnostics);
-        self.objects.extend(object.filter(|_| sound).map(|object| Object { spans: decoder.spans, ..object }));
+        let kept = if sound { &mut self.objects } else { &mut self.unsound };
+        kept.extend(object.map(|object| Object { spans: decoder.spans, ..object }));
     }
 
     fn at(&self, node: &Node, diagnostic: Diagnostic) -> Diagnostic {

@@ -1,9 +1,10 @@
-//! Commands that look: at files ([`validate()`]), at certificates ([`inspect()`]), at one proxy ([`proxy_config()`]).
+//! Commands that look: at files ([`validate()`], [`analyze()`]), at certificates ([`inspect()`]), at one proxy ([`proxy_config()`]).
 //!
 //! Owns: arguments, output and exit codes. Must not know: what is wrong with an object, which is `api`'s and the
 //! snapshot's to say, nor how a mesh is run; where the proxies of a running one are, `local` tells.
 //! Entry points: [`validate()`], [`inspect()`], [`proxy_config()`].
 
+mod analyze;
 mod ask;
 mod control_plane;
 mod explain;
@@ -14,6 +15,7 @@ mod report;
 mod rollback;
 mod validate;
 
+pub use analyze::{AnalyzeArgs, analyze};
 pub use control_plane::MeshArgs;
 pub use explain::{ExplainArgs, explain};
 pub use inspect::{InspectArgs, inspect};

@@ -17,6 +17,7 @@ use clap_complete::Shell;
 Examples:
   meltemi up examples/shop                       run a whole mesh on this machine
   meltemi validate examples/shop                 check manifests without running anything
+  meltemi analyze examples/shop                  look for what is doubtful between them
   meltemi proxy-config secret frontend-v1-0      certificates and trust of one proxy
   meltemi rollback                               the last generations of the mesh; serve an earlier one
   meltemi load http://localhost:8080/ --rate 100 --duration 10s
@@ -34,6 +35,7 @@ struct CommandLine {
 enum Command {
     Up(meltemi_local::UpArgs),
     Validate(meltemi_cli::ValidateArgs),
+    Analyze(meltemi_cli::AnalyzeArgs),
     Explain(Box<meltemi_cli::ExplainArgs>),
     ControlPlane(Box<meltemi_control::ControlPlaneArgs>),
     Proxy(Box<ProxyCommand>),
@@ -86,6 +88,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(args) => meltemi_local::up(args),
         Command::Validate(args) => meltemi_cli::validate(&args),
+        Command::Analyze(args) => meltemi_cli::analyze(&args),
         Command::Explain(args) => meltemi_cli::explain(&args),
         Command::ControlPlane(args) => control_plane(*args),
         Command::Proxy(command) => proxy(*command),

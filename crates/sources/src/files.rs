@@ -37,17 +37,26 @@ pub struct Batch {
     pub outdated: BTreeMap<ObjectId, Arc<str>>,
 }
 
-/// Reads files and directories once.
+/// Stands for standard input among the paths of [`load`].
+const STDIN: &str = "-";
+
+/// Reads files and directories once; `-` is standard input.
 ///
 /// # Errors
 /// When one of the paths does not exist or cannot be opened. What cannot be read below a directory is a diagnostic.
 pub fn load(paths: &[PathBuf]) -> io::Result<Batch> {
-    for path in paths {
+    let (stdin, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        paths.iter().cloned().partition(|path| path.as_os_str() == STDIN);
+    for path in &files {
         let opened =
             if path.is_dir() { path.read_dir().map(drop) } else { std::fs::File::open(path).map(drop) };
         opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     }
-    let batch = State::default().update(scan::read(paths));
+    let mut texts = scan::read(&files);
+    if !stdin.is_empty() {
+        texts.insert(STDIN.into(), scan::stdin()?);
+    }
+    let batch = State::default().update(texts);
     Ok(batch.expect("invariant: the first update has a batch"))
 }
 

@@ -120,6 +120,13 @@ codes! {
     NEEDS_RESTART "MEL0222" Warning "the change needs a restart"
         "Every certificate of the mesh says its trust domain, so it is read when the mesh starts. What it was then stays in force; start `meltemi up`, or the control plane, again."
 
+    UNKNOWN_NAMESPACE "MEL0240" Warning "the namespace is not known"
+        "No object is in this namespace, so exporting to it makes the object visible to nobody."
+    IDLE_POLICY "MEL0241" Warning "the policy selects no workload"
+        "No workload carries the labels of the selector, so the policy has no effect."
+    UNEVEN_WEIGHTS "MEL0242" Info "the weights do not add up to 100"
+        "A weight is a share of the sum of the route's weights, so that 30 of 60 is one half."
+
     UNSUPPORTED_FIELD "MEL0301" Error "the field is not supported yet"
         "The field is part of the API, but Meltemi does not implement it yet, and leaving it out would change what the object does. The object is not put in force."
     UNSUPPORTED_POD_FIELD "MEL0302" Warning "the pod field has no effect yet"

@@ -22,14 +22,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("traffic", &["http", "runtime"]),
     ("local", &["api", "identity", "runtime", "agent"]),
     ("control", &["api", "envoy", "identity", "runtime", "snapshot", "sources", "translate", "xds"]),
+    ("analysis", &["api", "snapshot"]),
     ("explain", &["api", "snapshot", "translate", "compile", "envoy"]),
-    ("cli", &["api", "explain", "identity", "local", "snapshot", "sources"]),
+    ("cli", &["analysis", "api", "explain", "identity", "local", "snapshot", "sources"]),
     ("meltemi", &["agent", "cli", "control", "local", "proxy", "runtime", "traffic"]),
     ("e2e", &["api", "compile", "envoy", "http", "identity", "proxy", "snapshot", "translate", "xds"]),
 ];
 
 /// Crates that must stay pure: no runtime, no Kubernetes client, no sockets.
-const PURE: &[&str] = &["api", "identity", "snapshot", "translate", "compile", "explain"];
+const PURE: &[&str] = &["api", "identity", "snapshot", "translate", "compile", "explain", "analysis"];
 
 fn metadata() -> serde_json::Value {
     let output = Command::new(env!("CARGO"))

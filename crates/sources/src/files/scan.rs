@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +21,23 @@ pub(super) fn read(paths: &[PathBuf]) -> Texts {
         }
     }
     texts
+}
+
+/// Reads standard input.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn stdin() -> io::Result<Result<Arc<str>, String>> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Ok(Err(io::Error::from(ErrorKind::FileTooLarge).to_string()));
+    }
+    Ok(text(bytes))
+}
+
+fn text(bytes: Vec<u8>) -> Result<Arc<str>, String> {
+    String::from_utf8(bytes).map(Arc::from).map_err(|_| "the text is not UTF-8".to_owned())
 }
 
 fn directory(path: &Path, depth: usize, texts: &mut Texts) {
@@ -65,10 +82,7 @@ fn file(path: &Path, texts: &mut Texts) {
         _ => fs::read(path),
     });
     match read {
-        Ok(bytes) => {
-            let text = String::from_utf8(bytes).map_err(|_| "the text is not UTF-8".to_owned());
-            texts.insert(name(path), text.map(Arc::from));
-        }
+        Ok(bytes) => _ = texts.insert(name(path), text(bytes)),
         Err(error) => note(path, &error, texts),
     }
 }

@@ -1,0 +1,4 @@
+//! The analysis at its boundary: YAML in, findings out.
+
+mod cases;
+mod docs;
