@@ -3,8 +3,10 @@
 //!
 //! Source: Istio's `pkg/config/validation` and Kubernetes' API validation.
 
+mod cors;
 mod destination_rule;
 mod extension;
+mod fault;
 mod gateway;
 mod kubernetes;
 mod load_balancer;
@@ -14,14 +16,17 @@ mod route;
 mod service_entry;
 mod sidecar;
 mod telemetry;
+mod text_match;
 mod tls;
 mod virtual_service;
 mod workload;
 
+pub(crate) use cors::cors_policy;
 pub(crate) use destination_rule::{
     destination_rule, http_settings, outlier_detection, port_traffic_policy, traffic_policy,
 };
 pub(crate) use extension::{traffic_extension, vm_config, vm_env_var, wasm_plugin};
+pub(crate) use fault::{http_fault, http_fault_abort, http_fault_delay};
 pub(crate) use gateway::{gateway, gateway_port, server};
 pub(crate) use kubernetes::{deployment, env_var, label_keys, probe, service};
 pub(crate) use load_balancer::{

@@ -2,10 +2,13 @@
 //! MeshConfig, field for field. Leaves out defaults and meaning. Source: the published CRDs of Istio 1.30.
 
 mod authorization_policy;
+mod claim;
 mod client_tls;
 mod connection_pool;
+mod cors;
 mod destination_rule;
 mod extension;
+mod fault;
 mod gateway;
 mod load_balancer;
 mod mesh_config;
@@ -24,11 +27,13 @@ pub use authorization_policy::{
     AuthorizationAction, AuthorizationPolicy, AuthorizationRule, Condition, ExtensionProviderRef, Operation,
     RuleFrom, RuleTo, Source,
 };
+pub use claim::claim_of_header;
 pub use client_tls::{ClientTlsMode, ClientTlsSettings};
 pub use connection_pool::{
     ConnectionPoolSettings, H2UpgradePolicy, Http2KeepAlive, HttpSettings, OutlierDetection, TcpKeepalive,
     TcpSettings,
 };
+pub use cors::{CorsPolicy, UnmatchedPreflights};
 pub use destination_rule::{
     DestinationRule, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion, RetryBudget, Subset,
     TrafficPolicy, TunnelSettings,
@@ -38,6 +43,7 @@ pub use extension::{
     Struct, TrafficExtension, TrafficMode, TrafficPort, TrafficSelector, VmConfig, VmEnvVar, WasmConfig,
     WasmPlugin,
 };
+pub use fault::{GrpcStatus, HttpFaultAbort, HttpFaultDelay, HttpFaultInjection};
 pub use gateway::{Gateway, Port, Server};
 pub use load_balancer::{
     ConsistentHashLb, CookieAttribute, Distribute, Failover, HashCookie, LoadBalancerSettings,
@@ -64,10 +70,10 @@ pub use telemetry::{
     WorkloadMode,
 };
 pub use virtual_service::{
-    DerivePort, Destination, HeaderOperations, Headers, HttpBody, HttpDirectResponse, HttpMatchRequest,
-    HttpMirrorPolicy, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, HttpRouteDestination,
-    L4MatchAttributes, Percent, PortSelector, RegexRewrite, RouteDestination, TcpRoute, TlsMatchAttributes,
-    TlsRoute, VirtualService,
+    Delegate, DerivePort, Destination, HeaderOperations, Headers, HttpBody, HttpDirectResponse,
+    HttpMatchRequest, HttpMirrorPolicy, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
+    HttpRouteDestination, L4MatchAttributes, Percent, PortSelector, RegexRewrite, RouteDestination, TcpRoute,
+    TlsMatchAttributes, TlsRoute, VirtualService,
 };
 pub use workload_entry::{
     ExecHealthCheck, GrpcHealthCheck, HttpHealthCheck, ReadinessProbe, TcpHealthCheck, WorkloadEntry,

@@ -29,3 +29,4 @@ pub use diagnostic::{Diagnostic, Location, Severity};
 pub use object::{Kind, Meta, Object, ObjectId, Origin, Spec};
 pub use parse::{parse, parse_unsound};
 pub use span::{Span, Spans};
+pub use syntax::decode_base64;

@@ -28,12 +28,13 @@ pub(crate) use policy::{
     service_account, sha256_hex, strict_header_name, trust_domain_pattern,
 };
 pub(crate) use spelling::{did_you_mean, is_close};
+pub use text::decode_base64;
 pub(crate) use text::{
-    base64, container_port_name, credential_name, decode_base64, dns_label, dns_name, env_name, export_to,
+    base64, container_port_name, cors_method, credential_name, dns_label, dns_name, env_name, export_to,
     field_path, gateway_reference, header_name, label_key, label_value, not_empty, port_name, probe_scheme,
-    protocol, regex, retry_on, subset_name, transport_protocol, tunnel_protocol,
+    protocol, regex, regex_or_any, retry_on, subset_name, transport_protocol, tunnel_protocol,
 };
-pub(crate) use time::{duration, duration_or_zero, parse_duration, timestamp, unix_seconds};
+pub(crate) use time::{duration, duration_or_zero, parse_duration, timestamp, unix_seconds, whole_seconds};
 pub(crate) use tls::{certificate_hash, path, server_name, spki_pin, trust_domain};
 
 use crate::codes::Code;

@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::mesh_config::MeshConfig;
 use crate::peer_authentication::PeerAuthentications;
 use crate::protocol::Protocol;
+use crate::route::{self, Delegates, Rules};
 use crate::visibility::Visibility;
 
 /// The name that stands for all sidecars in `gateways`.
@@ -59,6 +60,8 @@ pub struct VirtualService {
     pub gateways: Vec<GatewayName>,
     /// `exportTo`.
     pub export_to: Visibility,
+    /// Its routes, those of its delegates among them.
+    pub rules: Rules,
     /// The object.
     pub object: Arc<Object>,
 }
@@ -105,18 +108,21 @@ impl Config {
     pub(crate) fn build<'a>(objects: impl Iterator<Item = &'a Arc<Object>>, mesh: MeshConfig) -> Config {
         let mut objects: Vec<&Arc<Object>> = objects.collect();
         objects.sort_by(|a, b| oldest_first(a, b));
+        let delegates = delegates(objects.iter().copied(), &mesh);
         let peer_authentications = PeerAuthentications::new(Arc::clone(&mesh.root_namespace));
         let mut config = Config { mesh, peer_authentications, ..Config::default() };
         for object in objects {
-            config.add(object);
+            config.add(object, &delegates);
         }
         config
     }
 
-    fn add(&mut self, object: &Arc<Object>) {
+    fn add(&mut self, object: &Arc<Object>, delegates: &Delegates<'_>) {
         match &object.spec {
-            Spec::VirtualService(spec) => {
-                self.virtual_services.push(Arc::new(VirtualService::new(object, spec)));
+            // Without hosts it is in force only where another one delegates to it.
+            Spec::VirtualService(spec) if !spec.hosts.is_empty() => {
+                let built = VirtualService::new(object, spec, &self.mesh, delegates);
+                self.virtual_services.push(Arc::new(built));
             }
             Spec::DestinationRule(spec) => self.add_rule(object, spec),
             Spec::Gateway(_) => {
@@ -154,13 +160,33 @@ impl Config {
     }
 }
 
+/// The VirtualServices without hosts.
+pub(crate) fn delegates<'a>(
+    objects: impl Iterator<Item = &'a Arc<Object>>,
+    mesh: &MeshConfig,
+) -> Delegates<'a> {
+    Delegates::of(objects, |spec, namespace| export_to(spec, namespace, mesh))
+}
+
+/// What the object says, else the mesh.
+fn export_to(spec: &istio::VirtualService, namespace: &str, mesh: &MeshConfig) -> Visibility {
+    let said = if spec.export_to.is_empty() { &mesh.virtual_service_export_to } else { &spec.export_to };
+    Visibility::parse(said, namespace)
+}
+
 impl VirtualService {
-    fn new(object: &Arc<Object>, spec: &istio::VirtualService) -> VirtualService {
+    pub(crate) fn new(
+        object: &Arc<Object>,
+        spec: &istio::VirtualService,
+        mesh: &MeshConfig,
+        delegates: &Delegates<'_>,
+    ) -> VirtualService {
         let namespace = &object.id.namespace;
         VirtualService {
             hosts: spec.hosts.iter().map(|h| Host::resolve(h, namespace)).collect(),
             gateways: GatewayName::resolve_all(&spec.gateways, namespace),
-            export_to: Visibility::parse(&spec.export_to, namespace),
+            export_to: export_to(spec, namespace, mesh),
+            rules: route::lower(object, spec, delegates),
             object: Arc::clone(object),
         }
     }

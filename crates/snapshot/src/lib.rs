@@ -1,10 +1,11 @@
 //! The immutable mesh: what all objects together mean.
 //!
 //! Owns: services and their endpoints, the selection and merge rules of the Istio API (host lookup, exports,
-//! Sidecar scope, DestinationRule merging, PeerAuthentication precedence), and the diagnostics that need more than one object to see.
+//! Sidecar scope, DestinationRule merging, PeerAuthentication precedence), the route model that routing objects lower
+//! into, and the diagnostics that need more than one object to see.
 //! Must not know: Envoy, sockets, time. Entry points: [`Snapshot::build`], the specification;
 //! [`Snapshot::apply`], which must equal it; [`Scope::of`], the mesh as one proxy sees it.
-//! Read next: `service.rs`, then `scope.rs`.
+//! Read next: `service.rs`, then `route.rs`, then `scope.rs`.
 
 mod check;
 mod client_tls;
@@ -18,6 +19,7 @@ mod mesh_config;
 mod peer_authentication;
 mod policy;
 mod protocol;
+pub mod route;
 mod scope;
 mod secret;
 mod service;

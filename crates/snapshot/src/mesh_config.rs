@@ -7,6 +7,8 @@ use std::sync::Arc;
 use meltemi_api::istio::{self, MeshH2UpgradePolicy, MinProtocolVersion, OutboundTrafficPolicyMode};
 use meltemi_api::{Diagnostic, Object, codes};
 
+use crate::route::Retries;
+
 /// `rootNamespace` where nobody says another.
 const ROOT_NAMESPACE: &str = "istio-system";
 
@@ -22,6 +24,10 @@ pub struct MeshConfig {
     pub auto_mtls: bool,
     /// `h2UpgradePolicy`: HTTP/1 becomes HTTP/2 on the way to HTTP services.
     pub upgrades_to_http2: bool,
+    /// `defaultVirtualServiceExportTo`; empty for all namespaces.
+    pub virtual_service_export_to: Vec<String>,
+    /// `defaultHttpRetryPolicy`: when requests are tried again; `None` for Istio's own policy.
+    pub retries: Option<Retries>,
     /// `outboundTrafficPolicy`: traffic for hosts that nobody knows goes on to where it wants.
     pub allows_unknown_hosts: bool,
     /// `meshMTLS`: mutual TLS between workloads.
@@ -81,6 +87,8 @@ impl MeshConfig {
             root_namespace: wire.root_namespace.as_deref().unwrap_or(ROOT_NAMESPACE).into(),
             auto_mtls: wire.enable_auto_mtls.unwrap_or(true),
             upgrades_to_http2: wire.h2_upgrade_policy == Some(MeshH2UpgradePolicy::Upgrade),
+            virtual_service_export_to: wire.default_virtual_service_export_to.clone(),
+            retries: wire.default_http_retry_policy.as_ref().map(Retries::of),
             // The default of the field is to allow, that of its mode to refuse.
             allows_unknown_hosts: policy
                 .is_none_or(|policy| policy.mode == Some(OutboundTrafficPolicyMode::AllowAny)),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use meltemi_api::Object;
+use meltemi_snapshot::route::Written;
 use meltemi_snapshot::{Client, Scope, Snapshot};
 
 use crate::resources::Origin;
@@ -44,4 +45,9 @@ pub(crate) fn origin(object: &Object, field: impl Into<String>) -> Origin {
     let field = field.into();
     let line = object.spans.nearest(&field).map_or(object.origin.line, |span| span.line);
     Origin { object: object.id.clone(), field, file: Arc::clone(&object.origin.file), line }
+}
+
+/// The origin of something in the route model.
+pub(crate) fn written_origin(written: &Written) -> Origin {
+    origin(&written.object, written.field.as_str())
 }

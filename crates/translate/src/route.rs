@@ -3,6 +3,7 @@
 //! Source: Istio `pilot/pkg/networking/core/route/route.go`.
 
 mod action;
+mod filter;
 mod headers;
 pub(crate) mod l4;
 mod request_match;
@@ -10,16 +11,14 @@ mod retry;
 
 pub(crate) use action::destination_cluster;
 
-use std::collections::BTreeMap;
-
-use meltemi_api::istio::{HttpMatchRequest, HttpRoute};
 use meltemi_envoy::config::route::v3::route::Action;
 use meltemi_envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
 use meltemi_envoy::config::route::v3::route_match::PathSpecifier;
 use meltemi_envoy::config::route::v3::{Decorator, DirectResponseAction, Route, RouteAction, RouteMatch};
-use meltemi_snapshot::{GatewayName, VirtualService, labels_match};
+use meltemi_snapshot::route::{Callers, HttpCondition, HttpRule};
+use meltemi_snapshot::{GatewayName, Service, VirtualService, labels_match};
 
-use crate::context::{Context, origin};
+use crate::context::{Context, written_origin};
 use crate::message::{UNLIMITED, config_path, fields, istio_metadata, text};
 use crate::names::{PASSTHROUGH_CLUSTER, outbound_cluster};
 use crate::resources::Origin;
@@ -47,19 +46,19 @@ pub(crate) struct Binding<'a> {
 /// The routes that can match there, in order, up to the first that matches everything.
 pub(crate) fn of_virtual_service(binding: &Binding<'_>) -> Vec<Built> {
     let mut routes = Vec::new();
-    for (index, rule) in binding.virtual_service.spec().http.iter().enumerate() {
-        let field = format!("spec.http[{index}]");
-        let conditions: Vec<(Option<&HttpMatchRequest>, String)> = match rule.matches.as_slice() {
-            [] => vec![(None, field)],
-            some => some.iter().enumerate().map(|(i, m)| (Some(m), format!("{field}.match[{i}]"))).collect(),
+    for rule in &binding.virtual_service.rules.http {
+        let conditions: Vec<Option<&HttpCondition>> = match rule.conditions.as_slice() {
+            [] => vec![None],
+            some => some.iter().map(Some).collect(),
         };
-        for (condition, field) in conditions {
-            if !condition.is_none_or(|c| binding.admits(&source_of(c))) {
+        for condition in conditions {
+            if !condition.is_none_or(|c| binding.admits(&c.callers)) {
                 continue;
             }
             let route = of_rule(binding, rule, condition);
             let ends = catches_all(&route);
-            routes.push(Built { route, origin: Some(origin(&binding.virtual_service.object, field)) });
+            let written = condition.map_or(&rule.written, |c| &c.written);
+            routes.push(Built { route, origin: Some(written_origin(written)) });
             if ends {
                 return routes;
             }
@@ -68,43 +67,32 @@ pub(crate) fn of_virtual_service(binding: &Binding<'_>) -> Vec<Built> {
     routes
 }
 
-/// The parts of a condition that are decided here, not by the proxy.
-pub(crate) struct Source<'a> {
-    port: Option<u32>,
-    gateways: &'a [String],
-    labels: &'a BTreeMap<String, String>,
-    namespace: Option<&'a str>,
-}
-
 impl Binding<'_> {
     /// Whether a condition can hold at all for this proxy and port.
-    fn admits(&self, source: &Source<'_>) -> bool {
-        let namespace = self.virtual_service.namespace();
+    fn admits(&self, callers: &Callers) -> bool {
         let shape = self.context.shape;
-        let is_here = source.gateways.is_empty()
-            || GatewayName::resolve_all(source.gateways, namespace).contains(self.gateway);
-        is_here
-            && source.port.is_none_or(|p| p == u32::from(self.port))
-            && labels_match(source.labels, &shape.labels)
-            && source.namespace.is_none_or(|n| n.is_empty() || n == shape.namespace)
+        (callers.gateways.is_empty() || callers.gateways.contains(self.gateway))
+            && callers.port.is_none_or(|p| p == self.port)
+            && labels_match(&callers.labels, &shape.labels)
+            && (callers.namespace.is_empty() || callers.namespace == shape.namespace)
+    }
+
+    /// Whether the server that requests come through has settings of TLS.
+    fn terminates_tls(&self) -> bool {
+        let gateway = self.context.snapshot.config.gateways.get(self.gateway);
+        let mut servers = gateway.into_iter().flat_map(|gateway| &gateway.spec().servers);
+        servers.any(|server| server.port.number == u32::from(self.port) && server.tls.is_some())
     }
 }
 
-fn source_of(condition: &HttpMatchRequest) -> Source<'_> {
-    Source {
-        port: condition.port,
-        gateways: &condition.gateways,
-        labels: &condition.source_labels,
-        namespace: condition.source_namespace.as_deref(),
-    }
-}
-
-fn of_rule(binding: &Binding<'_>, rule: &HttpRoute, condition: Option<&HttpMatchRequest>) -> Route {
+fn of_rule(binding: &Binding<'_>, rule: &HttpRule, condition: Option<&HttpCondition>) -> Route {
     let object = &binding.virtual_service.object;
     let mut route = Route {
         name: route_name(rule, condition),
         r#match: Some(condition.map_or_else(request_match::everything, request_match::of)),
         metadata: Some(istio_metadata(fields([("config", text(config_path(object)))]))),
+        stat_prefix: condition.map(|c| c.stat_prefix.clone()).unwrap_or_default(),
+        typed_per_filter_config: filter::configs(rule),
         ..Default::default()
     };
     action::apply(binding, rule, &mut route);
@@ -113,11 +101,10 @@ fn of_rule(binding: &Binding<'_>, rule: &HttpRoute, condition: Option<&HttpMatch
 }
 
 /// `rule.match`, for access logs.
-fn route_name(rule: &HttpRoute, condition: Option<&HttpMatchRequest>) -> String {
-    let name = rule.name.as_deref().unwrap_or_default();
-    match condition.and_then(|c| c.name.as_deref()) {
-        Some(suffix) if !suffix.is_empty() => format!("{name}.{suffix}"),
-        _ => name.to_owned(),
+fn route_name(rule: &HttpRule, condition: Option<&HttpCondition>) -> String {
+    match condition {
+        Some(condition) if !condition.name.is_empty() => format!("{}.{}", rule.name, condition.name),
+        _ => rule.name.clone(),
     }
 }
 
@@ -148,17 +135,22 @@ pub(crate) fn catches_all(route: &Route) -> bool {
         Some(PathSpecifier::SafeRegex(regex)) => regex.regex == ".*",
         _ => false,
     };
-    any_path && conditions.headers.is_empty() && conditions.query_parameters.is_empty()
+    any_path
+        && conditions.headers.is_empty()
+        && conditions.query_parameters.is_empty()
+        && conditions.dynamic_metadata.is_empty()
 }
 
 /// The route of a service port that no VirtualService speaks of.
 #[expect(deprecated, reason = "Istio bounds grpc-timeout with max_grpc_timeout")]
-pub(crate) fn default_outbound(host: &str, port: u16) -> Route {
+pub(crate) fn default_outbound(context: &Context<'_>, service: &Service, port: u16) -> Route {
+    let host = &service.host;
+    let retries = context.snapshot.config.mesh.retries.as_ref();
     let action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(outbound_cluster(port, "", host))),
         timeout: Some(UNLIMITED),
         max_grpc_timeout: Some(UNLIMITED),
-        retry_policy: Some(retry::mesh_default()),
+        retry_policy: retry::policy(retries, false),
         ..Default::default()
     };
     default_route(action, format!("{host}:{port}/*"))

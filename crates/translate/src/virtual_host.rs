@@ -188,7 +188,7 @@ impl<'a> Table<'a> {
         let mut routes: Vec<(u16, Vec<Built>)> =
             ports.iter().map(|p| (p.number, of_port(p.number))).collect();
         if routes.iter().all(|(_, r)| r.is_empty()) {
-            let default = |port| vec![default_route(service, port)];
+            let default = |port| vec![default_route(self.context, service, port)];
             routes = ports.iter().map(|p| (p.number, default(p.number))).collect();
         }
         for (port, routes) in routes.into_iter().filter(|(_, r)| !r.is_empty()) {
@@ -239,9 +239,9 @@ impl<'a> Table<'a> {
     }
 }
 
-fn default_route(service: &Service, port: u16) -> Built {
+fn default_route(context: &Context<'_>, service: &Service, port: u16) -> Built {
     let origin = origin(&service.object, "spec");
-    Built { route: route::default_outbound(service.host.as_str(), port), origin: Some(origin) }
+    Built { route: route::default_outbound(context, service, port), origin: Some(origin) }
 }
 
 /// All names of a service for a caller in `namespace`: the full one, in Kubernetes the short ones, addresses.

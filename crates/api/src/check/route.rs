@@ -1,42 +1,125 @@
 //! Rules inside one route of a VirtualService.
 
-use super::{at_least_one, at_most_one, not_empty, weights};
+use super::{at_least_one, at_most_one, not_empty, text_match, weights};
 use crate::codes;
 use crate::decode::Decoder;
 use crate::istio::{
     HeaderOperations, Headers, HttpBody, HttpMatchRequest, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
-    RegexRewrite, TcpRoute, TlsRoute,
+    RegexRewrite, StringMatch, TcpRoute, TlsRoute, claim_of_header,
 };
 use crate::syntax;
 
 pub(crate) fn http_route(route: &HttpRoute, decoder: &mut Decoder) {
-    let answers = [
-        ("route", !route.route.is_empty()),
-        ("redirect", route.redirect.is_some()),
-        ("directResponse", route.direct_response.is_some()),
-    ];
-    at_least_one(decoder, &answers);
-    at_most_one(decoder, &answers);
-    at_most_one(decoder, &[("rewrite", route.rewrite.is_some()), ("redirect", route.redirect.is_some())]);
+    let goes_on = ("route", !route.route.is_empty());
+    let redirect = ("redirect", route.redirect.is_some());
+    let response = ("directResponse", route.direct_response.is_some());
+    let delegate = ("delegate", route.delegate.is_some());
+    at_least_one(decoder, &[goes_on, redirect, response, delegate]);
+    if route.delegate.is_some() {
+        // An answer is left to a delegate that has none of its own.
+        at_most_one(decoder, &[delegate, goes_on]);
+        at_most_one(decoder, &[delegate, redirect]);
+    } else {
+        at_most_one(decoder, &[goes_on, redirect, response]);
+        for (field, set) in [("rewrite", route.rewrite.is_some()), ("fault", route.fault.is_some())] {
+            at_most_one(decoder, &[(field, set), redirect]);
+            at_most_one(decoder, &[(field, set), response]);
+        }
+    }
     at_most_one(decoder, &[("mirror", route.mirror.is_some()), ("mirrors", !route.mirrors.is_empty())]);
-    at_most_one(
-        decoder,
-        &[
-            ("mirrorPercent", route.mirror_percent.is_some()),
-            ("mirrorPercentage", route.mirror_percentage.is_some()),
-        ],
-    );
+    mirror_shares(route, decoder);
+    one_authority(route, decoder);
+    prefix_to_replace(route, decoder);
     weights(decoder, route.route.iter().map(|destination| destination.weight));
+}
+
+/// The newest spelling counts.
+fn mirror_shares(route: &HttpRoute, decoder: &mut Decoder) {
+    let spellings = [
+        ("mirrorPercentage", route.mirror_percentage.is_some()),
+        ("mirrorPercent", route.mirror_percent.is_some()),
+        ("mirror_percent", route.old_mirror_percent.is_some()),
+    ];
+    let mut set = spellings.iter().filter(|(_, set)| *set);
+    let Some((first, _)) = set.next() else { return };
+    for (later, _) in set {
+        let message = format!("`{first}` counts, so nothing looks at `{later}`");
+        decoder.report_below(later, &codes::NO_USE, message, "remove it");
+    }
+}
+
+/// A request has one authority, so only one place may replace it.
+fn one_authority(route: &HttpRoute, decoder: &mut Decoder) {
+    let by_rewrite = route.rewrite.as_ref().and_then(|rewrite| rewrite.authority.as_deref());
+    let mut places = Vec::new();
+    if by_rewrite.is_some_and(|authority| !authority.is_empty()) {
+        places.push("rewrite.authority".to_owned());
+    }
+    if let Some(request) = route.headers.as_ref().and_then(|headers| headers.request.as_ref()) {
+        for (field, headers) in [("headers.request.set", &request.set), ("headers.request.add", &request.add)]
+        {
+            let named = headers.keys().filter(|name| is_authority(name));
+            places.extend(named.map(|name| below(field, name)));
+        }
+    }
+    if let [first, second, ..] = places.as_slice() {
+        let message = format!("the authority is already replaced by `{first}`");
+        decoder.report_below(second, &codes::CONFLICTING_FIELDS, message, "keep one of them");
+    }
+}
+
+/// What a redirect puts in place of a prefix needs one in every condition.
+fn prefix_to_replace(route: &HttpRoute, decoder: &mut Decoder) {
+    let replaces =
+        |redirect: &HttpRedirect| redirect.prefix_rewrite.as_deref().is_some_and(|p| !p.is_empty());
+    if !route.redirect.as_ref().is_some_and(replaces) {
+        return;
+    }
+    let other =
+        |m: &HttpMatchRequest| m.uri.as_ref().is_some_and(|uri| !matches!(uri, StringMatch::Prefix(_)));
+    if let Some(index) = route.matches.iter().position(other) {
+        let message = "`redirect.prefixRewrite` needs conditions that match a prefix".to_owned();
+        let field = format!("match[{index}].uri");
+        decoder.report_below(
+            &field,
+            &codes::CONFLICTING_FIELDS,
+            message,
+            "write `prefix`, or redirect by `uri`",
+        );
+    }
 }
 
 pub(crate) fn http_match(condition: &HttpMatchRequest, decoder: &mut Decoder) {
     for (field, headers) in [("headers", &condition.headers), ("withoutHeaders", &condition.without_headers)]
     {
-        headers.keys().for_each(|name| header_key(decoder, field, name));
+        for (name, value) in headers {
+            if claim_of_header(name).is_none() {
+                header_key(decoder, field, name);
+            }
+            text_match::no_empty_prefix(decoder, &below(field, name), value);
+        }
     }
-    for name in condition.query_params.keys().filter(|name| name.is_empty()) {
-        let message = "the name of a query parameter is empty".to_owned();
-        decoder.report_below(&format!("queryParams[\"{name}\"]"), &codes::EMPTY, message, "");
+    for (name, value) in &condition.query_params {
+        let field = below("queryParams", name);
+        if name.is_empty() {
+            let message = "the name of a query parameter is empty".to_owned();
+            decoder.report_below(&field, &codes::EMPTY, message, "");
+        }
+        text_match::no_empty_prefix(decoder, &field, value);
+        text_match::is_expression(decoder, &field, value);
+    }
+    condition
+        .headers
+        .iter()
+        .for_each(|(name, v)| text_match::is_expression(decoder, &below("headers", name), v));
+    let texts =
+        [("scheme", &condition.scheme), ("method", &condition.method), ("authority", &condition.authority)];
+    for (field, value) in texts.into_iter().filter_map(|(field, value)| Some((field, value.as_ref()?))) {
+        text_match::no_empty_prefix(decoder, field, value);
+        text_match::is_expression(decoder, field, value);
+    }
+    if let Some(uri) = &condition.uri {
+        text_match::is_expression(decoder, "uri", uri);
     }
 }
 
@@ -48,29 +131,25 @@ fn below(field: &str, key: &str) -> String {
 }
 
 fn header_key(decoder: &mut Decoder, field: &str, name: &str) {
-    if name.starts_with("@request.auth.claims") {
-        let message = "routing by the claims of a token is not supported yet".to_owned();
-        decoder.report_below(&below(field, name), &codes::UNSUPPORTED_VALUE, message, "");
-        return;
-    }
     if let Err(flaw) = syntax::header_name(name) {
         decoder.report_below(&below(field, name), flaw.code, flaw.message, &flaw.help);
     }
 }
 
-/// The authority is replaced, and only in requests; it is no header to add to.
+fn is_authority(name: &str) -> bool {
+    name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority")
+}
+
+/// Responses have no authority.
 pub(crate) fn headers(headers: &Headers, decoder: &mut Decoder) {
-    let is_authority =
-        |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority");
-    let (request, response) = (headers.request.as_ref(), headers.response.as_ref());
+    let response = headers.response.as_ref();
     let places = [
-        ("request.add", request.map(|request| &request.add)),
         ("response.set", response.map(|response| &response.set)),
         ("response.add", response.map(|response| &response.add)),
     ];
     for (field, names) in places {
         for name in names.into_iter().flat_map(|names| names.keys()).filter(|name| is_authority(name)) {
-            let message = format!("`{name}` can only be set, and only in requests");
+            let message = format!("`{name}` can only be set in requests");
             decoder.report_below(&below(field, name), &codes::BAD_NAME, message, "use `request.set`");
         }
     }
@@ -161,16 +240,18 @@ pub(crate) fn http_rewrite(rewrite: &HttpRewrite, decoder: &mut Decoder) {
 }
 
 pub(crate) fn http_retry(retry: &HttpRetry, decoder: &mut Decoder) {
-    let configured = retry.per_try_timeout.is_some() || retry.retry_on.is_some() || retry.backoff.is_some();
-    if retry.attempts == Some(0) && configured {
-        let message =
-            "`attempts: 0` switches retries off, so the rest of the policy has no effect".to_owned();
-        decoder.report_below(
-            "attempts",
-            &codes::CONFLICTING_FIELDS,
-            message,
-            "remove the rest, or raise `attempts`",
-        );
+    if retry.attempts.unwrap_or(0) != 0 {
+        return;
+    }
+    let message = "without `attempts` there are no retries, so the rest of the policy has no effect";
+    let help = "remove the rest, or raise `attempts`";
+    let configured = retry.per_try_timeout.is_some()
+        || retry.retry_on.is_some()
+        || retry.retry_remote_localities.is_some();
+    if configured {
+        decoder.report_below("attempts", &codes::CONFLICTING_FIELDS, message.to_owned(), help);
+    } else if retry.backoff.is_some() {
+        decoder.report_below("backoff", &codes::NO_USE, message.to_owned(), help);
     }
 }
 

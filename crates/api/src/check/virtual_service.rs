@@ -1,17 +1,14 @@
 //! Rules across one VirtualService.
 
-use super::{at_least_one, not_empty, unique};
+use super::{at_least_one, unique};
 use crate::codes;
 use crate::decode::Decoder;
-use crate::istio::{HttpMatchRequest, HttpRoute, VirtualService};
+use crate::istio::{HttpMatchRequest, HttpRoute, VirtualService, claim_of_header};
 
 pub(crate) fn virtual_service(service: &VirtualService, decoder: &mut Decoder) {
-    not_empty(
-        decoder,
-        &service.hosts,
-        "hosts",
-        "name the hosts whose requests are routed, or `*` on a gateway",
-    );
+    if service.hosts.is_empty() {
+        delegate(service, decoder);
+    }
     at_least_one(
         decoder,
         &[
@@ -23,7 +20,49 @@ pub(crate) fn virtual_service(service: &VirtualService, decoder: &mut Decoder) {
     unique(decoder, service.hosts.iter().enumerate(), |index| format!("hosts[{index}]"));
     wildcard_in_mesh(service, decoder);
     sni_hosts(service, decoder);
+    claims_in_mesh(service, decoder);
     unreachable_routes(&service.http, decoder);
+}
+
+/// One without hosts is a delegate: where it applies is said by those who delegate to it.
+fn delegate(service: &VirtualService, decoder: &mut Decoder) {
+    let lists = [
+        ("gateways", !service.gateways.is_empty()),
+        ("tls", !service.tls.is_empty()),
+        ("tcp", !service.tcp.is_empty()),
+    ];
+    for (field, _) in lists.into_iter().filter(|(_, set)| *set) {
+        let message = format!("`{field}` has no meaning without `hosts`, in a delegate");
+        let help = "remove it, or name the hosts whose requests are routed";
+        decoder.report_below(field, &codes::CONFLICTING_FIELDS, message, help);
+    }
+    for (index, _) in service.http.iter().enumerate().filter(|(_, route)| route.delegate.is_some()) {
+        let message = "a delegate cannot delegate further".to_owned();
+        decoder.report_below(&format!("http[{index}].delegate"), &codes::CONFLICTING_FIELDS, message, "");
+    }
+}
+
+/// Tokens are looked at on gateways, before a route is chosen.
+fn claims_in_mesh(service: &VirtualService, decoder: &mut Decoder) {
+    let is_delegate = service.hosts.is_empty();
+    if is_delegate || !service.gateways.is_empty() && service.gateways.iter().all(|name| name != "mesh") {
+        return;
+    }
+    for (i, route) in service.http.iter().enumerate() {
+        for (j, condition) in route.matches.iter().enumerate() {
+            for (field, headers) in
+                [("headers", &condition.headers), ("withoutHeaders", &condition.without_headers)]
+            {
+                for name in headers.keys().filter(|name| claim_of_header(name).is_some()) {
+                    let mut at = format!("http[{i}].match[{j}].{field}");
+                    crate::span::push_key(&mut at, name);
+                    let message = "claims of tokens can only be matched on gateways".to_owned();
+                    let help = "name the Gateways in `gateways`, and leave `mesh` out";
+                    decoder.report_below(&at, &codes::CONFLICTING_FIELDS, message, help);
+                }
+            }
+        }
+    }
 }
 
 /// In sidecars a VirtualService for every host would shadow every service.
@@ -75,7 +114,12 @@ fn unreachable_routes(routes: &[HttpRoute], decoder: &mut Decoder) {
     }
 }
 
+/// What a delegate takes of it is not known here.
 fn takes_everything(route: &HttpRoute) -> bool {
+    route.delegate.is_none() && catches_all(route)
+}
+
+fn catches_all(route: &HttpRoute) -> bool {
     route.matches.is_empty() || route.matches.iter().any(is_unconditional)
 }
 

@@ -126,6 +126,12 @@ codes! {
         "No workload carries the labels of the selector, so the policy has no effect."
     UNEVEN_WEIGHTS "MEL0242" Info "the weights do not add up to 100"
         "A weight is a share of the sum of the route's weights, so that 30 of 60 is one half."
+    UNKNOWN_DELEGATE "MEL0243" Warning "the delegate is not known"
+        "No VirtualService without hosts has this name, or it is not exported to the namespace of the one that delegates. The route that delegates to it is left out."
+    CONFLICTING_DELEGATE "MEL0244" Warning "the delegate contradicts the route that leads to it"
+        "A condition of the delegate fits none of the conditions of the route that delegates, so that route of the delegate is left out."
+    UNUSED_DELEGATE "MEL0245" Warning "nothing delegates to the VirtualService"
+        "A VirtualService without hosts is in force only where another one delegates to it."
 
     UNSUPPORTED_FIELD "MEL0301" Error "the field is not supported yet"
         "The field is part of the API, but Meltemi does not implement it yet, and leaving it out would change what the object does. The object is not put in force."

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::check;
 use crate::decode::{wire, wire_enum};
-use crate::istio::OutboundTrafficPolicy;
+use crate::istio::{HttpRetry, OutboundTrafficPolicy};
 use crate::object::{Object, Spec};
 use crate::syntax;
 
@@ -42,16 +42,20 @@ wire! {
         default_service_export_to: Vec<String>, "defaultServiceExportTo" => syntax::export_to;
         /// The namespaces whose objects count, by their labels; absent: all.
         discovery_selectors: Vec<NamespaceSelector>, "discoverySelectors";
+        /// Namespaces that may see VirtualServices that do not say it; absent: all.
+        default_virtual_service_export_to: Vec<String>, "defaultVirtualServiceExportTo" => syntax::export_to;
+        /// When requests are tried again, where no VirtualService says it.
+        default_http_retry_policy: Option<HttpRetry>, "defaultHttpRetryPolicy";
     }
     later NO_EFFECT_YET "proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "connectTimeout",
         "protocolDetectionTimeout", "tcpKeepalive", "ingressClass", "ingressService", "ingressControllerMode",
         "ingressSelector", "enableTracing", "accessLogFormat", "accessLogEncoding", "enableEnvoyAccessLogService",
         "disableEnvoyListenerLog", "defaultConfig", "inboundTrafficPolicy", "configSources", "caCertificates",
-        "defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo",
+        "defaultDestinationRuleExportTo",
         "localityLbSetting", "zoneAwareLbSetting", "dnsRefreshRate", "inboundClusterStatName", "outboundClusterStatName",
         "certificates", "serviceSettings", "serviceScopeConfigs", "enablePrometheusMerge", "verifyCertificateAtClient",
         "ca", "extensionProviders", "defaultProviders", "pathNormalization",
-        "defaultHttpRetryPolicy", "compliancePolicy", "hboneIdleTimeout", "defaultTrafficPolicy",
+        "compliancePolicy", "hboneIdleTimeout", "defaultTrafficPolicy",
         "serviceEntryVisibility";
     rule check::mesh_config;
 }

@@ -17,14 +17,14 @@ pub enum StringMatch {
     Exact(String),
     /// The start of the string.
     Prefix(String),
-    /// RE2 regular expression that must match the whole string.
+    /// RE2 regular expression that must match the whole string, or `*` where that stands for any.
     Regex(String),
 }
 
 const FIELDS: [Field; 3] = [
     Field { key: "exact", required: false, leaf: None },
     Field { key: "prefix", required: false, leaf: None },
-    Field { key: "regex", required: false, leaf: Some(syntax::regex) },
+    Field { key: "regex", required: false, leaf: Some(syntax::regex_or_any) },
 ];
 
 impl Wire for StringMatch {

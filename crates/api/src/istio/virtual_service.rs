@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use crate::check;
 use crate::decode::{wire, wire_enum};
-use crate::istio::StringMatch;
+use crate::istio::{CorsPolicy, HttpFaultInjection, StringMatch};
 use crate::syntax;
 
 wire! {
     /// Routing for a set of hosts.
     pub struct VirtualService {
-        /// Hosts: DNS names, `*.` wildcards, `*`, or short names resolved in the object's namespace.
+        /// Hosts: DNS names, `*.` wildcards, `*`, or short names resolved in the object's namespace. Without any the
+        /// object is a delegate.
         hosts: Vec<String>, "hosts" => syntax::host;
         /// Gateways this applies to (`name`, `namespace/name`, `mesh`); empty means `mesh`, every sidecar.
         gateways: Vec<String>, "gateways" => syntax::gateway_reference;
@@ -37,6 +38,8 @@ wire! {
         matches: Vec<HttpMatchRequest>, "match";
         /// Weighted destinations.
         route: Vec<HttpRouteDestination>, "route";
+        /// Leave the rest to a VirtualService without hosts.
+        delegate: Option<Delegate>, "delegate";
         /// Answer with a redirect instead.
         redirect: Option<HttpRedirect>, "redirect";
         /// Answer with a fixed response instead.
@@ -53,13 +56,28 @@ wire! {
         mirrors: Vec<HttpMirrorPolicy>, "mirrors";
         /// Share of requests that is mirrored, in whole percent (deprecated form).
         mirror_percent: Option<u32>, "mirrorPercent" => syntax::whole_percent;
+        /// The same by its older name.
+        old_mirror_percent: Option<u32>, "mirror_percent" => syntax::whole_percent;
         /// Share of requests that is mirrored by `mirror`.
         mirror_percentage: Option<Percent>, "mirrorPercentage";
+        /// What goes wrong on purpose.
+        fault: Option<HttpFaultInjection>, "fault";
+        /// What browsers may do across origins.
+        cors_policy: Option<CorsPolicy>, "corsPolicy";
         /// Header changes for all destinations.
         headers: Option<Headers>, "headers";
     }
-    later UNSUPPORTED_FIELD "fault", "corsPolicy", "delegate", "mirror_percent";
     rule check::http_route;
+}
+
+wire! {
+    /// A VirtualService without hosts.
+    pub struct Delegate {
+        /// Its name.
+        name: String, "name", required => syntax::dns_name;
+        /// Its namespace; absent: that of the object.
+        namespace: Option<String>, "namespace" => syntax::dns_label;
+    }
 }
 
 wire! {
@@ -91,8 +109,9 @@ wire! {
         query_params: BTreeMap<String, StringMatch>, "queryParams";
         /// Compare `uri` (exact and prefix) without regard to case.
         ignore_uri_case: Option<bool>, "ignoreUriCase";
+        /// Prefix of the statistics of requests that take the route.
+        stat_prefix: Option<String>, "statPrefix";
     }
-    later UNSUPPORTED_FIELD "statPrefix";
     rule check::http_match;
 }
 
@@ -241,9 +260,9 @@ wire! {
         retry_ignore_previous_hosts: Option<bool>, "retryIgnorePreviousHosts";
         /// Base interval of the exponential back-off.
         backoff: Option<Duration>, "backoff" => syntax::duration;
+        /// Whether a retry may go to another locality than the first try.
+        retry_remote_localities: Option<bool>, "retryRemoteLocalities";
     }
-    // No locality has priority over another yet, so a retry goes to any of them in any case.
-    later NO_EFFECT_YET "retryRemoteLocalities";
     rule check::http_retry;
 }
 
@@ -298,8 +317,11 @@ wire! {
         gateways: Vec<String>, "gateways" => syntax::gateway_reference;
         /// Namespace of the calling workload.
         source_namespace: Option<String>, "sourceNamespace";
+        /// Addresses that the connection is made to, as IP or CIDR.
+        destination_subnets: Vec<String>, "destinationSubnets" => syntax::ip_or_cidr;
     }
-    later UNSUPPORTED_FIELD "destinationSubnets", "sourceSubnet";
+    // Istio takes it and does nothing with it either.
+    later NO_EFFECT_YET "sourceSubnet";
 }
 
 wire! {
@@ -315,8 +337,9 @@ wire! {
         gateways: Vec<String>, "gateways" => syntax::gateway_reference;
         /// Namespace of the calling workload.
         source_namespace: Option<String>, "sourceNamespace";
+        /// Addresses that the connection is made to, as IP or CIDR.
+        destination_subnets: Vec<String>, "destinationSubnets" => syntax::ip_or_cidr;
     }
-    later UNSUPPORTED_FIELD "destinationSubnets";
 }
 
 wire! {

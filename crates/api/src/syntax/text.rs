@@ -95,6 +95,13 @@ pub(crate) fn header_name(text: &str) -> Verdict {
     if fine { Ok(()) } else { Err(bad_name(text, "the name of a header", "use letters, digits and `-`")) }
 }
 
+/// A method that browsers may ask for, or `*` for any.
+pub(crate) fn cors_method(text: &str) -> Verdict {
+    const METHODS: &[&str] =
+        &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"];
+    one_of(text, "a method", METHODS)
+}
+
 /// Name of an environment variable.
 pub(crate) fn env_name(text: &str) -> Verdict {
     let fine = !text.is_empty()
@@ -219,6 +226,11 @@ pub(crate) fn retry_on(text: &str) -> Verdict {
     Ok(())
 }
 
+/// A regular expression, or `*` alone where that stands for any value.
+pub(crate) fn regex_or_any(text: &str) -> Verdict {
+    if text == "*" { Ok(()) } else { regex(text) }
+}
+
 /// An RE2 expression that Rust's `regex` can stand for: same language, same linear time.
 pub(crate) fn regex(text: &str) -> Verdict {
     let compiled = regex::RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build();
@@ -238,7 +250,7 @@ pub(crate) fn base64(text: &str) -> Verdict {
 }
 
 /// The bytes of a text in base64 with padding.
-pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let body = text.trim_end_matches('=');
     if !text.len().is_multiple_of(4) || text.len() - body.len() > 2 {
         return None;

@@ -90,6 +90,14 @@ pub(crate) fn duration_or_zero(text: &str) -> Verdict {
     if parse_duration(text)?.is_zero() { Ok(()) } else { duration(text) }
 }
 
+/// A duration of whole seconds.
+pub(crate) fn whole_seconds(text: &str) -> Verdict {
+    match parse_duration(text)?.subsec_nanos() {
+        0 => Ok(()),
+        _ => Err(Flaw::new(&codes::BAD_DURATION, format!("`{text}` is not a number of whole seconds"))),
+    }
+}
+
 /// Seconds since the Unix epoch of an RFC 3339 time.
 pub(crate) fn unix_seconds(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)

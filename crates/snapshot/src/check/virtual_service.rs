@@ -1,11 +1,13 @@
 //! References of VirtualServices.
 
-use meltemi_api::istio::Destination;
-use meltemi_api::{Diagnostic, codes};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::config::{GatewayName, ServerHost, VirtualService};
-use crate::host::Host;
+use meltemi_api::{Diagnostic, Object, Spec, codes, istio};
+
+use crate::config::{self, GatewayName, ServerHost, VirtualService};
 use crate::mesh::Snapshot;
+use crate::route::{Destination, broken_delegates};
 use crate::scope::destination_rule;
 use crate::service::Service;
 
@@ -16,8 +18,36 @@ pub(super) fn check(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) {
         gateways(snapshot, virtual_service, diagnostics);
         unmatched_hosts(snapshot, virtual_service, diagnostics);
         duplicate_hosts(&older, virtual_service, diagnostics);
-        for (destination, field) in destinations(virtual_service) {
-            diagnostics.extend(broken(snapshot, virtual_service, destination, &field));
+        destinations(snapshot, virtual_service, diagnostics);
+    }
+    delegations(snapshot, diagnostics);
+}
+
+/// Delegates, and who delegates to them.
+fn delegations(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) {
+    let mesh = &snapshot.config.mesh;
+    let delegates = config::delegates(snapshot.objects(), mesh);
+    let mut used = BTreeSet::new();
+    let all = snapshot.objects().filter_map(|object| match &object.spec {
+        Spec::VirtualService(spec) => Some((object, spec)),
+        _ => None,
+    });
+    let all: Vec<(&Arc<Object>, &istio::VirtualService)> = all.collect();
+    for (object, spec) in &all {
+        diagnostics.extend(broken_delegates(object, spec, &delegates));
+        for delegate in spec.http.iter().filter_map(|route| route.delegate.as_ref()) {
+            let namespace = delegate.namespace.as_deref().filter(|n| !n.is_empty());
+            used.insert((namespace.unwrap_or(&object.id.namespace), delegate.name.as_str()));
+        }
+    }
+    for (object, spec) in all.into_iter().filter(|(_, spec)| spec.hosts.is_empty()) {
+        let alone = VirtualService::new(object, spec, mesh, &delegates);
+        destinations(snapshot, &alone, diagnostics);
+        if !used.contains(&(&*object.id.namespace, &*object.id.name)) {
+            let message = "it has no `hosts`, and no VirtualService delegates to it";
+            let help = "name the hosts whose requests are routed, or delegate to it";
+            let unused = Diagnostic::new(&codes::UNUSED_DELEGATE, message);
+            diagnostics.push(unused.at(object, "spec").help(help));
         }
     }
 }
@@ -109,32 +139,13 @@ fn duplicate_hosts(
     }
 }
 
-/// Every destination with its path.
-fn destinations(virtual_service: &VirtualService) -> Vec<(&Destination, String)> {
-    let spec = virtual_service.spec();
-    let mut found = Vec::new();
-    for (i, route) in spec.http.iter().enumerate() {
-        let weighted = route.route.iter().enumerate();
-        found.extend(
-            weighted.map(|(j, d)| (&d.destination, format!("spec.http[{i}].route[{j}].destination"))),
-        );
-        found.extend(route.mirror.iter().map(|d| (d, format!("spec.http[{i}].mirror"))));
-        let mirrors = route.mirrors.iter().enumerate();
-        found.extend(
-            mirrors.map(|(j, m)| (&m.destination, format!("spec.http[{i}].mirrors[{j}].destination"))),
-        );
+/// Those that the object itself names; those of its delegates are told of the delegates.
+fn destinations(snapshot: &Snapshot, virtual_service: &VirtualService, diagnostics: &mut Vec<Diagnostic>) {
+    for destination in virtual_service.rules.destinations() {
+        if destination.written.object.id == virtual_service.object.id {
+            diagnostics.extend(broken(snapshot, virtual_service, destination));
+        }
     }
-    for (i, route) in spec.tcp.iter().enumerate() {
-        let weighted = route.route.iter().enumerate();
-        found
-            .extend(weighted.map(|(j, d)| (&d.destination, format!("spec.tcp[{i}].route[{j}].destination"))));
-    }
-    for (i, route) in spec.tls.iter().enumerate() {
-        let weighted = route.route.iter().enumerate();
-        found
-            .extend(weighted.map(|(j, d)| (&d.destination, format!("spec.tls[{i}].route[{j}].destination"))));
-    }
-    found
 }
 
 /// What is wrong with a destination: an unknown host, else its port and its subset.
@@ -142,10 +153,9 @@ fn broken(
     snapshot: &Snapshot,
     virtual_service: &VirtualService,
     destination: &Destination,
-    field: &str,
 ) -> Vec<Diagnostic> {
-    let host = Host::resolve(&destination.host, virtual_service.namespace());
-    let known = snapshot.services.of_host(&host).iter();
+    let (host, field) = (&destination.host, &destination.written.field);
+    let known = snapshot.services.of_host(host).iter();
     let Some(service) = known.into_iter().find(|s| s.export_to.reaches(virtual_service.namespace())) else {
         let diagnostic =
             Diagnostic::new(&codes::UNKNOWN_DESTINATION, format!("there is no service `{host}`"))
@@ -155,8 +165,8 @@ fn broken(
                 );
         return vec![diagnostic];
     };
-    let port = unknown_port(snapshot, virtual_service, destination, service, field);
-    port.into_iter().chain(unknown_subset(snapshot, virtual_service, destination, service, field)).collect()
+    let port = unknown_port(snapshot, virtual_service, destination, service);
+    port.into_iter().chain(unknown_subset(snapshot, virtual_service, destination, service)).collect()
 }
 
 fn unknown_port(
@@ -164,15 +174,15 @@ fn unknown_port(
     virtual_service: &VirtualService,
     destination: &Destination,
     service: &Service,
-    field: &str,
 ) -> Option<Diagnostic> {
+    let field = &destination.written.field;
     let ports: Vec<String> = service.ports.iter().map(|p| p.number.to_string()).collect();
     let is_known = |number: u32| service.ports.iter().any(|p| u32::from(p.number) == number);
-    let (number, at) = match &destination.port {
-        Some(port) => (port.number, format!("{field}.port.number")),
+    let (number, at) = match destination.port {
+        Some(port) => (u32::from(port), format!("{field}.port.number")),
         None if service.ports.len() == 1 => return None,
         // Without a port it is the one that was called, which only a gateway's servers tell here.
-        None => (unknown_gateway_port(snapshot, virtual_service, is_known)?, field.to_owned()),
+        None => (unknown_gateway_port(snapshot, virtual_service, is_known)?, field.clone()),
     };
     if is_known(number) {
         return None;
@@ -196,13 +206,12 @@ fn unknown_subset(
     virtual_service: &VirtualService,
     destination: &Destination,
     service: &Service,
-    field: &str,
 ) -> Option<Diagnostic> {
-    let subset = destination.subset.as_deref().filter(|s| !s.is_empty())?;
+    let (subset, field) = (destination.subset.as_str(), &destination.written.field);
     let rule = destination_rule(snapshot, virtual_service.namespace(), &service.host, &service.namespace);
     let names: Vec<&str> =
         rule.map_or(Vec::new(), |r| r.subsets()).into_iter().map(|(_, _, s)| s.name.as_str()).collect();
-    if names.contains(&subset) {
+    if subset.is_empty() || names.contains(&subset) {
         return None;
     }
     let help = match (rule, names.as_slice()) {

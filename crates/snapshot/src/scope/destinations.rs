@@ -6,12 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use meltemi_api::istio::{Destination, HttpRoute};
-
 use super::{OwnPort, View};
 use crate::config::VirtualService;
 use crate::host::Host;
 use crate::mesh::Snapshot;
+use crate::route::HttpRule;
 use crate::service::Service;
 
 /// The ports of a destination that are asked for; empty for all.
@@ -52,18 +51,16 @@ fn with_ports_only(service: &Arc<Service>, ports: &Ports) -> Option<Arc<Service>
     is_reached.then(|| Arc::new(Service { ports: wanted, ..Service::clone(service) }))
 }
 
-/// Every destination that a VirtualService names for callers of a namespace, with its ports.
+/// Every destination that a VirtualService names for callers of a namespace, those of its delegates too, with its ports.
 fn destinations(virtual_service: &VirtualService, namespace: &str) -> BTreeMap<Host, Ports> {
-    let spec = virtual_service.spec();
-    let http = spec.http.iter().filter(|rule| concerns(rule, namespace)).flat_map(of_http);
-    let tcp = spec.tcp.iter().flat_map(|rule| rule.route.iter().map(|route| &route.destination));
-    let tls = spec.tls.iter().flat_map(|rule| rule.route.iter().map(|route| &route.destination));
+    let rules = &virtual_service.rules;
+    let http = rules.http.iter().filter(|rule| concerns(rule, namespace)).flat_map(HttpRule::destinations);
+    let l4 = rules.tls.iter().flat_map(|rule| &rule.destinations);
+    let l4 = l4.chain(rules.tcp.iter().flat_map(|rule| &rule.destinations));
     let mut found: BTreeMap<Host, (bool, Ports)> = BTreeMap::new();
-    for destination in http.chain(tcp).chain(tls) {
-        let host = Host::resolve(&destination.host, virtual_service.namespace());
-        let number = destination.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
-        let (all, ports) = found.entry(host).or_default();
-        match number.filter(|number| *number > 0) {
+    for destination in http.chain(l4.map(|weighted| &weighted.destination)) {
+        let (all, ports) = found.entry(destination.host.clone()).or_default();
+        match destination.port {
             Some(number) => _ = ports.insert(number),
             None => *all = true,
         }
@@ -71,14 +68,9 @@ fn destinations(virtual_service: &VirtualService, namespace: &str) -> BTreeMap<H
     found.into_iter().map(|(host, (all, ports))| (host, if all { Ports::new() } else { ports })).collect()
 }
 
-fn of_http(rule: &HttpRoute) -> impl Iterator<Item = &Destination> {
-    let routes = rule.route.iter().map(|route| &route.destination);
-    routes.chain(rule.mirror.as_ref()).chain(rule.mirrors.iter().map(|mirror| &mirror.destination))
-}
-
-/// Whether one of the matches is for this namespace, or none says one.
-fn concerns(rule: &HttpRoute, namespace: &str) -> bool {
-    let said = rule.matches.iter().filter_map(|condition| condition.source_namespace.as_deref());
+/// Whether one of the conditions is for this namespace, or none says one.
+fn concerns(rule: &HttpRule, namespace: &str) -> bool {
+    let said = rule.conditions.iter().map(|condition| condition.callers.namespace.as_str());
     let mut said = said.filter(|name| !name.is_empty()).peekable();
     said.peek().is_none() || said.any(|name| name == namespace)
 }

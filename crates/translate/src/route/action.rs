@@ -2,10 +2,6 @@
 //!
 //! Source: Istio `applyHTTPRouteDestination`, `ApplyRedirect`, `ApplyDirectResponse`, `GetDestinationCluster`.
 
-use meltemi_api::istio::{
-    DerivePort, Destination, HttpDirectResponse, HttpRedirect, HttpRewrite, HttpRoute, HttpRouteDestination,
-    Percent,
-};
 use meltemi_envoy::config::core::v3::{DataSource, RuntimeFractionalPercent, data_source::Specifier};
 use meltemi_envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
@@ -20,7 +16,10 @@ use meltemi_envoy::config::route::v3::{
 };
 use meltemi_envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher};
 use meltemi_envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
-use meltemi_snapshot::Host;
+use meltemi_snapshot::route::{
+    Body, Destination, DirectResponse, Forward, HttpAction, HttpRule, PathRewrite, Redirect, RedirectPath,
+    RedirectPort, Rewrite, Weighted,
+};
 
 use crate::context::Context;
 use crate::message::{UNLIMITED, duration};
@@ -29,85 +28,75 @@ use crate::route::headers::Edits;
 use crate::route::{Binding, retry};
 
 /// Writes the action of a rule, and the header changes that go with it, into the route.
-pub(super) fn apply(binding: &Binding<'_>, rule: &HttpRoute, route: &mut Route) {
-    let edits = Edits::of(rule.headers.as_ref());
+pub(super) fn apply(binding: &Binding<'_>, rule: &HttpRule, route: &mut Route) {
+    let edits = Edits::of(&rule.headers);
     let authority = edits.authority.clone();
     route.request_headers_to_add = edits.request_add;
     route.request_headers_to_remove = edits.request_remove;
     route.response_headers_to_add = edits.response_add;
     route.response_headers_to_remove = edits.response_remove;
-    route.action = Some(if let Some(redirect) = &rule.redirect {
-        Action::Redirect(redirection(redirect, binding.port))
-    } else if let Some(response) = &rule.direct_response {
-        Action::DirectResponse(direct_response(response))
-    } else {
-        Action::Route(forward(binding, rule, authority, route))
+    route.action = Some(match &rule.action {
+        HttpAction::Redirect(redirect) => Action::Redirect(redirection(binding, redirect)),
+        HttpAction::Respond(response) => Action::DirectResponse(direct_response(response)),
+        HttpAction::Forward(onward) => Action::Route(forward(binding, onward, authority, route)),
     });
 }
 
 #[expect(deprecated, reason = "Istio bounds grpc-timeout with max_grpc_timeout")]
 fn forward(
     binding: &Binding<'_>,
-    rule: &HttpRoute,
+    onward: &Forward,
     authority: Option<String>,
     route: &mut Route,
 ) -> RouteAction {
-    let timeout = rule.timeout.map_or(UNLIMITED, duration);
+    let timeout = onward.timeout.map_or(UNLIMITED, duration);
+    let retries = onward.retries.as_ref().or(binding.context.snapshot.config.mesh.retries.as_ref());
     let mut action = RouteAction {
         timeout: Some(timeout),
         max_grpc_timeout: Some(timeout),
-        retry_policy: retry::policy(rule.retries.as_ref()),
-        request_mirror_policies: mirrors(binding, rule),
+        retry_policy: retry::policy(retries, false),
+        request_mirror_policies: mirrors(binding, onward),
         host_rewrite_specifier: authority.map(HostRewriteSpecifier::HostRewriteLiteral),
         ..Default::default()
     };
-    if let Some(rewriting) = &rule.rewrite {
-        rewrite(rewriting, &mut action);
-    }
-    action.cluster_specifier = Some(match rule.route.as_slice() {
+    rewrite(&onward.rewrite, &mut action);
+    action.cluster_specifier = Some(match onward.destinations.as_slice() {
         [only] => ClusterSpecifier::Cluster(single(binding, only, route, &mut action)),
         several => weighted(binding, several),
     });
     action
 }
 
-/// The header changes of an only destination are those of the route.
-fn single(
-    binding: &Binding<'_>,
-    only: &HttpRouteDestination,
-    route: &mut Route,
-    action: &mut RouteAction,
-) -> String {
-    let edits = Edits::of(only.headers.as_ref());
+/// The header changes of an only destination are those of the route. Its authority counts where the route has none, as
+/// it would among several.
+fn single(binding: &Binding<'_>, only: &Weighted, route: &mut Route, action: &mut RouteAction) -> String {
+    let edits = Edits::of(&only.headers);
     route.request_headers_to_add.extend(edits.request_add);
     route.request_headers_to_remove.extend(edits.request_remove);
     route.response_headers_to_add.extend(edits.response_add);
     route.response_headers_to_remove.extend(edits.response_remove);
-    if let Some(authority) = edits.authority {
-        action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
+    if action.host_rewrite_specifier.is_none() {
+        action.host_rewrite_specifier = edits.authority.map(HostRewriteSpecifier::HostRewriteLiteral);
     }
     cluster_of(binding, &only.destination)
 }
 
 /// Destinations without weight are left out. Envoy refuses a sum of zero, so such a route leads nowhere, which the
 /// snapshot has reported.
-fn weighted(binding: &Binding<'_>, destinations: &[HttpRouteDestination]) -> ClusterSpecifier {
-    let clusters: Vec<ClusterWeight> = destinations
-        .iter()
-        .filter(|d| d.weight.unwrap_or(0) > 0)
-        .map(|d| cluster_weight(binding, d))
-        .collect();
+fn weighted(binding: &Binding<'_>, destinations: &[Weighted]) -> ClusterSpecifier {
+    let clusters: Vec<ClusterWeight> =
+        destinations.iter().filter(|d| d.weight > 0).map(|d| cluster_weight(binding, d)).collect();
     if clusters.is_empty() {
         return ClusterSpecifier::Cluster(BLACK_HOLE_CLUSTER.to_owned());
     }
     ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..Default::default() })
 }
 
-fn cluster_weight(binding: &Binding<'_>, destination: &HttpRouteDestination) -> ClusterWeight {
-    let edits = Edits::of(destination.headers.as_ref());
+fn cluster_weight(binding: &Binding<'_>, weighted: &Weighted) -> ClusterWeight {
+    let edits = Edits::of(&weighted.headers);
     ClusterWeight {
-        name: cluster_of(binding, &destination.destination),
-        weight: destination.weight.and_then(|w| u32::try_from(w).ok()),
+        name: cluster_of(binding, &weighted.destination),
+        weight: Some(weighted.weight),
         request_headers_to_add: edits.request_add,
         request_headers_to_remove: edits.request_remove,
         response_headers_to_add: edits.response_add,
@@ -118,52 +107,48 @@ fn cluster_weight(binding: &Binding<'_>, destination: &HttpRouteDestination) -> 
 }
 
 fn cluster_of(binding: &Binding<'_>, destination: &Destination) -> String {
-    destination_cluster(binding.context, binding.virtual_service.namespace(), destination, binding.port)
+    destination_cluster(binding.context, destination, binding.port)
 }
 
 /// The cluster of a destination. Without a port it is the service's only one, else the port that was called. An unknown
 /// service has a name all the same: no cluster, so 503.
 pub(crate) fn destination_cluster(
     context: &Context<'_>,
-    namespace: &str,
     destination: &Destination,
     called_port: u16,
 ) -> String {
-    let host = Host::resolve(&destination.host, namespace);
-    let subset = destination.subset.as_deref().unwrap_or_default();
-    let only_port = || match context.scope.service(&host)?.ports.as_slice() {
+    let only_port = || match context.scope.service(&destination.host)?.ports.as_slice() {
         [only] => Some(only.number),
         _ => None,
     };
-    let named = destination.port.as_ref().and_then(|p| u16::try_from(p.number).ok()).filter(|p| *p > 0);
-    outbound_cluster(named.or_else(only_port).unwrap_or(called_port), subset, host)
+    let port = destination.port.or_else(only_port).unwrap_or(called_port);
+    outbound_cluster(port, &destination.subset, &destination.host)
 }
 
-fn rewrite(rewriting: &HttpRewrite, action: &mut RouteAction) {
-    if let Some(regex) = &rewriting.uri_regex_rewrite {
-        action.regex_rewrite = Some(RegexMatchAndSubstitute {
-            pattern: Some(RegexMatcher { regex: regex.pattern.clone(), ..Default::default() }),
-            substitution: regex.rewrite.clone(),
-        });
-    } else if let Some(uri) = &rewriting.uri {
-        action.prefix_rewrite.clone_from(uri);
+fn rewrite(rewriting: &Rewrite, action: &mut RouteAction) {
+    match &rewriting.path {
+        Some(PathRewrite::Prefix(prefix)) => action.prefix_rewrite.clone_from(prefix),
+        Some(PathRewrite::Regex { pattern, substitution }) => {
+            action.regex_rewrite = Some(RegexMatchAndSubstitute {
+                pattern: Some(RegexMatcher { regex: pattern.clone(), ..Default::default() }),
+                substitution: substitution.clone(),
+            });
+        }
+        None => {}
     }
-    if let Some(authority) = rewriting.authority.as_ref().filter(|a| !a.is_empty()) {
+    if let Some(authority) = &rewriting.authority {
         action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority.clone()));
     }
 }
 
-fn mirrors(binding: &Binding<'_>, rule: &HttpRoute) -> Vec<RequestMirrorPolicy> {
-    let old_share =
-        rule.mirror_percentage.as_ref().map_or(rule.mirror_percent.map(f64::from), |p| Some(p.value));
-    let old = rule.mirror.iter().map(|destination| (destination, old_share));
-    let new = rule.mirrors.iter().map(|m| (&m.destination, m.percentage.as_ref().map(|p: &Percent| p.value)));
-    old.chain(new)
-        .filter(|(_, share)| share.is_none_or(|s| s > 0.0))
-        .map(|(destination, share)| RequestMirrorPolicy {
-            cluster: cluster_of(binding, destination),
+/// A mirror without share gets nothing.
+fn mirrors(binding: &Binding<'_>, onward: &Forward) -> Vec<RequestMirrorPolicy> {
+    let mirrors = onward.mirrors.iter().filter(|mirror| mirror.percent > 0.0);
+    mirrors
+        .map(|mirror| RequestMirrorPolicy {
+            cluster: cluster_of(binding, &mirror.destination),
             runtime_fraction: Some(RuntimeFractionalPercent {
-                default_value: Some(fraction(share.unwrap_or(100.0))),
+                default_value: Some(fraction(mirror.percent)),
                 ..Default::default()
             }),
             trace_sampled: Some(false),
@@ -179,94 +164,61 @@ fn mirrors(binding: &Binding<'_>, rule: &HttpRoute) -> Vec<RequestMirrorPolicy> 
     clippy::cast_sign_loss,
     reason = "0 to 100 percent was checked by api"
 )]
-fn fraction(percent: f64) -> FractionalPercent {
+pub(super) fn fraction(percent: f64) -> FractionalPercent {
     FractionalPercent {
         numerator: (percent * 10_000.0).round() as u32,
         denominator: DenominatorType::Million as i32,
     }
 }
 
-/// Envoy derives default ports by itself; the port of the request is known here.
-fn redirection(redirect: &HttpRedirect, called_port: u16) -> RedirectAction {
-    let path = match (&redirect.uri, &redirect.prefix_rewrite) {
-        (Some(uri), _) if !uri.is_empty() => Some(PathRewriteSpecifier::PathRedirect(uri.clone())),
-        (_, Some(prefix)) => Some(PathRewriteSpecifier::PrefixRewrite(prefix.clone())),
-        _ => None,
+/// Envoy derives default ports by itself; the port of the request is known here. A port that the scheme implies is not
+/// written out.
+fn redirection(binding: &Binding<'_>, redirect: &Redirect) -> RedirectAction {
+    let path = redirect.path.as_ref().map(|path| match path {
+        RedirectPath::Whole(path) => PathRewriteSpecifier::PathRedirect(path.clone()),
+        RedirectPath::Prefix(prefix) => PathRewriteSpecifier::PrefixRewrite(prefix.clone()),
+    });
+    let port = match redirect.port {
+        Some(RedirectPort::Number(port)) => port,
+        Some(RedirectPort::OfRequest) => binding.port,
+        Some(RedirectPort::OfScheme) | None => 0,
     };
-    let derived = match redirect.derive_port {
-        Some(DerivePort::FromRequestPort) => u32::from(called_port),
-        Some(DerivePort::FromProtocolDefault) | None => 0,
+    let scheme = match redirect.scheme.as_str() {
+        "" if binding.terminates_tls() => "https",
+        "" => "http",
+        scheme => scheme,
     };
+    let is_implied = matches!((port, scheme), (80, "http") | (443, "https"));
+    let scheme = Some(&redirect.scheme).filter(|scheme| !scheme.is_empty());
     RedirectAction {
-        host_redirect: redirect.authority.clone().unwrap_or_default(),
+        host_redirect: redirect.authority.clone(),
         path_rewrite_specifier: path,
-        scheme_rewrite_specifier: redirect
-            .scheme
-            .as_ref()
-            .filter(|s| !s.is_empty())
-            .map(|s| SchemeRewriteSpecifier::SchemeRedirect(s.clone())),
-        port_redirect: redirect.port.unwrap_or(derived),
-        response_code: redirect_code(redirect.redirect_code) as i32,
+        scheme_rewrite_specifier: scheme.map(|s| SchemeRewriteSpecifier::SchemeRedirect(s.clone())),
+        port_redirect: if is_implied { 0 } else { port.into() },
+        response_code: redirect_code(redirect.code) as i32,
         ..Default::default()
     }
 }
 
 /// Codes that Envoy has none for were refused by `api`.
-fn redirect_code(code: Option<u32>) -> RedirectResponseCode {
+fn redirect_code(code: u16) -> RedirectResponseCode {
     match code {
-        Some(302) => RedirectResponseCode::Found,
-        Some(303) => RedirectResponseCode::SeeOther,
-        Some(307) => RedirectResponseCode::TemporaryRedirect,
-        Some(308) => RedirectResponseCode::PermanentRedirect,
+        302 => RedirectResponseCode::Found,
+        303 => RedirectResponseCode::SeeOther,
+        307 => RedirectResponseCode::TemporaryRedirect,
+        308 => RedirectResponseCode::PermanentRedirect,
         _ => RedirectResponseCode::MovedPermanently,
     }
 }
 
-fn direct_response(response: &HttpDirectResponse) -> DirectResponseAction {
-    let specifier = response.body.as_ref().and_then(|body| match (&body.string, &body.bytes) {
-        (Some(text), _) => Some(Specifier::InlineString(text.clone())),
-        (None, Some(encoded)) => Some(Specifier::InlineBytes(decode_base64(encoded).into())),
-        (None, None) => None,
+fn direct_response(response: &DirectResponse) -> DirectResponseAction {
+    let specifier = response.body.as_ref().map(|body| match body {
+        Body::Text(text) => Specifier::InlineString(text.clone()),
+        Body::Bytes(bytes) => Specifier::InlineBytes(bytes.clone().into()),
     });
     DirectResponseAction {
         status: response.status,
         body: specifier.map(|s| DataSource { specifier: Some(s), ..Default::default() }),
         ..Default::default()
-    }
-}
-
-/// Base64 that `api` has checked; padding and anything outside the alphabet is skipped.
-fn decode_base64(text: &str) -> Vec<u8> {
-    let value = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' | b'-' => Some(62),
-        b'/' | b'_' => Some(63),
-        _ => None,
-    };
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut held) = (0u32, 0u32);
-    for sextet in text.bytes().filter_map(value) {
-        bits = bits << 6 | u32::from(sextet);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held & 0xff) as u8);
-        }
-    }
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::decode_base64;
-
-    #[test]
-    fn base64() {
-        assert_eq!(decode_base64("aGVsbG8="), b"hello");
-        assert_eq!(decode_base64("aGVsbG8h"), b"hello!");
-        assert_eq!(decode_base64("aA=="), b"h");
-        assert_eq!(decode_base64(""), b"");
     }
 }

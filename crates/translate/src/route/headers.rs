@@ -1,8 +1,8 @@
 //! Header operations. Setting `Host` is not one of them in Envoy: it rewrites the authority.
 
-use meltemi_api::istio::{HeaderOperations, Headers};
 use meltemi_envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use meltemi_envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use meltemi_snapshot::route::{HeaderChanges, HeaderEdits};
 
 /// Operations in Envoy's form.
 #[derive(Default)]
@@ -16,19 +16,16 @@ pub(super) struct Edits {
 }
 
 impl Edits {
-    pub(super) fn of(headers: Option<&Headers>) -> Edits {
-        let Some(headers) = headers else { return Edits::default() };
-        let mut edits = Edits::default();
-        if let Some(request) = &headers.request {
-            edits.authority = request.set.iter().find(|(k, _)| is_authority(k)).map(|(_, v)| v.clone());
-            edits.request_add = additions(request, |name| !is_authority(name));
-            edits.request_remove = request.remove.iter().filter(|n| !is_authority(n)).cloned().collect();
+    pub(super) fn of(changes: &HeaderChanges) -> Edits {
+        let HeaderChanges { request, response } = changes;
+        let mut named = request.set.iter().chain(&request.add).filter(|(name, _)| is_authority(name));
+        Edits {
+            authority: named.next().map(|(_, value)| value.clone()),
+            request_add: additions(request),
+            request_remove: removals(request),
+            response_add: additions(response),
+            response_remove: removals(response),
         }
-        if let Some(response) = &headers.response {
-            edits.response_add = additions(response, |_| true);
-            edits.response_remove = response.remove.clone();
-        }
-        edits
     }
 }
 
@@ -36,15 +33,24 @@ fn is_authority(name: &str) -> bool {
     name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority")
 }
 
-fn additions(operations: &HeaderOperations, wanted: impl Fn(&str) -> bool) -> Vec<HeaderValueOption> {
-    let set = operations.set.iter().map(|entry| (entry, HeaderAppendAction::OverwriteIfExistsOrAdd));
-    let add = operations.add.iter().map(|entry| (entry, HeaderAppendAction::AppendIfExistsOrAdd));
+/// What Envoy lets nobody change as a header.
+fn is_internal(name: &str) -> bool {
+    name.starts_with(':') || name.eq_ignore_ascii_case("host")
+}
+
+fn additions(edits: &HeaderEdits) -> Vec<HeaderValueOption> {
+    let set = edits.set.iter().map(|entry| (entry, HeaderAppendAction::OverwriteIfExistsOrAdd));
+    let add = edits.add.iter().map(|entry| (entry, HeaderAppendAction::AppendIfExistsOrAdd));
     set.chain(add)
-        .filter(|((name, _), _)| wanted(name))
+        .filter(|((name, _), _)| !is_internal(name))
         .map(|((name, value), action)| HeaderValueOption {
             header: Some(HeaderValue { key: name.clone(), value: value.clone(), ..Default::default() }),
             append_action: action as i32,
             ..Default::default()
         })
         .collect()
+}
+
+fn removals(edits: &HeaderEdits) -> Vec<String> {
+    edits.remove.iter().filter(|name| !is_internal(name)).cloned().collect()
 }

@@ -1,71 +1,106 @@
-//! TCP and TLS routes of a VirtualService.
+//! TCP and TLS routes: where connections go that nobody looks into.
 //!
 //! Source: Istio `pilot/pkg/networking/core/networkfilter.go`, `tls.go`.
 
 use std::collections::BTreeSet;
 
-use meltemi_api::istio::{L4MatchAttributes, RouteDestination, TlsMatchAttributes};
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
 };
+use meltemi_snapshot::route::{L4Destination, TcpRule};
 
-use crate::route::{Binding, Source, destination_cluster};
+use crate::route::{Binding, destination_cluster};
 
-/// The destination of the first TCP route that holds; `None` when there is none, or none with weight.
+/// A route of connections.
+#[derive(Debug, Clone)]
+pub(crate) struct L4Route {
+    /// The server names that it is for; empty for all.
+    pub(crate) server_names: Vec<String>,
+    /// The addresses that it is for, as IP or CIDR; empty for all.
+    pub(crate) destination_subnets: Vec<String>,
+    /// Where connections go.
+    pub(crate) cluster: ClusterSpecifier,
+}
+
+/// The destination of the first TCP route that holds whatever address is called; `None` when there is none, or none
+/// with weight.
 pub(crate) fn tcp(binding: &Binding<'_>) -> Option<ClusterSpecifier> {
-    let holds = |m: &L4MatchAttributes| binding.admits(&source_of_tcp(m));
-    let mut routes = binding.virtual_service.spec().tcp.iter();
-    let route = routes.find(|r| r.matches.is_empty() || r.matches.iter().any(holds))?;
-    weighted(binding, &route.route)
+    let routes = tcp_routes(binding);
+    routes.into_iter().find(|r| r.destination_subnets.is_empty()).map(|route| route.cluster)
+}
+
+/// The TCP routes that hold, up to the first that holds for every address.
+pub(crate) fn tcp_routes(binding: &Binding<'_>) -> Vec<L4Route> {
+    let mut routes = Vec::new();
+    for rule in &binding.virtual_service.rules.tcp {
+        let Some(destination_subnets) = subnets(binding, rule) else { continue };
+        let Some(cluster) = weighted(binding, &rule.destinations) else { continue };
+        let ends = destination_subnets.is_empty();
+        routes.push(L4Route { server_names: Vec::new(), destination_subnets, cluster });
+        if ends {
+            break;
+        }
+    }
+    routes
+}
+
+/// The addresses that a rule holds for, empty for all of them; `None` if no condition holds.
+fn subnets(binding: &Binding<'_>, rule: &TcpRule) -> Option<Vec<String>> {
+    if rule.conditions.is_empty() {
+        return Some(Vec::new());
+    }
+    let mut subnets = Vec::new();
+    for condition in rule.conditions.iter().filter(|c| binding.admits(&c.callers)) {
+        if condition.destination_subnets.is_empty() {
+            return Some(Vec::new());
+        }
+        subnets.extend(condition.destination_subnets.iter().cloned());
+    }
+    (!subnets.is_empty()).then_some(subnets)
 }
 
 /// Server names with the destination of their connections. Of two routes for one name the first counts.
 pub(crate) fn tls(binding: &Binding<'_>) -> Vec<(Vec<String>, ClusterSpecifier)> {
-    let routes = binding.virtual_service.spec().tls.iter();
-    let conditions = routes.flat_map(|route| route.matches.iter().map(move |m| (m, &route.route)));
-    let mut taken: BTreeSet<&String> = BTreeSet::new();
+    let mut taken: BTreeSet<String> = BTreeSet::new();
     let mut chosen = Vec::new();
-    for (condition, destinations) in conditions {
-        let holds = binding.admits(&source_of_tls(condition));
-        let Some(destination) = weighted(binding, destinations).filter(|_| holds) else { continue };
-        let names: Vec<String> = condition.sni_hosts.iter().filter(|n| taken.insert(n)).cloned().collect();
+    for route in tls_routes(binding) {
+        let names: Vec<String> =
+            route.server_names.into_iter().filter(|name| taken.insert(name.clone())).collect();
         if !names.is_empty() {
-            chosen.push((names, destination));
+            chosen.push((names, route.cluster));
         }
     }
     chosen
 }
 
+/// The TLS routes that hold, one for each condition; of two for the same names and addresses the first.
+pub(crate) fn tls_routes(binding: &Binding<'_>) -> Vec<L4Route> {
+    let rules = binding.virtual_service.rules.tls.iter();
+    let conditions = rules.flat_map(|rule| rule.conditions.iter().map(move |c| (c, &rule.destinations)));
+    let mut taken = BTreeSet::new();
+    let mut routes = Vec::new();
+    for (condition, destinations) in conditions {
+        let holds = binding.admits(&condition.callers);
+        let Some(cluster) = weighted(binding, destinations).filter(|_| holds) else { continue };
+        if taken.insert((&condition.server_names, &condition.destination_subnets)) {
+            routes.push(L4Route {
+                server_names: condition.server_names.clone(),
+                destination_subnets: condition.destination_subnets.clone(),
+                cluster,
+            });
+        }
+    }
+    routes
+}
+
 /// `None` when no destination has any weight.
-fn weighted(binding: &Binding<'_>, destinations: &[RouteDestination]) -> Option<ClusterSpecifier> {
-    let namespace = binding.virtual_service.namespace();
-    let name =
-        |d: &RouteDestination| destination_cluster(binding.context, namespace, &d.destination, binding.port);
+fn weighted(binding: &Binding<'_>, destinations: &[L4Destination]) -> Option<ClusterSpecifier> {
+    let name = |d: &L4Destination| destination_cluster(binding.context, &d.destination, binding.port);
     if let [only] = destinations {
         return Some(ClusterSpecifier::Cluster(name(only)));
     }
-    let weigh = |d: &RouteDestination| {
-        let weight = u32::try_from(d.weight.unwrap_or(0)).ok().filter(|w| *w > 0)?;
-        Some(ClusterWeight { name: name(d), weight, ..Default::default() })
-    };
-    let clusters: Vec<ClusterWeight> = destinations.iter().filter_map(weigh).collect();
+    let weighty = destinations.iter().filter(|d| d.weight > 0);
+    let clusters: Vec<ClusterWeight> =
+        weighty.map(|d| ClusterWeight { name: name(d), weight: d.weight, ..Default::default() }).collect();
     (!clusters.is_empty()).then(|| ClusterSpecifier::WeightedClusters(WeightedCluster { clusters }))
-}
-
-fn source_of_tcp(m: &L4MatchAttributes) -> Source<'_> {
-    Source {
-        port: m.port,
-        gateways: &m.gateways,
-        labels: &m.source_labels,
-        namespace: m.source_namespace.as_deref(),
-    }
-}
-
-fn source_of_tls(m: &TlsMatchAttributes) -> Source<'_> {
-    Source {
-        port: m.port,
-        gateways: &m.gateways,
-        labels: &m.source_labels,
-        namespace: m.source_namespace.as_deref(),
-    }
 }

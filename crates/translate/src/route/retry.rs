@@ -3,12 +3,14 @@
 //! Source: Istio `pilot/pkg/networking/core/route/retry`: without a policy two retries of what surely or probably
 //! reached nobody, on another host than those tried.
 
-use meltemi_api::istio::HttpRetry;
+use meltemi_envoy::Any;
 use meltemi_envoy::config::route::v3::RetryPolicy;
 use meltemi_envoy::config::route::v3::retry_policy::{
-    RetryBackOff, RetryHostPredicate, retry_host_predicate,
+    RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
 };
 use meltemi_envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use meltemi_envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
+use meltemi_snapshot::route::Retries;
 
 use crate::message::{duration, packed};
 
@@ -17,44 +19,57 @@ const DEFAULT_RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cance
 const BY_STATUS_CODE: &str = "retriable-status-codes";
 /// How often another host is looked for before the same one is taken again.
 const HOST_SELECTION_ATTEMPTS: i64 = 5;
+/// After how many retries the priorities that were tried are left out of the choice.
+const PRIORITY_UPDATE_FREQUENCY: i32 = 2;
 
-/// The policy of an outbound route; `None` when it forbids retries.
-pub(super) fn policy(retries: Option<&HttpRetry>) -> Option<RetryPolicy> {
-    let Some(retries) = retries else { return Some(mesh_default()) };
-    let attempts = u32::try_from(retries.attempts.unwrap_or(0)).unwrap_or(0);
-    if attempts == 0 {
+/// The policy of an outbound route, where nothing is said the default; `None` when it forbids retries. A request that
+/// `is_hashed` belongs to its host, so a retry may go to it again.
+pub(super) fn policy(retries: Option<&Retries>, is_hashed: bool) -> Option<RetryPolicy> {
+    let default = default(!is_hashed);
+    let Some(retries) = retries else { return Some(default) };
+    if retries.attempts == 0 {
         return None;
     }
     let mut policy = RetryPolicy {
-        num_retries: Some(attempts),
+        num_retries: Some(retries.attempts),
         per_try_timeout: retries.per_try_timeout.filter(|t| !t.is_zero()).map(duration),
+        retry_priority: retries.reaches_remote_localities.then(previous_priorities),
         retry_back_off: retries
             .backoff
             .map(|base| RetryBackOff { base_interval: Some(duration(base)), ..Default::default() }),
-        ..mesh_default()
+        ..default
     };
-    if let Some(on) = retries.retry_on.as_deref().filter(|on| !on.trim().is_empty()) {
-        (policy.retry_on, policy.retriable_status_codes) = conditions(on);
+    if !retries.on.trim().is_empty() {
+        (policy.retry_on, policy.retriable_status_codes) = conditions(&retries.on);
     }
-    if retries.retry_ignore_previous_hosts == Some(false) {
-        policy.retry_host_predicate.clear();
-        policy.host_selection_retry_max_attempts = 0;
+    if let Some(ignores) = retries.ignores_previous_hosts {
+        policy.retry_host_predicate = if ignores { vec![previous_hosts()] } else { Vec::new() };
     }
     Some(policy)
 }
 
-/// The policy where nothing is said.
-pub(super) fn mesh_default() -> RetryPolicy {
-    let previous_hosts = RetryHostPredicate {
-        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(packed::<PreviousHostsPredicate>())),
-    };
+fn default(ignores_previous_hosts: bool) -> RetryPolicy {
     RetryPolicy {
         retry_on: DEFAULT_RETRY_ON.to_owned(),
         num_retries: Some(DEFAULT_ATTEMPTS),
-        retry_host_predicate: vec![previous_hosts],
+        retry_host_predicate: if ignores_previous_hosts { vec![previous_hosts()] } else { Vec::new() },
         host_selection_retry_max_attempts: HOST_SELECTION_ATTEMPTS,
         ..Default::default()
+    }
+}
+
+fn previous_hosts() -> RetryHostPredicate {
+    RetryHostPredicate {
+        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(packed::<PreviousHostsPredicate>())),
+    }
+}
+
+fn previous_priorities() -> RetryPriority {
+    let config = PreviousPrioritiesConfig { update_frequency: PRIORITY_UPDATE_FREQUENCY };
+    RetryPriority {
+        name: "envoy.retry_priorities.previous_priorities".to_owned(),
+        config_type: Some(retry_priority::ConfigType::TypedConfig(Any::pack(&config))),
     }
 }
 
@@ -96,8 +111,17 @@ mod tests {
 
     #[test]
     fn zero_attempts_forbid_retries() {
-        let none = HttpRetry { attempts: Some(0), ..Default::default() };
-        assert_eq!(policy(Some(&none)), None);
-        assert_eq!(policy(None).and_then(|p| p.num_retries), Some(DEFAULT_ATTEMPTS));
+        assert_eq!(policy(Some(&Retries::default()), false), None);
+        assert_eq!(policy(None, false).and_then(|p| p.num_retries), Some(DEFAULT_ATTEMPTS));
+    }
+
+    #[test]
+    fn a_hashed_request_may_go_to_its_host_again() {
+        let avoids = |is_hashed, ignores_previous_hosts| {
+            let retries = Retries { attempts: 1, ignores_previous_hosts, ..Default::default() };
+            !policy(Some(&retries), is_hashed).expect("a policy").retry_host_predicate.is_empty()
+        };
+        assert!(avoids(false, None) && !avoids(true, None));
+        assert!(avoids(true, Some(true)) && !avoids(false, Some(false)));
     }
 }
