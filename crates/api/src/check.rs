@@ -43,7 +43,7 @@ pub(crate) use route::{
     regex_rewrite, tcp_route, tls_route,
 };
 pub(crate) use service_entry::service_entry;
-pub(crate) use sidecar::{ingress_listener, sidecar};
+pub(crate) use sidecar::{ingress_listener, outbound_traffic_policy, sidecar};
 pub(crate) use telemetry::{custom_tag, metric_selector, tag_override, telemetry};
 pub(crate) use tls::{client_tls, peer_authentication, server_tls};
 pub(crate) use virtual_service::virtual_service;

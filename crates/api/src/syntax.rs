@@ -16,12 +16,12 @@ mod tls;
 pub(crate) use header_value::{header_text, header_value};
 pub(crate) use host::{
     bind, cluster_ip, default_endpoint, destination_host, egress_host, host, ip, ip_or_cidr, namespaced_host,
-    tunnel_host, workload_address,
+    sidecar_bind, tunnel_host, workload_address,
 };
 pub(crate) use locality::{failover_label, locality, region};
 pub(crate) use number::{
-    at_least_one, locality_weight, maglev_size, not_negative, percent, port, positive, redirect_code,
-    response_status, ring_size, weight, whole_percent,
+    at_least_one, locality_weight, maglev_size, not_negative, percent, port, port_or_zero, positive,
+    redirect_code, response_status, ring_size, weight, whole_percent,
 };
 pub(crate) use policy::{
     at_most_64_kib, at_most_256, at_most_2048, http_uri, module_url, path_template, port_text,

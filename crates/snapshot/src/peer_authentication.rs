@@ -205,6 +205,15 @@ impl<'a> WorkloadMtls<'a> {
         of_port.unwrap_or((self.mode, self.by))
     }
 
+    /// The ports that the workload's own policy speaks of.
+    pub fn ports(&self) -> Vec<u16> {
+        let policy = self.workload.map(|(_, policy)| policy);
+        let ports = policy.into_iter().flat_map(|policy| policy.port_level_mtls.keys());
+        let mut ports: Vec<u16> = ports.filter_map(|port| port.parse().ok()).collect();
+        ports.sort_unstable();
+        ports
+    }
+
     /// What is in force for ports that nothing is said about.
     pub fn mode(&self) -> MtlsMode {
         self.mode

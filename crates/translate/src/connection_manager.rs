@@ -192,18 +192,28 @@ impl Tcp<'_> {
         };
         let proxy = TcpProxy {
             stat_prefix,
-            access_log: access_logs(self.options.access_log_file.as_deref()),
             cluster_specifier: Some(self.destination),
             idle_timeout: self.limits.and_then(|l| l.idle_timeout).map(duration),
             ..Default::default()
         };
-        let mut filters = exchange(self.shape, self.exchanges);
-        if self.shape.has_extension(ISTIO_STATS) {
-            filters.push(network_filter(ISTIO_STATS, istio_stats()));
-        }
-        filters.push(network_filter("envoy.filters.network.tcp_proxy", Any::pack(&proxy)));
-        filters
+        tcp_filters((self.shape, self.options), proxy, self.exchanges)
     }
+}
+
+/// The filters that end the chain of a TCP listener, the last of which is `proxy`. `exchanges` says whether clients may
+/// tell who they are.
+pub(crate) fn tcp_filters(
+    (shape, options): (&ProxyShape, &Options),
+    proxy: TcpProxy,
+    exchanges: bool,
+) -> Vec<Filter> {
+    let proxy = TcpProxy { access_log: access_logs(options.access_log_file.as_deref()), ..proxy };
+    let mut filters = exchange(shape, exchanges);
+    if shape.has_extension(ISTIO_STATS) {
+        filters.push(network_filter(ISTIO_STATS, istio_stats()));
+    }
+    filters.push(network_filter("envoy.filters.network.tcp_proxy", Any::pack(&proxy)));
+    filters
 }
 
 /// What stands before all others where clients may tell who they are.

@@ -24,5 +24,8 @@ mod translate;
 mod virtual_host;
 
 pub use resources::{Origin, Origins, Place, Resource, Resources};
-pub use shape::{Edge, ISTIO_ALPN, ISTIO_STATS, METADATA_EXCHANGE, ProxyShape, Role, ShapeError};
+pub use shape::{
+    Edge, ISTIO_ALPN, ISTIO_STATS, Interception, METADATA_EXCHANGE, ProxyShape, Role, ShapeError,
+    SidecarShape,
+};
 pub use translate::{MeshIdentity, Options, translate};

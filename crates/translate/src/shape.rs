@@ -23,8 +23,11 @@ pub const METADATA_EXCHANGE: &str = "istio.metadata_exchange";
 /// `GENERATOR` of a gRPC program without a proxy.
 const PROXYLESS: &str = "grpc";
 
+/// Name of the extension that connects to the workload from the caller's address.
+pub(crate) const ORIGINAL_SRC: &str = "envoy.filters.listener.original_src";
+
 /// The extensions of a node that change what it is sent.
-const KNOWN_EXTENSIONS: [&str; 3] = [ISTIO_ALPN, METADATA_EXCHANGE, ISTIO_STATS];
+const KNOWN_EXTENSIONS: [&str; 4] = [ORIGINAL_SRC, ISTIO_ALPN, METADATA_EXCHANGE, ISTIO_STATS];
 
 /// A class of proxies with the same configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +43,10 @@ pub struct ProxyShape {
     /// An agent beside it serves its certificates in the cluster `sds-grpc`: `MELTEMI_SDS`, or `ISTIO_VERSION`, which
     /// every node of Istio's own agent has.
     pub has_sds: bool,
+    /// `DNS_CAPTURE`: the workload asks the proxy for names, so it may get addresses that only the mesh knows.
+    pub captures_dns: bool,
+    /// `DNS_AUTO_ALLOCATE`: ServiceEntries without an address have one for it.
+    pub allocates_addresses: bool,
     /// The stream has proved to be of this namespace, so it may read the Secrets there. The node alone proves
     /// nothing.
     pub is_authenticated: bool,
@@ -48,14 +55,8 @@ pub struct ProxyShape {
 /// What the proxy is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Beside a workload, with `interceptionMode: NONE`: its listeners bind its own address, so the address
-    /// is part of the shape.
-    Sidecar {
-        /// The first of `INSTANCE_IPS`, else the address in the node id.
-        address: IpAddr,
-        /// `HTTP_PROXY_PORT`: where the listener for all outbound HTTP is, if wanted.
-        http_proxy_port: Option<u16>,
-    },
+    /// Beside a workload.
+    Sidecar(SidecarShape),
     /// A gRPC program that asks for its configuration itself: `GENERATOR: grpc`.
     Proxyless,
     /// A gateway.
@@ -74,6 +75,48 @@ pub struct Edge {
     pub is_behind_services: bool,
     /// `UNPRIVILEGED_POD`: ports below 1024 cannot be listened on.
     pub is_unprivileged: bool,
+}
+
+/// What only sidecars have. The services of the workload are found by its addresses, and some listeners bind them, so
+/// they are part of the shape.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SidecarShape {
+    /// How connections come to the proxy.
+    pub interception: Interception,
+    /// `INSTANCE_IPS`, else the address in the node id; at least one.
+    pub addresses: Vec<IpAddr>,
+    /// `HTTP_PROXY_PORT`: where the listener for all outbound HTTP is, if wanted.
+    pub http_proxy_port: Option<u16>,
+    /// Ports that the bootstrap's own listeners have: `ENVOY_STATUS_PORT`, `ENVOY_PROMETHEUS_PORT`.
+    pub static_ports: BTreeSet<u16>,
+    /// `UNPRIVILEGED_POD`: it may not bind ports below 1024.
+    pub is_unprivileged: bool,
+}
+
+/// How connections come to a sidecar: `INTERCEPTION_MODE`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Interception {
+    /// The kernel redirects them, and the proxy asks it where they were meant to go.
+    #[default]
+    Redirect,
+    /// The kernel hands them over as they are.
+    Tproxy,
+    /// Callers connect to its listeners.
+    None,
+}
+
+impl SidecarShape {
+    /// The address that it goes by.
+    pub fn address(&self) -> IpAddr {
+        self.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
+    /// The address that its listeners have where nothing else is said, if that is its own: of several workloads on one
+    /// machine each has a loopback address of its own, and nothing is redirected.
+    pub fn own_address(&self) -> Option<IpAddr> {
+        let is_alone = self.interception == Interception::None;
+        Some(self.address()).filter(|address| is_alone && address.is_loopback())
+    }
 }
 
 /// A node that no configuration can be made for.
@@ -98,7 +141,7 @@ impl ProxyShape {
     ///
     /// # Errors
     /// If the id is not `type~ip~name.namespace~domain`, the type is neither `sidecar` nor `router`, a
-    /// metadata value has the wrong form, or a sidecar's interception mode is not `NONE`.
+    /// metadata value has the wrong form.
     pub fn from_node(node: &Node) -> Result<ProxyShape, ShapeError> {
         let id = NodeId::parse(&node.id)?;
         let empty = Struct::default();
@@ -121,6 +164,8 @@ impl ProxyShape {
                 .map(|e| e.name.clone())
                 .collect(),
             has_sds: metadata.text("MELTEMI_SDS") == Some("true") || metadata.text("ISTIO_VERSION").is_some(),
+            captures_dns: metadata.is_set("DNS_CAPTURE"),
+            allocates_addresses: metadata.is_set("DNS_AUTO_ALLOCATE"),
             is_authenticated: false,
             role,
         })
@@ -170,6 +215,17 @@ impl<'a> Metadata<'a> {
         }
     }
 
+    /// Istio's agent writes booleans as text.
+    fn is_set(&self, key: &str) -> bool {
+        match self.value(key) {
+            Some(Kind::BoolValue(value)) => *value,
+            Some(Kind::StringValue(text)) => {
+                matches!(text.as_str(), "true" | "TRUE" | "True" | "t" | "T" | "1")
+            }
+            _ => false,
+        }
+    }
+
     fn labels(&self) -> BTreeMap<String, String> {
         let Some(Kind::StructValue(labels)) = self.value("LABELS") else { return BTreeMap::new() };
         let text = |v: &Value| match &v.kind {
@@ -181,28 +237,31 @@ impl<'a> Metadata<'a> {
 }
 
 fn sidecar(id: &NodeId<'_>, metadata: &Metadata<'_>) -> Result<Role, ShapeError> {
-    match metadata.text("INTERCEPTION_MODE") {
-        Some("NONE") => {}
-        mode => {
-            let mode = mode.unwrap_or("REDIRECT");
-            return Err(error(
-                "metadata.INTERCEPTION_MODE",
-                format!("`{mode}` is not supported yet, only NONE"),
-            ));
+    let interception = match metadata.text("INTERCEPTION_MODE") {
+        None | Some("REDIRECT") => Interception::Redirect,
+        Some("TPROXY") => Interception::Tproxy,
+        Some("NONE") => Interception::None,
+        Some(mode) => {
+            let reason = format!("`{mode}` is none of REDIRECT, TPROXY, NONE");
+            return Err(error("metadata.INTERCEPTION_MODE", reason));
         }
-    }
-    let first = metadata.text("INSTANCE_IPS").and_then(|ips| ips.split(',').next());
-    let address = first
-        .unwrap_or(id.address)
-        .trim()
-        .parse()
-        .map_err(|_| error("metadata.INSTANCE_IPS", "does not start with an IP address"))?;
-    let http_proxy_port = match metadata.value("HTTP_PROXY_PORT") {
-        None => None,
-        Some(Kind::StringValue(text)) if text.is_empty() => None,
-        Some(value) => Some(port("metadata.HTTP_PROXY_PORT", value)?),
     };
-    Ok(Role::Sidecar { address, http_proxy_port })
+    let listed = metadata.text("INSTANCE_IPS").unwrap_or(id.address);
+    let addresses: Result<Vec<IpAddr>, _> = listed.split(',').map(|ip| ip.trim().parse()).collect();
+    let optional_port = |key: &str, field: &'static str| match metadata.value(key) {
+        None => Ok(None),
+        Some(Kind::StringValue(text)) if text.is_empty() => Ok(None),
+        Some(value) => port(field, value).map(Some),
+    };
+    let status = optional_port("ENVOY_STATUS_PORT", "metadata.ENVOY_STATUS_PORT")?;
+    let prometheus = optional_port("ENVOY_PROMETHEUS_PORT", "metadata.ENVOY_PROMETHEUS_PORT")?;
+    Ok(Role::Sidecar(SidecarShape {
+        interception,
+        addresses: addresses.map_err(|_| error("metadata.INSTANCE_IPS", "is not a list of IP addresses"))?,
+        http_proxy_port: optional_port("HTTP_PROXY_PORT", "metadata.HTTP_PROXY_PORT")?,
+        static_ports: status.into_iter().chain(prometheus).collect(),
+        is_unprivileged: metadata.is_set("UNPRIVILEGED_POD"),
+    }))
 }
 
 fn port(field: &'static str, value: &Kind) -> Result<u16, ShapeError> {
@@ -256,15 +315,28 @@ metadata: {NAMESPACE: shop, INTERCEPTION_MODE: NONE, HTTP_PROXY_PORT: '15002', I
 extensions: [{name: istio.stats}, {name: other}]",
         )
         .expect("supported");
-        assert_eq!(
-            shape.role,
-            Role::Sidecar { address: "127.1.2.3".parse().expect("address"), http_proxy_port: Some(15002) }
-        );
+        let Role::Sidecar(sidecar) = &shape.role else { panic!("{:?}", shape.role) };
+        assert_eq!(sidecar.own_address(), Some("127.1.2.3".parse().expect("address")));
+        assert_eq!((sidecar.interception, sidecar.http_proxy_port), (Interception::None, Some(15002)));
         assert_eq!(shape.namespace, "shop");
         assert_eq!(shape.labels["app"], "frontend");
         assert_eq!(shape.extensions.len(), 1);
         assert!(shape.has_extension(ISTIO_STATS));
         assert!(!shape.has_sds && !shape.is_authenticated);
+    }
+
+    #[test]
+    fn a_sidecar_of_a_pod() {
+        let shape = shape(
+            "id: sidecar~10.0.0.1~cart-0.shop~shop.svc.cluster.local
+metadata: {INSTANCE_IPS: '10.0.0.1,fd00::1', DNS_CAPTURE: 'true', DNS_AUTO_ALLOCATE: true, ENVOY_STATUS_PORT: 15021}",
+        )
+        .expect("supported");
+        let Role::Sidecar(sidecar) = &shape.role else { panic!("{:?}", shape.role) };
+        assert_eq!((sidecar.interception, sidecar.addresses.len()), (Interception::Redirect, 2));
+        assert_eq!((sidecar.own_address(), sidecar.http_proxy_port), (None, None));
+        assert!(sidecar.static_ports.contains(&15021) && !sidecar.is_unprivileged);
+        assert!(shape.captures_dns && shape.allocates_addresses);
     }
 
     #[test]
@@ -303,7 +375,10 @@ extensions: [{name: istio.stats}, {name: other}]",
         let field = |yaml| shape(yaml).expect_err("refused").field;
         assert_eq!(field("id: plain"), "id");
         assert_eq!(field("id: ztunnel~1.1.1.1~a.b~c"), "id");
-        assert_eq!(field("id: sidecar~1.1.1.1~a.b~c"), "metadata.INTERCEPTION_MODE");
+        let mode = "id: sidecar~1.1.1.1~a.b~c\nmetadata: {INTERCEPTION_MODE: redirect}";
+        assert_eq!(field(mode), "metadata.INTERCEPTION_MODE");
+        let addresses = "id: sidecar~1.1.1.1~a.b~c\nmetadata: {INSTANCE_IPS: '10.0.0.1,x'}";
+        assert_eq!(field(addresses), "metadata.INSTANCE_IPS");
         assert_eq!(
             field("id: sidecar~1.1.1.1~a.b~c\nmetadata: {INTERCEPTION_MODE: NONE, HTTP_PROXY_PORT: x}"),
             "metadata.HTTP_PROXY_PORT"

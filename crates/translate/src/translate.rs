@@ -7,7 +7,7 @@ use crate::cluster;
 use crate::context::Context;
 use crate::gateway;
 use crate::grpc;
-use crate::listener::{self, inbound, outbound};
+use crate::listener::{self, inbound, outbound, own_address};
 use crate::resources::{Origin, Origins, Resource, Resources};
 use crate::shape::{ProxyShape, Role};
 use crate::tls::secret;
@@ -70,13 +70,17 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
             built.listeners.into_iter().for_each(|l| resources.add_listener(l));
             resources.routes.extend(built.routes.iter().map(|r| Resource::encode(&r.name, r)));
         }
-        Role::Sidecar { address, http_proxy_port } => {
+        Role::Sidecar(sidecar) => {
             resources.add_outbound_clusters(&context);
-            for (listener, cluster) in inbound::build(&context, *address) {
-                resources.add_cluster(cluster);
-                listener.into_iter().for_each(|l| resources.add_listener(l));
-            }
-            let out = outbound::build(&context, *address, *http_proxy_port, &mut resources.origins);
+            let inbound = inbound::build(&context, sidecar);
+            inbound.clusters.into_iter().for_each(|c| resources.add_cluster(c));
+            inbound.listeners.into_iter().for_each(|l| resources.add_listener(l));
+            let out = match sidecar.own_address() {
+                Some(address) => {
+                    own_address::build(&context, address, sidecar.http_proxy_port, &mut resources.origins)
+                }
+                None => outbound::build(&context, sidecar, &mut resources.origins),
+            };
             out.listeners.into_iter().for_each(|l| resources.add_listener(l));
             resources.routes.extend(out.routes.iter().map(|r| Resource::encode(&r.name, r)));
         }

@@ -3,17 +3,23 @@
 //! Source: Istio `pilot/pkg/networking/core/httproute.go` (`BuildSidecarOutboundVirtualHosts`, domains) and
 //! `route/route.go` (`BuildSidecarVirtualHostWrapper`).
 
+mod port;
+
+pub(crate) use port::of_route_name;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use meltemi_api::istio::OutboundTrafficPolicyMode;
+use meltemi_envoy::config::route::v3::route::Action;
+use meltemi_envoy::config::route::v3::route_action::ClusterSpecifier;
 use meltemi_envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use meltemi_snapshot::{
     CLUSTER_DOMAIN, GatewayName, Host, Protocol, Service, ServicePort, View, VirtualService,
 };
 
 use crate::context::{Context, origin};
-use crate::names::{HTTP_PROXY_ROUTE, bracketed, domain};
+use crate::names::{HTTP_PROXY_ROUTE, PASSTHROUGH_CLUSTER, bracketed, domain, outbound_cluster};
 use crate::resources::{Origin, Origins};
 use crate::route::{self, Binding, Built};
 
@@ -69,6 +75,16 @@ pub(crate) fn of_http_proxy(
     view: &View<'_>,
     origins: &mut Origins,
 ) -> RouteConfiguration {
+    of_all_ports(context, view, HTTP_PROXY_ROUTE, origins)
+}
+
+/// All services on all their HTTP ports, as callers of a proxy name them.
+fn of_all_ports(
+    context: &Context<'_>,
+    view: &View<'_>,
+    name: &str,
+    origins: &mut Origins,
+) -> RouteConfiguration {
     let mut table = Table::new(context, view, Authority::WithPort);
     for service in view.services.values() {
         let ports = service.ports.iter().filter(|p| is_routed(p.protocol));
@@ -77,7 +93,7 @@ pub(crate) fn of_http_proxy(
     table.add_unknown_hosts();
     let mut hosts = table.hosts;
     hosts.push(unknown_host(context));
-    route_configuration(HTTP_PROXY_ROUTE, hosts, false, origins)
+    route_configuration(name, hosts, false, origins)
 }
 
 /// The route configuration of an egress listener of a Sidecar.
@@ -145,7 +161,10 @@ pub(crate) fn is_routed(protocol: Protocol) -> bool {
 }
 
 fn unknown_host(context: &Context<'_>) -> BuiltHost {
-    let route = route::unknown_host(allows_unknown_hosts(context));
+    let mut route = route::unknown_host(allows_unknown_hosts(context));
+    if let Some(Action::Route(action)) = &mut route.action {
+        action.cluster_specifier = Some(ClusterSpecifier::Cluster(unknown_host_cluster(context)));
+    }
     BuiltHost::new(route.name.clone(), vec!["*".to_owned()], vec![Built { route, origin: None }])
 }
 
@@ -155,6 +174,16 @@ pub(crate) fn allows_unknown_hosts(context: &Context<'_>) -> bool {
     policy.map_or(context.snapshot.config.mesh.allows_unknown_hosts, |p| {
         p.mode == Some(OutboundTrafficPolicyMode::AllowAny)
     })
+}
+
+/// Where traffic goes that no service claims, if that is allowed: the Sidecar's `egressProxy`, else to where it wants.
+pub(crate) fn unknown_host_cluster(context: &Context<'_>) -> String {
+    let policy = context.scope.sidecar().and_then(|s| s.spec().outbound_traffic_policy.as_ref());
+    let Some(proxy) = policy.and_then(|policy| policy.egress_proxy.as_ref()) else {
+        return PASSTHROUGH_CLUSTER.to_owned();
+    };
+    let port = proxy.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
+    outbound_cluster(port.unwrap_or(0), proxy.subset.as_deref().unwrap_or_default(), Host::new(&proxy.host))
 }
 
 /// Whether domains name the port.

@@ -21,6 +21,10 @@ pub(crate) fn mesh_config(mesh: &MeshConfig, decoder: &mut Decoder) {
         let help = "remove it; `tlsDefaults` has it for other TLS";
         decoder.report_below("meshMTLS.ecdhCurves", &codes::NO_USE, message, help);
     }
+    if mesh.outbound_traffic_policy.as_ref().is_some_and(|policy| policy.egress_proxy.is_some()) {
+        let message = "only a Sidecar has an `egressProxy`".to_owned();
+        decoder.report_below("outboundTrafficPolicy.egressProxy", &codes::UNKNOWN_FIELD, message, "");
+    }
 }
 
 pub(crate) fn tls_config(tls: &TlsConfig, decoder: &mut Decoder) {

@@ -3,24 +3,17 @@
 use super::{not_empty, unique};
 use crate::codes;
 use crate::decode::Decoder;
-use crate::istio::{CaptureMode, IstioIngressListener, ServerTlsSettings, Sidecar};
+use crate::istio::{
+    CaptureMode, IstioEgressListener, IstioIngressListener, OutboundTrafficPolicy, OutboundTrafficPolicyMode,
+    ServerTlsSettings, Sidecar,
+};
 
 pub(crate) fn sidecar(sidecar: &Sidecar, decoder: &mut Decoder) {
-    let selects = sidecar.workload_selector.as_ref().is_some_and(|selector| !selector.labels.is_empty());
-    if !selects && !sidecar.ingress.is_empty() {
-        let message = "`ingress` needs a `workloadSelector`".to_owned();
-        let help = "inbound listeners belong to one workload; select it by its labels";
-        decoder.report_below("ingress", &codes::MISSING_FIELD, message, help);
-    }
-    capture_modes(sidecar, decoder);
     let ports = sidecar.ingress.iter().map(|listener| listener.port.number).enumerate();
     unique(decoder, ports, |index| format!("ingress[{index}].port.number"));
     for (index, listener) in sidecar.egress.iter().enumerate() {
         not_empty(decoder, &listener.hosts, &format!("egress[{index}].hosts"), "write `*/*` for all");
-        if listener.port.is_none() && listener.bind.is_some() {
-            let message = "`bind` has no meaning without `port`".to_owned();
-            decoder.report_below(&format!("egress[{index}].bind"), &codes::CONFLICTING_FIELDS, message, "");
-        }
+        egress_port(listener, index, decoder);
     }
     egress_order(sidecar, decoder);
 }
@@ -40,25 +33,58 @@ fn egress_order(sidecar: &Sidecar, decoder: &mut Decoder) {
     }
 }
 
-/// Callers connect to the listeners themselves; nothing is captured.
-fn capture_modes(sidecar: &Sidecar, decoder: &mut Decoder) {
-    let ingress = sidecar.ingress.iter().map(|listener| ("ingress", listener.capture_mode)).enumerate();
-    let egress = sidecar.egress.iter().map(|listener| ("egress", listener.capture_mode)).enumerate();
-    for (index, (list, mode)) in ingress.chain(egress) {
-        if mode == Some(CaptureMode::Iptables) {
-            let message = "capture by iptables is not supported yet".to_owned();
+/// Only a Unix socket has no port.
+fn egress_port(listener: &IstioEgressListener, index: usize, decoder: &mut Decoder) {
+    let Some(port) = &listener.port else { return };
+    let is_socket = listener.bind.as_deref().is_some_and(|bind| bind.starts_with("unix://"));
+    match (port.number == 0, is_socket) {
+        (true, false) => {
+            let message = "port 0 needs a Unix socket to listen on".to_owned();
+            let field = format!("egress[{index}].port.number");
             decoder.report_below(
-                &format!("{list}[{index}].captureMode"),
-                &codes::UNSUPPORTED_VALUE,
+                &field,
+                &codes::OUT_OF_RANGE,
                 message,
-                "",
+                "write a port, or `bind: unix:///path`",
             );
         }
+        (false, true) => {
+            let message = "a Unix socket has no port".to_owned();
+            let field = format!("egress[{index}].port.number");
+            decoder.report_below(&field, &codes::CONFLICTING_FIELDS, message, "write 0");
+        }
+        _ => {}
+    }
+    if is_socket && listener.capture_mode == Some(CaptureMode::Iptables) {
+        let message = "nothing is redirected to a Unix socket".to_owned();
+        let field = format!("egress[{index}].captureMode");
+        decoder.report_below(&field, &codes::CONFLICTING_FIELDS, message, "write NONE or leave it out");
+    }
+}
+
+/// A proxy for what nobody knows is for sidecars that let it out.
+pub(crate) fn outbound_traffic_policy(policy: &OutboundTrafficPolicy, decoder: &mut Decoder) {
+    let Some(proxy) = &policy.egress_proxy else { return };
+    if policy.mode != Some(OutboundTrafficPolicyMode::AllowAny) {
+        let message = "`egressProxy` needs mode ALLOW_ANY".to_owned();
+        decoder.report_below("egressProxy", &codes::CONFLICTING_FIELDS, message, "");
+    }
+    if proxy.port.is_none() {
+        let message = "`egressProxy` needs a `port`".to_owned();
+        decoder.report_below("egressProxy.port", &codes::MISSING_FIELD, message, "");
     }
 }
 
 /// A sidecar terminates TLS with certificates from files only, and knows nothing of redirects.
 pub(crate) fn ingress_listener(listener: &IstioIngressListener, decoder: &mut Decoder) {
+    if listener.port.number == 0 {
+        let message = "an inbound listener needs a port".to_owned();
+        decoder.report_below("port.number", &codes::OUT_OF_RANGE, message, "");
+    }
+    if listener.bind.as_deref().is_some_and(|bind| bind.starts_with("unix://")) {
+        let message = "an inbound listener cannot be on a Unix socket".to_owned();
+        decoder.report_below("bind", &codes::BAD_ADDRESS, message, "write an IP address");
+    }
     let Some(tls) = &listener.tls else { return };
     let protocol = listener.port.protocol.as_deref().unwrap_or_default().to_ascii_uppercase();
     if !matches!(protocol.as_str(), "HTTPS" | "TLS") {

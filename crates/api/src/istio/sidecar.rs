@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::check;
 use crate::decode::{wire, wire_enum};
-use crate::istio::ServerTlsSettings;
+use crate::istio::{Destination, ServerTlsSettings};
 use crate::syntax;
 
 wire! {
@@ -38,7 +38,7 @@ wire! {
         /// The port.
         port: SidecarPort, "port", required;
         /// Address; absent: the address of the workload.
-        bind: Option<String>, "bind" => syntax::bind;
+        bind: Option<String>, "bind" => syntax::sidecar_bind;
         /// Whether traffic is captured.
         capture_mode: Option<CaptureMode>, "captureMode";
         /// Where to forward: `127.0.0.1:PORT`, `[::1]:PORT`, `0.0.0.0:PORT` (the workload's address), `unix:///path`.
@@ -56,7 +56,7 @@ wire! {
         /// The port; absent: every service port of the hosts.
         port: Option<SidecarPort>, "port";
         /// Address; absent: what the capture mode implies.
-        bind: Option<String>, "bind" => syntax::bind;
+        bind: Option<String>, "bind" => syntax::sidecar_bind;
         /// Whether traffic is captured.
         capture_mode: Option<CaptureMode>, "captureMode";
         /// Hosts visible here, as `namespace/host`.
@@ -67,8 +67,8 @@ wire! {
 wire! {
     /// A port of a listener.
     pub struct SidecarPort {
-        /// The number.
-        number: u32, "number", required => syntax::port;
+        /// The number; zero for a Unix socket.
+        number: u32, "number", required => syntax::port_or_zero;
         /// Protocol, in any case.
         protocol: Option<String>, "protocol" => syntax::protocol;
         /// Name.
@@ -94,8 +94,10 @@ wire! {
     pub struct OutboundTrafficPolicy {
         /// Forward or refuse.
         mode: Option<OutboundTrafficPolicyMode>, "mode";
+        /// Where to forward, in place of the address that was asked for.
+        egress_proxy: Option<Destination>, "egressProxy";
     }
-    later UNSUPPORTED_FIELD "egressProxy";
+    rule check::outbound_traffic_policy;
 }
 
 wire_enum! {

@@ -135,18 +135,40 @@ pub(crate) fn bind(text: &str) -> Verdict {
     }
 }
 
+/// What the address of a Unix socket begins with.
+const UNIX_SCHEME: &str = "unix://";
+
+/// An address of a sidecar's listener.
+pub(crate) fn sidecar_bind(text: &str) -> Verdict {
+    text.strip_prefix(UNIX_SCHEME).map_or_else(|| bind(text), |path| unix_path(text, path))
+}
+
+/// A path from the root, or a name of the abstract kind.
+fn unix_path(text: &str, path: &str) -> Verdict {
+    let is_whole = match path.strip_prefix('@') {
+        Some(name) => !name.is_empty(),
+        None => path.starts_with('/') && !path.ends_with('/'),
+    };
+    if is_whole {
+        return Ok(());
+    }
+    Err(bad_address(text, "a Unix socket").help("write `unix:///path/of/socket`"))
+}
+
 /// Where an inbound listener forwards: this machine, or the workload's own address.
 pub(crate) fn default_endpoint(text: &str) -> Verdict {
-    if text.starts_with("unix://") {
-        return Err(Flaw::new(&codes::UNSUPPORTED_VALUE, "forwarding to a Unix socket is not supported yet"));
+    if let Some(path) = text.strip_prefix(UNIX_SCHEME) {
+        return unix_path(text, path);
     }
-    let address = text.parse::<SocketAddr>().ok();
+    // A port alone is one of this machine.
+    let with_host = if text.starts_with(':') { format!("127.0.0.1{text}") } else { text.to_owned() };
+    let address = with_host.parse::<SocketAddr>().ok();
     let fine = address.is_some_and(|at| at.port() > 0 && (at.ip().is_loopback() || at.ip().is_unspecified()));
     if fine {
         return Ok(());
     }
     Err(bad_address(text, "an endpoint of the workload")
-        .help("write `127.0.0.1:PORT`, `[::1]:PORT` or `0.0.0.0:PORT`"))
+        .help("write `127.0.0.1:PORT`, `[::1]:PORT`, `0.0.0.0:PORT` or `unix:///path`"))
 }
 
 /// The address of a workload.

@@ -22,6 +22,11 @@ pub(crate) fn port(text: &str) -> Verdict {
     within(text, 1, 65535, "a port")
 }
 
+/// A port number, or zero for what has none.
+pub(crate) fn port_or_zero(text: &str) -> Verdict {
+    within(text, 0, 65535, "a port")
+}
+
 /// A share of something, relative to the others.
 pub(crate) fn weight(text: &str) -> Verdict {
     within(text, 0, i64::from(i32::MAX), "a weight")

@@ -4,26 +4,22 @@
 
 use meltemi_envoy::Any;
 use meltemi_envoy::config::listener::v3::{FilterChainMatch, ListenerFilter, listener_filter};
-use meltemi_envoy::config::listener::v3::{
-    ListenerFilterChainMatchPredicate as Predicate, listener_filter_chain_match_predicate::Rule,
-};
 use meltemi_envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use meltemi_envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
-use meltemi_envoy::r#type::v3::Int32Range;
 use meltemi_snapshot::{MtlsMode, Protocol};
 
 use crate::message::packed;
 use crate::tls::MESH_ALPN;
 
-const TLS: &str = "tls";
-const RAW_BUFFER: &str = "raw_buffer";
+pub(crate) const TLS: &str = "tls";
+pub(crate) const RAW_BUFFER: &str = "raw_buffer";
 
 /// ALPN of HTTP that a sidecar sends over mutual TLS.
 const MESH_HTTP_ALPN: &[&str] = &["istio-http/1.0", "istio-http/1.1", "istio-h2"];
 /// ALPN of other bytes that a sidecar sends over mutual TLS.
 const MESH_TCP_ALPN: &[&str] = &["istio-peer-exchange", "istio"];
 /// What the HTTP inspector makes of plaintext.
-const PLAIN_HTTP: &[&str] = &["http/1.1", "h2c"];
+pub(crate) const PLAIN_HTTP: &[&str] = &["http/1.1", "h2c"];
 
 /// A filter chain to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,10 +70,10 @@ pub(crate) const fn of_user_tls(is_http: bool) -> Chain {
 }
 
 impl Chain {
-    /// Its condition on a port.
+    /// Its condition on a port, or on all of them for 0.
     pub(crate) fn filter_chain_match(&self, port: u16) -> FilterChainMatch {
         FilterChainMatch {
-            destination_port: Some(port.into()),
+            destination_port: (port > 0).then(|| port.into()),
             transport_protocol: self.transport.to_owned(),
             application_protocols: self.applications.iter().map(|name| (*name).to_owned()).collect(),
             ..Default::default()
@@ -85,35 +81,21 @@ impl Chain {
     }
 }
 
-/// The listener filters that find out what the chains ask for, on their port only.
-pub(crate) fn inspectors(chains: &[Chain], port: u16) -> Vec<ListenerFilter> {
-    let mut filters = Vec::new();
-    if chains.iter().any(|chain| chain.transport == TLS) {
-        filters.push(on_port(tls_inspector(), port));
-    }
-    if chains.iter().any(|chain| chain.applications == PLAIN_HTTP) {
-        let inspector = listener_filter("envoy.filters.listener.http_inspector", packed::<HttpInspector>());
-        filters.push(inspector);
-    }
-    filters
-}
-
 /// Looks at the ClientHello.
 pub(crate) fn tls_inspector() -> ListenerFilter {
     listener_filter("envoy.filters.listener.tls_inspector", packed::<TlsInspector>())
 }
 
-fn listener_filter(name: &str, config: Any) -> ListenerFilter {
+/// Looks at the first request.
+pub(crate) fn http_inspector() -> ListenerFilter {
+    listener_filter("envoy.filters.listener.http_inspector", packed::<HttpInspector>())
+}
+
+/// A filter with its configuration.
+pub(crate) fn listener_filter(name: &str, config: Any) -> ListenerFilter {
     ListenerFilter {
         name: name.to_owned(),
         config_type: Some(listener_filter::ConfigType::TypedConfig(config)),
         ..Default::default()
     }
-}
-
-fn on_port(filter: ListenerFilter, port: u16) -> ListenerFilter {
-    let rule = |rule| Predicate { rule: Some(rule) };
-    let range = Int32Range { start: port.into(), end: i32::from(port) + 1 };
-    let elsewhere = Rule::NotMatch(Box::new(rule(Rule::DestinationPortRange(range))));
-    ListenerFilter { filter_disabled: Some(rule(elsewhere)), ..filter }
 }

@@ -1,254 +1,270 @@
-//! Inbound listeners and clusters from `Sidecar.ingress`.
+//! Inbound listeners: the one that connections are redirected to, with chains for each port of the workload and for what
+//! nobody declares, and those of `Sidecar.ingress` with a port of their own.
+//!
+//! Source: Istio `pilot/pkg/networking/core/listener_inbound.go`.
 
-use std::net::IpAddr;
+mod cluster;
+mod inspectors;
+mod ports;
 
-use meltemi_api::Spec;
-use meltemi_api::istio::{IstioIngressListener, ServerTlsSettings};
 use meltemi_envoy::Any;
-use meltemi_envoy::config::cluster::v3::Cluster;
-use meltemi_envoy::config::cluster::v3::cluster::DiscoveryType;
-use meltemi_envoy::config::core::v3::{Address, TrafficDirection};
-use meltemi_envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
-use meltemi_envoy::config::listener::v3::{Filter, FilterChain, Listener};
+use meltemi_envoy::config::core::v3::TrafficDirection;
+use meltemi_envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use meltemi_envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
-use meltemi_envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
-use meltemi_snapshot::{MtlsMode, Protocol, Service, ServicePort, Sidecar, TargetPort, labels_match};
+use meltemi_snapshot::{MtlsMode, Protocol};
 
-use crate::cluster::{self, Upstream};
-use crate::connection_manager::{Http, Place, Routes, Tcp};
-use crate::context::{Context, origin};
-use crate::endpoint::{address_endpoint, pipe};
+use crate::cluster::Built as BuiltCluster;
+use crate::connection_manager::{Http, Place, Routes, tcp_filters};
+use crate::context::Context;
+use crate::listener::address::Families;
 use crate::listener::chain::{self, Chain};
-use crate::listener::{Built, listener};
-use crate::message::socket;
-use crate::names;
+use crate::listener::inbound::ports::Port;
+use crate::listener::{ACCEPTS_PER_EVENT, Built, INBOUND_PORT, additional, bound};
+use crate::message::UNLIMITED;
+use crate::names::{self, BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER};
 use crate::route;
+use crate::shape::{Interception, SidecarShape};
 use crate::tls::downstream::{of_mesh, of_server};
 use crate::tls::transport_socket;
 
-/// The listeners and clusters of one proxy's ingress.
-pub(crate) fn build(context: &Context<'_>, address: IpAddr) -> Vec<(Option<Built>, cluster::Built)> {
-    let Some(sidecar) = context.scope.sidecar() else { return Vec::new() };
-    let entries = sidecar.spec().ingress.iter().enumerate();
-    entries
-        .filter_map(|(i, ingress)| Ingress::new(context, address, sidecar, i, ingress))
-        .map(|i| i.build())
-        .collect()
+const NAME: &str = "virtualInbound";
+const CATCH_ALL_HTTP_CHAIN: &str = "virtualInbound-catchall-http";
+const BLACK_HOLE_CHAIN: &str = "virtualInbound-blackhole";
+
+/// What comes into a sidecar.
+pub(crate) struct Inbound {
+    pub(crate) listeners: Vec<Built>,
+    pub(crate) clusters: Vec<BuiltCluster>,
 }
 
-/// An entry of `ingress`.
-struct Ingress<'a> {
+/// The listeners and clusters of one proxy's inbound side.
+pub(crate) fn build(context: &Context<'_>, sidecar: &SidecarShape) -> Inbound {
+    let builder = Builder { context, sidecar, families: Families::of(sidecar) };
+    let ports = ports::of_workload(context, sidecar);
+    let mut clusters: Vec<BuiltCluster> =
+        ports.iter().map(|port| cluster::of_port(context, sidecar, port)).collect();
+    let mut listeners = Vec::new();
+    let mut shared = Vec::new();
+    for port in &ports {
+        let chains = builder.chains(port);
+        if !port.is_real {
+            shared.extend(chains);
+        } else if !chains.is_empty() {
+            listeners
+                .push(Built { listener: builder.of_one_port(port, chains), origin: port.origin.clone() });
+        }
+    }
+    if sidecar.interception != Interception::None {
+        clusters.push(cluster::passthrough(context, sidecar));
+        listeners.push(Built { listener: builder.of_all_ports(&ports, shared), origin: None });
+    }
+    Inbound { listeners, clusters }
+}
+
+struct Builder<'a> {
     context: &'a Context<'a>,
-    address: IpAddr,
-    sidecar: &'a Sidecar,
-    index: usize,
-    entry: &'a IstioIngressListener,
-    port: u16,
-    /// The service that the port belongs to, when there is one.
-    service: Option<(&'a Service, &'a ServicePort)>,
+    sidecar: &'a SidecarShape,
+    families: Families,
 }
 
-impl<'a> Ingress<'a> {
-    fn new(
-        context: &'a Context<'a>,
-        address: IpAddr,
-        sidecar: &'a Sidecar,
-        index: usize,
-        entry: &'a IstioIngressListener,
-    ) -> Option<Ingress<'a>> {
-        let port = u16::try_from(entry.port.number).ok()?;
-        let service = service_of(context, port, entry.port.name.as_deref());
-        Some(Ingress { context, address, sidecar, index, entry, port, service })
-    }
+/// Where the connections of a chain go, and what they are called.
+struct Target<'a> {
+    /// The port that they came to; 0 for all that are not declared.
+    number: u16,
+    cluster: &'a str,
+    /// Name of the chain for requests, and of the one for bytes.
+    names: [&'a str; 2],
+    stat_prefix: String,
+    /// The port in the name of the virtual host.
+    service_port: u16,
+    operation: String,
+}
 
-    fn build(&self) -> (Option<Built>, cluster::Built) {
-        let origin = || Some(origin(&self.sidecar.object, format!("spec.ingress[{}]", self.index)));
-        let listener = self.listener().map(|listener| Built { listener, origin: origin() });
-        (listener, cluster::Built { cluster: self.cluster(), endpoints: None, origin: origin() })
-    }
-
-    /// What is spoken on the port; inside of TLS, where the entry terminates it.
-    fn protocol(&self) -> Protocol {
-        let protocol = match self.entry.port.protocol.as_deref() {
-            Some(word) if !word.is_empty() => Protocol::parse(word),
-            _ => self.service.map_or(Protocol::Unsupported, |(_, port)| port.protocol),
+impl Builder<'_> {
+    /// None where mutual TLS is demanded and the proxy has no certificate for it: then nobody is let in.
+    fn chains(&self, port: &Port<'_>) -> Vec<FilterChain> {
+        let name = names::listener(port.bind.first().map_or("", String::as_str), port.number);
+        let cluster = names::inbound(port.number);
+        let target = Target {
+            number: port.number,
+            cluster: &cluster,
+            names: [&name, &name],
+            stat_prefix: format!("inbound_{name};"),
+            service_port: port.service_port,
+            operation: port.operation.clone(),
         };
-        match (&self.entry.tls, protocol) {
-            (Some(_), Protocol::Https) => Protocol::Http,
-            (Some(_), Protocol::Tls) => Protocol::Tcp,
-            _ => protocol,
+        let mode = self.mode(port.number);
+        if let Some(tls) =
+            port.tls.filter(|_| mode != Some(MtlsMode::Strict) && self.lets_in(port) == MtlsMode::Disable)
+        {
+            let chain = chain::of_user_tls(port.protocol.is_http());
+            return vec![self.chain(&target, chain, Some(of_server(self.context, tls, chain.is_http)))];
+        }
+        self.of_mode(&target, mode, port.protocol)
+    }
+
+    /// Without a certificate TLS cannot be terminated.
+    fn lets_in(&self, port: &Port<'_>) -> MtlsMode {
+        match self.context.identity() {
+            Some(_) => self.policy(port.number),
+            None => MtlsMode::Disable,
         }
     }
 
-    fn bind(&self) -> String {
-        match self.entry.bind.as_deref() {
-            Some(bind) if !bind.is_empty() => bind.to_owned(),
-            _ => self.address.to_string(),
-        }
-    }
-
-    /// `None` where mutual TLS is demanded and the proxy has no certificate for it: then nobody is let in.
-    fn listener(&self) -> Option<Listener> {
+    fn policy(&self, port: u16) -> MtlsMode {
         let shape = self.context.shape;
-        let policies = &self.context.snapshot.config.peer_authentications;
-        let mode = policies.let_in(&shape.namespace, &shape.labels, self.port);
-        let Some(identity) = self.context.identity() else {
-            return match &self.entry.tls {
-                _ if mode == MtlsMode::Strict => None,
-                Some(tls) => Some(self.of_user_tls(tls)),
-                None => Some(self.plaintext()),
-            };
-        };
-        match &self.entry.tls {
-            Some(tls) if mode == MtlsMode::Disable => Some(self.of_user_tls(tls)),
-            _ => {
-                let wanted = &self.context.snapshot.config.mesh.mesh_mtls;
-                let context = |chain: &Chain| {
-                    chain.is_mutual.then(|| of_mesh((shape, identity), wanted, chain.is_http))
-                };
-                Some(self.with_chains(&chain::of_port(mode, self.protocol()), context))
-            }
+        self.context.snapshot.config.peer_authentications.let_in(&shape.namespace, &shape.labels, port)
+    }
+
+    /// What is let in on a port; `None` for nothing, since mutual TLS cannot be spoken without a certificate.
+    fn mode(&self, port: u16) -> Option<MtlsMode> {
+        match (self.context.identity(), self.policy(port)) {
+            (Some(_), mode) => Some(mode),
+            (None, MtlsMode::Strict) => None,
+            (None, _) => Some(MtlsMode::Disable),
         }
     }
 
-    fn plaintext(&self) -> Listener {
-        let filters = self.filters(self.protocol().is_http());
-        listener(&self.bind(), self.port, TrafficDirection::Inbound, filters)
+    fn of_mode(&self, target: &Target<'_>, mode: Option<MtlsMode>, protocol: Protocol) -> Vec<FilterChain> {
+        let Some(mode) = mode else { return Vec::new() };
+        let wanted = &self.context.snapshot.config.mesh.mesh_mtls;
+        let shape = self.context.shape;
+        let chains = chain::of_port(mode, protocol).into_iter();
+        let context = |chain: &Chain| {
+            let identity = self.context.identity().filter(|_| chain.is_mutual)?;
+            Some(of_mesh((shape, identity), wanted, chain.is_http))
+        };
+        chains.map(|chain| self.chain(target, chain, context(&chain))).collect()
     }
 
-    fn of_user_tls(&self, tls: &ServerTlsSettings) -> Listener {
-        let chain = chain::of_user_tls(self.protocol().is_http());
-        self.with_chains(&[chain], |chain| Some(of_server(self.context, tls, chain.is_http)))
+    fn chain(&self, target: &Target<'_>, chain: Chain, tls: Option<Any>) -> FilterChain {
+        let [http, tcp] = target.names;
+        FilterChain {
+            name: if chain.is_http { http } else { tcp }.to_owned(),
+            filter_chain_match: Some(chain.filter_chain_match(target.number)),
+            filters: if chain.is_http { self.http(target) } else { self.tcp(target.cluster) },
+            transport_socket: tls.map(transport_socket),
+            ..Default::default()
+        }
     }
 
-    /// Connections that say nothing for too long go on as plaintext, so that servers which speak first can be
-    /// reached where plaintext is let in.
-    ///
-    /// Differs: Istio waits for ever (`protocolDetectionTimeout: 0s`), Envoy's own limit is 15 s.
-    fn with_chains(&self, chains: &[Chain], context: impl Fn(&Chain) -> Option<Any>) -> Listener {
-        let name = names::listener(&self.bind(), self.port);
-        let filter_chain = |chain: &Chain| FilterChain {
-            name: name.clone(),
-            filter_chain_match: Some(chain.filter_chain_match(self.port)),
-            filters: self.filters(chain.is_http),
-            transport_socket: context(chain).map(transport_socket),
+    fn tcp(&self, cluster: &str) -> Vec<Filter> {
+        let proxy = TcpProxy {
+            stat_prefix: cluster.to_owned(),
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
             ..Default::default()
         };
-        Listener {
-            filter_chains: chains.iter().map(filter_chain).collect(),
-            listener_filters: chain::inspectors(chains, self.port),
-            continue_on_listener_filters_timeout: true,
-            ..listener(&self.bind(), self.port, TrafficDirection::Inbound, Vec::new())
-        }
+        tcp_filters((self.context.shape, self.context.options), proxy, true)
     }
 
-    fn filters(&self, is_http: bool) -> Vec<Filter> {
-        let (bind, cluster) = (self.bind(), names::inbound(self.port));
-        if is_http {
-            let http = Http {
-                shape: self.context.shape,
-                options: self.context.options,
-                stat_prefix: format!("inbound_{};", names::listener(&bind, self.port)),
-                routes: Routes::Inline(Box::new(self.routes(&cluster))),
-                place: Place::Inbound { has_identity: self.context.identity().is_some() },
-            };
-            return http.filters();
-        }
-        let tcp = Tcp {
+    fn http(&self, target: &Target<'_>) -> Vec<Filter> {
+        let http = Http {
             shape: self.context.shape,
             options: self.context.options,
-            listener: &names::listener(&bind, self.port),
-            destination: ClusterSpecifier::Cluster(cluster),
-            limits: None,
-            exchanges: true,
+            stat_prefix: target.stat_prefix.clone(),
+            routes: Routes::Inline(Box::new(routes(target))),
+            place: Place::Inbound { has_identity: self.context.identity().is_some() },
         };
-        tcp.filters()
+        http.filters()
     }
 
-    fn routes(&self, cluster: &str) -> RouteConfiguration {
-        let operation = match self.service {
-            Some((service, port)) => format!("{}:{}/*", service.host, port.number),
-            None => format!(
-                "{}.{}:{}/*",
-                self.sidecar.object.id.name, self.sidecar.object.id.namespace, self.port
-            ),
-        };
-        let host = VirtualHost {
-            name: format!("inbound|http|{}", self.port),
-            domains: vec!["*".to_owned()],
-            routes: vec![route::default_inbound(cluster, operation)],
-            ..Default::default()
-        };
-        RouteConfiguration {
-            name: cluster.to_owned(),
-            virtual_hosts: vec![host],
-            validate_clusters: Some(false),
+    /// A listener that callers connect to. Connections that say nothing for too long go on as plaintext, so that servers
+    /// which speak first can be reached where plaintext is let in.
+    ///
+    /// Differs: Istio waits for ever (`protocolDetectionTimeout: 0s`), Envoy's own limit is 15 s.
+    fn of_one_port(&self, port: &Port<'_>, chains: Vec<FilterChain>) -> Listener {
+        let name = names::listener(port.bind.first().map_or("", String::as_str), port.number);
+        let limit = (self.sidecar.own_address().is_none()).then_some(UNLIMITED);
+        Listener { listener_filters_timeout: limit, ..self.listener(name, &port.bind, port.number, chains) }
+    }
+
+    /// The listener that connections are redirected to.
+    fn of_all_ports(&self, ports: &[Port<'_>], declared: Vec<FilterChain>) -> Listener {
+        let mut chains = vec![self.black_hole(INBOUND_PORT)];
+        chains.extend(self.undeclared(ports));
+        chains.extend(declared);
+        let wildcards = self.families.wildcards();
+        let mut listener = self.listener(NAME.to_owned(), &wildcards, INBOUND_PORT, chains);
+        let is_transparent = self.sidecar.interception == Interception::Tproxy;
+        let mut filters = inspectors::of_redirect(self.context.shape, is_transparent);
+        filters.append(&mut listener.listener_filters);
+        listener.listener_filters = filters;
+        listener.listener_filters_timeout = Some(UNLIMITED);
+        listener.transparent = is_transparent.then_some(true);
+        listener.max_connections_to_accept_per_socket_event = Some(ACCEPTS_PER_EVENT);
+        listener
+    }
+
+    fn listener(&self, name: String, addresses: &[String], port: u16, chains: Vec<FilterChain>) -> Listener {
+        Listener {
+            name,
+            address: bound(addresses.first().map_or("", String::as_str), port),
+            additional_addresses: additional(addresses, port),
+            traffic_direction: TrafficDirection::Inbound as i32,
+            continue_on_listener_filters_timeout: true,
+            listener_filters: inspectors::of_chains(&chains),
+            filter_chains: chains,
             ..Default::default()
         }
     }
 
-    fn cluster(&self) -> Cluster {
-        let name = names::inbound(self.port);
-        let mut cluster = cluster::base(&name, DiscoveryType::Static);
-        cluster.load_assignment = Some(ClusterLoadAssignment {
-            cluster_name: name,
-            endpoints: vec![LocalityLbEndpoints {
-                lb_endpoints: vec![address_endpoint(self.application())],
+    /// What comes to ports that nobody declares goes on to where it was meant to, if it may; ports that only a policy knows
+    /// have chains of their own, so that its mode holds.
+    fn undeclared(&self, ports: &[Port<'_>]) -> Vec<FilterChain> {
+        let shape = self.context.shape;
+        let policies = &self.context.snapshot.config.peer_authentications;
+        let policy = policies.of_workload(&shape.namespace, &shape.labels);
+        let is_declared = |number: &u16| ports.iter().any(|port| port.number == *number);
+        let own = policy.ports().into_iter().filter(|number| !is_declared(number));
+        let mut chains = Vec::new();
+        for number in std::iter::once(0).chain(own) {
+            let target = Target {
+                number,
+                cluster: INBOUND_PASSTHROUGH_CLUSTER,
+                names: [CATCH_ALL_HTTP_CHAIN, NAME],
+                stat_prefix: format!("{INBOUND_PASSTHROUGH_CLUSTER};"),
+                service_port: 0,
+                operation: ":0/*".to_owned(),
+            };
+            let built = self.of_mode(&target, self.mode(number), Protocol::Unsupported);
+            chains.extend(self.closed_if_empty(number, built));
+        }
+        let closed = ports.iter().filter(|port| !port.is_real && self.mode(port.number).is_none());
+        chains.extend(closed.map(|port| self.black_hole(port.number)));
+        chains
+    }
+
+    /// A port that lets nobody in must not fall to the chains of all ports.
+    fn closed_if_empty(&self, number: u16, chains: Vec<FilterChain>) -> Vec<FilterChain> {
+        if chains.is_empty() && number > 0 { vec![self.black_hole(number)] } else { chains }
+    }
+
+    fn black_hole(&self, port: u16) -> FilterChain {
+        FilterChain {
+            name: BLACK_HOLE_CHAIN.to_owned(),
+            filter_chain_match: Some(FilterChainMatch {
+                destination_port: Some(port.into()),
                 ..Default::default()
-            }],
+            }),
+            filters: self.tcp(BLACK_HOLE_CLUSTER),
             ..Default::default()
-        });
-        cluster.metadata = self.service.map(|(service, _)| cluster::service_metadata(service));
-        let upstream = match self.protocol() {
-            protocol if protocol.is_http2() => Upstream::Http2 { max_concurrent_streams: None },
-            // What is found out to be HTTP goes on as it came.
-            Protocol::Unsupported if self.context.identity().is_some() => {
-                Upstream::AsDownstream { max_concurrent_streams: None }
-            }
-            _ => return cluster,
-        };
-        cluster::set_protocol(&mut cluster, upstream, HttpProtocolOptions::default());
-        cluster
-    }
-
-    /// `defaultEndpoint`: the unspecified address stands for the workload's own; without one the same port on
-    /// localhost.
-    fn application(&self) -> Address {
-        let Some(endpoint) = self.entry.default_endpoint.as_deref().filter(|e| !e.is_empty()) else {
-            return socket("127.0.0.1", self.port);
-        };
-        if let Some(path) = endpoint.strip_prefix("unix://") {
-            return pipe(path);
         }
-        let (host, port) = endpoint.rsplit_once(':').unwrap_or((endpoint, ""));
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let is_own = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-        let host = if is_own { self.address.to_string() } else { host.to_owned() };
-        socket(&host, port.parse().unwrap_or(self.port))
     }
 }
 
-/// The service of the workload's own namespace that selects it and has this target port.
-fn service_of<'a>(
-    context: &'a Context<'a>,
-    target: u16,
-    target_name: Option<&str>,
-) -> Option<(&'a Service, &'a ServicePort)> {
-    let selects = |service: &Service| match &service.object.spec {
-        Spec::Service(spec) => {
-            !spec.selector.is_empty() && labels_match(&spec.selector, &context.shape.labels)
-        }
-        Spec::ServiceEntry(spec) => spec
-            .workload_selector
-            .as_ref()
-            .is_some_and(|s| !s.labels.is_empty() && labels_match(&s.labels, &context.shape.labels)),
-        _ => false,
+fn routes(target: &Target<'_>) -> RouteConfiguration {
+    let host = VirtualHost {
+        name: format!("inbound|http|{}", target.service_port),
+        domains: vec!["*".to_owned()],
+        routes: vec![route::default_inbound(target.cluster, target.operation.clone())],
+        ..Default::default()
     };
-    let leads_here = |port: &ServicePort| match &port.target {
-        TargetPort::Default(number) | TargetPort::Number(number) => *number == target,
-        TargetPort::Named(name) => Some(name.as_str()) == target_name,
-    };
-    let own = context.snapshot.services.iter().filter(|s| *s.namespace == *context.shape.namespace);
-    own.filter(|s| selects(s)).find_map(|s| Some((&**s, s.ports.iter().find(|p| leads_here(p))?)))
+    RouteConfiguration {
+        name: target.cluster.to_owned(),
+        virtual_hosts: vec![host],
+        validate_clusters: Some(false),
+        ..Default::default()
+    }
 }

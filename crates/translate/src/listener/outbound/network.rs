@@ -1,0 +1,62 @@
+//! The filters behind an outbound port that is not looked into: one destination, or several with weights.
+//!
+//! Source: Istio `pilot/pkg/networking/core/networkfilter.go`.
+
+use meltemi_api::Object;
+use meltemi_envoy::config::listener::v3::Filter;
+use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
+use meltemi_snapshot::{Host, Policy};
+
+use crate::connection_manager::tcp_filters;
+use crate::context::Context;
+use crate::message::duration;
+use crate::names::outbound_cluster;
+
+/// To a cluster with nothing special about it.
+pub(crate) fn to_cluster(context: &Context<'_>, cluster: &str) -> Vec<Filter> {
+    let proxy = TcpProxy {
+        stat_prefix: cluster.to_owned(),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        ..Default::default()
+    };
+    tcp_filters((context.shape, context.options), proxy, false)
+}
+
+/// To a port of a service, by its DestinationRule.
+pub(crate) fn to_service(context: &Context<'_>, host: &Host, port: u16) -> Vec<Filter> {
+    let cluster = outbound_cluster(port, "", host);
+    let proxy = TcpProxy {
+        stat_prefix: cluster.clone(),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
+        ..Default::default()
+    };
+    limited(context, host, port, proxy)
+}
+
+/// To where a route leads; the DestinationRule of its first destination holds for all.
+pub(crate) fn routed(
+    context: &Context<'_>,
+    virtual_service: &Object,
+    port: u16,
+    destination: ClusterSpecifier,
+) -> Vec<Filter> {
+    let id = &virtual_service.id;
+    let (stat_prefix, first) = match &destination {
+        ClusterSpecifier::Cluster(name) => (name.clone(), Some(name)),
+        ClusterSpecifier::WeightedClusters(all) => {
+            (format!("{}.{}", id.name, id.namespace), all.clusters.first().map(|cluster| &cluster.name))
+        }
+    };
+    let first = Host::new(first.and_then(|name| name.rsplit('|').next()).unwrap_or_default());
+    let proxy = TcpProxy { stat_prefix, cluster_specifier: Some(destination), ..Default::default() };
+    limited(context, &first, port, proxy)
+}
+
+fn limited(context: &Context<'_>, host: &Host, port: u16, mut proxy: TcpProxy) -> Vec<Filter> {
+    let rule = context.scope.service(host).and_then(|service| context.scope.destination_rule(service));
+    let policy = Policy::of(rule.map(|rule| &**rule), None, port);
+    let limits = policy.connection_pool.and_then(|pool| pool.tcp.as_ref());
+    proxy.idle_timeout = limits.and_then(|limits| limits.idle_timeout).map(duration);
+    tcp_filters((context.shape, context.options), proxy, false)
+}
