@@ -20,6 +20,9 @@ pub use control_plane::MeshArgs;
 pub use explain::{ExplainArgs, explain};
 pub use inspect::{InspectArgs, inspect};
 pub use output::Format;
-pub use proxy_config::{ProxyConfigCommand, SecretArgs, SourceArgs, proxy_config};
+pub use proxy_config::{
+    AllArgs, BootstrapArgs, ClusterArgs, ClusterFilter, EndpointArgs, EndpointFilter, ListenerArgs,
+    ListenerFilter, ProxyConfigCommand, RouteArgs, SecretArgs, SourceArgs, proxy_config,
+};
 pub use rollback::{RollbackArgs, rollback};
 pub use validate::{Output, ValidateArgs, validate};

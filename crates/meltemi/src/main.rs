@@ -96,7 +96,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cert(CertCommand::Inspect(args)) => meltemi_cli::inspect(&args),
         Command::Cert(CertCommand::Issue(args)) => meltemi_control::issue(&args),
         Command::Cert(CertCommand::RotateRoot(args)) => meltemi_control::rotate_root(&args),
-        Command::ProxyConfig(command) => meltemi_cli::proxy_config(&command),
+        Command::ProxyConfig(command) => Ok(meltemi_cli::proxy_config(&command)),
         Command::Rollback(args) => Ok(meltemi_cli::rollback(&args)),
         Command::Echo(args) => meltemi_traffic::echo(&args),
         Command::Load(args) => meltemi_traffic::load(&args),

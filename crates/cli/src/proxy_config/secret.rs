@@ -6,17 +6,17 @@
 mod certificates;
 mod table;
 
-use std::io::{self, Write};
+use std::io;
 use std::time::SystemTime;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::source::{Dump, SourceArgs};
+use super::dump::{Sections, camel_case};
+use super::source::{Dump, SourceArgs, dump};
 use certificates::{Row, Status};
 
-use crate::output::Format;
+use crate::output::{Format, Outcome, print};
 
 /// What `--help` says first.
 pub(super) const ABOUT: &str = "Show the certificates and the trust of one proxy.\n\n\
@@ -65,14 +65,10 @@ impl Secrets {
     }
 
     fn read_at(dump: &Dump, now: SystemTime) -> anyhow::Result<Secrets> {
-        let from = dump.from.clone();
-        let whole: Value = serde_json::from_slice(&dump.text)
-            .with_context(|| format!("{from} is no JSON, and so no configuration dump"))?;
-        let section = section(whole).with_context(|| {
-            format!("{from} is no configuration dump: it is what /config_dump of a proxy says")
-        })?;
+        let sections = Sections::read(dump)?;
+        let section = sections.section("SecretsConfigDump");
         let rows = certificates::rows(&section, now);
-        Ok(Secrets { from, section, rows })
+        Ok(Secrets { from: sections.from, section, rows })
     }
 
     /// Whether all have come and are good now.
@@ -80,8 +76,14 @@ impl Secrets {
         self.rows.iter().all(|row| row.status == Status::Active && row.valid != Some(false))
     }
 
+    /// What the table shows, in colour on a terminal.
+    pub(super) fn text(&self) -> String {
+        let has_color = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+        table::text(&self.from, &self.rows, has_color)
+    }
+
     /// The secrets as istioctl prints them, and what the table shows.
-    fn whole(&self) -> Value {
+    pub(super) fn whole(&self) -> Value {
         let mut whole = match camel_case(Value::Object(self.section.clone())) {
             Value::Object(fields) => fields,
             _ => Map::new(),
@@ -91,57 +93,11 @@ impl Secrets {
     }
 }
 
-/// The secrets of a whole dump. A proxy that has none says so by an empty section, or none.
-fn section(mut dump: Value) -> anyhow::Result<Map<String, Value>> {
-    let Some(Value::Array(configs)) = dump.get_mut("configs").map(Value::take) else {
-        bail!("it has no `configs`");
-    };
-    let is_secrets = |config: &Value| {
-        config["@type"].as_str().is_some_and(|kind| kind.ends_with("envoy.admin.v3.SecretsConfigDump"))
-    };
-    match configs.into_iter().find(is_secrets) {
-        Some(Value::Object(section)) => Ok(section),
-        _ => Ok(Map::new()),
-    }
-}
-
 /// Prints them on standard output, in colour on a terminal.
-///
-/// # Errors
-/// When standard output cannot be written to.
-pub(super) fn print(secrets: &Secrets, format: Format) -> anyhow::Result<()> {
-    let stdout = io::stdout();
-    let has_color = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
-    let mut out = stdout.lock();
-    match format {
-        Format::Table => out.write_all(table::text(&secrets.from, &secrets.rows, has_color).as_bytes())?,
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&secrets.whole())?)?,
-        Format::Yaml => out.write_all(serde_saphyr::to_string(&secrets.whole())?.as_bytes())?,
-    }
-    out.flush()?;
-    Ok(())
-}
-
-/// Keys as protobuf JSON has them by default; a proxy's dump has those of the `.proto` files.
-fn camel_case(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            fields.into_iter().map(|(name, value)| (camel_case_name(&name), camel_case(value))).collect()
-        }
-        Value::Array(items) => items.into_iter().map(camel_case).collect(),
-        plain => plain,
-    }
-}
-
-fn camel_case_name(name: &str) -> String {
-    let mut words = name.split('_');
-    let mut joined = words.next().unwrap_or_default().to_owned();
-    for word in words {
-        let mut letters = word.chars();
-        joined.extend(letters.next().map(|first| first.to_ascii_uppercase()));
-        joined.push_str(letters.as_str());
-    }
-    joined
+pub(super) fn run(args: &SecretArgs) -> anyhow::Result<Outcome> {
+    let secrets = Secrets::read(&dump(&args.source)?)?;
+    print(args.output, &secrets.whole(), || secrets.text())?;
+    Ok(if secrets.is_good() { Outcome::Fine } else { Outcome::Finding })
 }
 
 #[cfg(test)]

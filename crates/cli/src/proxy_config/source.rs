@@ -47,17 +47,25 @@ pub(super) struct Dump {
 /// # Errors
 /// With what to do next, if there is no such proxy, it does not answer, or the file cannot be read.
 pub(super) fn dump(args: &SourceArgs) -> anyhow::Result<Dump> {
-    if let Some(path) = &args.file {
-        return read(path);
+    match &args.file {
+        Some(path) => read(path),
+        None => page(args, "/config_dump?include_eds"),
     }
+}
+
+/// Gets a page of the proxy's admin interface.
+///
+/// # Errors
+/// With what to do next, if there is no such proxy, or it does not answer.
+pub(super) fn page(args: &SourceArgs, path: &str) -> anyhow::Result<Dump> {
     if let Some(admin) = &args.admin {
-        return get(admin, &with_port(admin, ADMIN_PORT)).context(
+        return get(admin, &with_port(admin, ADMIN_PORT), path).context(
             "is it a proxy's admin interface (`admin.address` in its bootstrap)? `--admin HOST:PORT` names another one",
         );
     }
     let proxies = running_proxies(args.state_dir.as_deref())?;
     let proxy = choose(&proxies, args.proxy.as_deref())?;
-    get(&proxy.name, &proxy.admin.to_string()).with_context(|| {
+    get(&proxy.name, &proxy.admin.to_string(), path).with_context(|| {
         format!("its log is in {}", proxy.state_dir.join("logs").join(&proxy.name).display())
     })
 }
@@ -96,9 +104,8 @@ fn read(path: &Path) -> anyhow::Result<Dump> {
     Ok(Dump { from: shown.to_string(), text })
 }
 
-fn get(name: &str, address: &str) -> anyhow::Result<Dump> {
-    let text =
-        ask::get(address, "/config_dump?include_eds").with_context(|| format!("{name} does not tell"))?;
+fn get(name: &str, address: &str, path: &str) -> anyhow::Result<Dump> {
+    let text = ask::get(address, path).with_context(|| format!("{name} does not tell"))?;
     Ok(Dump { from: name.to_owned(), text })
 }
 
