@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use meltemi_compile::program::{ConnectionFacts, FilterChain, Listener, ListenerFilter, ListenerFilterKind};
 
-use crate::call::{Completed, Security};
+use crate::call::{Call, Completed, Mode, Security};
 use crate::verdict::Failure;
 
 /// The name of the certificate that a workload has from the mesh.
@@ -63,15 +63,17 @@ fn is_enabled(filter: &ListenerFilter, port: u16) -> bool {
     filter.disabled.as_ref().is_none_or(|disabled| !disabled.holds(port))
 }
 
-/// Whether a client can shake hands with a chain.
-pub(crate) fn handshake(chain: &FilterChain, security: Security) -> Result<(), (Failure, &'static str)> {
+/// Whether a client can shake hands with a chain. A workload that demands certificates of its own choice is taken to
+/// believe its callers.
+pub(crate) fn handshake(chain: &FilterChain, call: &Call) -> Result<(), (Failure, &'static str)> {
     let Some(tls) = &chain.tls else { return Ok(()) };
-    if security == Security::Plaintext {
+    if call.tls == Security::Plaintext {
         return Err((Failure::TlsError, "the chain demands TLS, and the client speaks plaintext"));
     }
     let is_of_mesh = tls.requires_client_certificate
-        && tls.common.secrets().next().is_some_and(|secret| &*secret.name == WORKLOAD_CERTIFICATE);
-    match (is_of_mesh, security) {
+        && (call.mode == Mode::Inbound
+            || tls.common.secrets().next().is_some_and(|secret| &*secret.name == WORKLOAD_CERTIFICATE));
+    match (is_of_mesh, call.tls) {
         (true, Security::Tls) => {
             Err((Failure::MtlsError, "the chain demands a certificate of the mesh, and the client has none"))
         }

@@ -40,7 +40,7 @@ impl Proxy {
         };
         told.verdict.filter_chain = chain.name.to_string();
         told.security = in_security(chain, completed.call.tls);
-        match handshake(chain, completed.call.tls) {
+        match handshake(chain, &completed.call) {
             Ok(()) => self.pass(chain, &completed.call, told),
             Err((error, detail)) => told.fails(error, detail),
         }

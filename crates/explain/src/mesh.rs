@@ -76,6 +76,6 @@ impl Mesh {
     /// If there can be no such proxy.
     pub fn proxy(&self, spec: &ProxySpec) -> Result<Proxy, String> {
         let shape = spec.shape()?;
-        Ok(Proxy::new(translate(&self.snapshot, &shape, &self.options)))
+        Ok(Proxy::new(self.snapshot.clone(), translate(&self.snapshot, &shape, &self.options)))
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use meltemi_api::Kind as ObjectKind;
 use meltemi_envoy::config::cluster::v3::Cluster;
 use meltemi_envoy::config::core::v3::{Extension, Node};
 use meltemi_envoy::config::listener::v3::Listener;
 use meltemi_envoy::config::route::v3::RouteConfiguration;
+use meltemi_snapshot::Snapshot;
 use meltemi_translate::{ISTIO_STATS, METADATA_EXCHANGE, ProxyShape, Resource, Resources};
 use prost_types::Struct;
 use prost_types::value::Kind as Value;
@@ -117,16 +119,25 @@ pub struct Proxy {
     /// Everything it was sent.
     pub resources: Resources,
     pub(crate) listeners: Vec<Listener>,
+    /// The mesh it is in.
+    snapshot: Snapshot,
 }
 
 impl Proxy {
-    pub(crate) fn new(resources: Resources) -> Proxy {
+    pub(crate) fn new(snapshot: Snapshot, resources: Resources) -> Proxy {
         let listeners = resources.listeners.iter().filter_map(|r| r.body.unpack().ok()).collect();
-        Proxy { resources, listeners }
+        Proxy { resources, listeners, snapshot }
     }
 
     pub(crate) fn cluster(&self, name: &str) -> Option<Cluster> {
         find(&self.resources.clusters, name)?.body.unpack().ok()
+    }
+
+    /// Whether a VirtualService says this host in full.
+    pub(crate) fn is_written(&self, host: &str) -> bool {
+        let mut objects =
+            self.snapshot.objects().filter(|object| object.kind() == ObjectKind::VirtualService);
+        objects.any(|object| object.spec.to_json().to_string().contains(host))
     }
 
     pub(crate) fn has_cluster(&self, name: &str) -> bool {

@@ -149,7 +149,7 @@ fn arrive(proxy: &Proxy, mut told: Explanation) -> Explanation {
     for share in &mut told.verdict.clusters {
         if !proxy.has_cluster(&share.name) {
             missing.push(format!("there is no cluster {}: 503", share.name));
-            share.name = without_registry(&share.name);
+            share.name = without_registry(proxy, &share.name);
         }
     }
     if let [only] = told.verdict.clusters.as_slice() {
@@ -166,6 +166,10 @@ fn arrive(proxy: &Proxy, mut told: Explanation) -> Explanation {
 
 /// A short name that no service answers to keeps its namespace only: what completes it is for the registry to say that
 /// has the service, and none has.
-fn without_registry(cluster: &str) -> String {
-    cluster.strip_suffix(KUBERNETES_SUFFIX).unwrap_or(cluster).to_owned()
+fn without_registry(proxy: &Proxy, cluster: &str) -> String {
+    let host = cluster.rsplit('|').next().unwrap_or_default();
+    match cluster.strip_suffix(KUBERNETES_SUFFIX) {
+        Some(short) if !proxy.is_written(host) => short.to_owned(),
+        _ => cluster.to_owned(),
+    }
 }
