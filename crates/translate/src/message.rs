@@ -68,6 +68,11 @@ pub(crate) fn istio_metadata(value: Struct) -> Metadata {
     Metadata { filter_metadata: [(ISTIO_METADATA.to_owned(), value)].into(), ..Default::default() }
 }
 
+/// Metadata that names the object that something comes from.
+pub(crate) fn config_metadata(object: &Object) -> Metadata {
+    istio_metadata(fields([("config", text(config_path(object)))]))
+}
+
 /// The path under which Istio names the object that a route or cluster comes from.
 pub(crate) fn config_path(object: &Object) -> String {
     let id = &object.id;

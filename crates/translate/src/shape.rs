@@ -43,10 +43,9 @@ pub struct ProxyShape {
     /// An agent beside it serves its certificates in the cluster `sds-grpc`: `MELTEMI_SDS`, or `ISTIO_VERSION`, which
     /// every node of Istio's own agent has.
     pub has_sds: bool,
-    /// `DNS_CAPTURE`: the workload asks the proxy for names, so it may get addresses that only the mesh knows.
+    /// `DNS_CAPTURE`: the workload asks the proxy's agent for names, which knows the addresses that ServiceEntries without one are
+    /// given.
     pub captures_dns: bool,
-    /// `DNS_AUTO_ALLOCATE`: ServiceEntries without an address have one for it.
-    pub allocates_addresses: bool,
     /// The stream has proved to be of this namespace, so it may read the Secrets there. The node alone proves
     /// nothing.
     pub is_authenticated: bool,
@@ -165,10 +164,15 @@ impl ProxyShape {
                 .collect(),
             has_sds: metadata.text("MELTEMI_SDS") == Some("true") || metadata.text("ISTIO_VERSION").is_some(),
             captures_dns: metadata.is_set("DNS_CAPTURE"),
-            allocates_addresses: metadata.is_set("DNS_AUTO_ALLOCATE"),
             is_authenticated: false,
             role,
         })
+    }
+
+    /// Whether it listens on Unix sockets and connects to them. Our proxy does not; a stock Envoy is known by an extension
+    /// that ours has not.
+    pub(crate) fn takes_unix_sockets(&self) -> bool {
+        self.has_extension(ORIGINAL_SRC)
     }
 
     /// Whether the proxy says that it has the extension.
@@ -329,14 +333,14 @@ extensions: [{name: istio.stats}, {name: other}]",
     fn a_sidecar_of_a_pod() {
         let shape = shape(
             "id: sidecar~10.0.0.1~cart-0.shop~shop.svc.cluster.local
-metadata: {INSTANCE_IPS: '10.0.0.1,fd00::1', DNS_CAPTURE: 'true', DNS_AUTO_ALLOCATE: true, ENVOY_STATUS_PORT: 15021}",
+metadata: {INSTANCE_IPS: '10.0.0.1,fd00::1', DNS_CAPTURE: 'true', ENVOY_STATUS_PORT: 15021}",
         )
         .expect("supported");
         let Role::Sidecar(sidecar) = &shape.role else { panic!("{:?}", shape.role) };
         assert_eq!((sidecar.interception, sidecar.addresses.len()), (Interception::Redirect, 2));
         assert_eq!((sidecar.own_address(), sidecar.http_proxy_port), (None, None));
         assert!(sidecar.static_ports.contains(&15021) && !sidecar.is_unprivileged);
-        assert!(shape.captures_dns && shape.allocates_addresses);
+        assert!(shape.captures_dns);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 mod port;
 
-pub(crate) use port::of_route_name;
+pub(crate) use port::{derived_names, of_route_name};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -55,11 +55,20 @@ fn egress_port(listener: &IstioEgressListener, index: usize, decoder: &mut Decod
         }
         _ => {}
     }
+    if is_socket {
+        socket_is_for_envoy(&format!("egress[{index}].bind"), decoder);
+    }
     if is_socket && listener.capture_mode == Some(CaptureMode::Iptables) {
         let message = "nothing is redirected to a Unix socket".to_owned();
         let field = format!("egress[{index}].captureMode");
         decoder.report_below(&field, &codes::CONFLICTING_FIELDS, message, "write NONE or leave it out");
     }
+}
+
+/// Meltemi's own proxy has TCP sockets only.
+fn socket_is_for_envoy(field: &str, decoder: &mut Decoder) {
+    let message = "only a stock Envoy uses Unix sockets; Meltemi's own proxy does not yet".to_owned();
+    decoder.report_below(field, &codes::NO_EFFECT_YET, message, "use an IP address and a port");
 }
 
 /// A proxy for what nobody knows is for sidecars that let it out.
@@ -84,6 +93,9 @@ pub(crate) fn ingress_listener(listener: &IstioIngressListener, decoder: &mut De
     if listener.bind.as_deref().is_some_and(|bind| bind.starts_with("unix://")) {
         let message = "an inbound listener cannot be on a Unix socket".to_owned();
         decoder.report_below("bind", &codes::BAD_ADDRESS, message, "write an IP address");
+    }
+    if listener.default_endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("unix://")) {
+        socket_is_for_envoy("defaultEndpoint", decoder);
     }
     let Some(tls) = &listener.tls else { return };
     let protocol = listener.port.protocol.as_deref().unwrap_or_default().to_ascii_uppercase();

@@ -3,6 +3,8 @@
 //! Redirects need rules of the kernel, so the test makes a user and network namespace of its own and runs
 //! [`inside`] there.
 
+mod mesh;
+
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
@@ -89,25 +91,28 @@ const NOBODY: &str = "127.0.0.1:8081";
 
 #[test]
 fn redirected_connections_reach_what_they_wanted_to_reach() {
-    let network = |command: &str| {
+    in_a_network(NETWORK, "redirected::inside");
+}
+
+/// Runs an ignored test of this binary in a user and network namespace of its own, once `network` is set up there.
+fn in_a_network(network: &str, test: &str) {
+    let unshare = |command: &str| {
         let mut unshare = Command::new("unshare");
         unshare.args(["--user", "--map-root-user", "--net", "sh", "-ec", command]);
-        unshare.output().is_ok_and(|output| output.status.success())
+        unshare.output()
     };
-    if !network("true") {
+    let works = |command: &str| unshare(command).is_ok_and(|output| output.status.success());
+    if !works("true") {
         return eprintln!("SKIPPED: this machine permits no user and network namespaces");
     }
-    if !network(NETWORK) {
+    if !works(network) {
         return peers::missing(
             "nft and ip are needed (packages nftables, iproute2), and a kernel with nf_tables",
         );
     }
     let this = std::env::current_exe().expect("this test");
-    let run = format!("{NETWORK}\nexec {} --exact redirected::inside --ignored --nocapture", this.display());
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "sh", "-ec", &run])
-        .output()
-        .expect("it ran before");
+    let run = format!("{network}\nexec {} --exact {test} --ignored --nocapture", this.display());
+    let output = unshare(&run).expect("it ran before");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }

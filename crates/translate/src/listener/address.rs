@@ -6,8 +6,7 @@
 
 use std::net::IpAddr;
 
-use meltemi_api::Spec;
-use meltemi_snapshot::{Registry, Resolution, Service};
+use meltemi_snapshot::{AddressUse, Registry, Resolution, Service};
 
 use crate::shape::{ProxyShape, SidecarShape};
 
@@ -22,6 +21,12 @@ const LOOPBACK_V6: &str = "::1";
 pub(crate) struct Families {
     v4: bool,
     v6: bool,
+}
+
+impl Default for Families {
+    fn default() -> Families {
+        Families { v4: true, v6: false }
+    }
 }
 
 impl Families {
@@ -45,9 +50,9 @@ impl Families {
         chosen.map(|(_, address)| address.to_owned()).collect()
     }
 
-    /// Whether an address, or the addresses of a CIDR, are of a family that is spoken.
-    fn speaks(self, address: &str) -> bool {
-        if address.contains(':') { self.v6 } else { self.v4 }
+    /// What the proxy makes of addresses of services.
+    pub(crate) fn use_of(self, shape: &ProxyShape) -> AddressUse {
+        AddressUse { v4: self.v4, v6: self.v6, allocated: shape.captures_dns }
     }
 }
 
@@ -64,16 +69,17 @@ pub(crate) fn reachable(sidecar: &SidecarShape) -> Option<IpAddr> {
 /// Where callers find a service, a list for each listener; in a list the first is the one that names it. A service
 /// without addresses is everywhere.
 pub(crate) fn of_service(service: &Service, shape: &ProxyShape, families: Families) -> Vec<Vec<String>> {
-    let _ = shape;
-    let listed: Vec<String> = service.addresses.iter().map(|address| whole(address)).collect();
+    let listed = service.addresses_for(families.use_of(shape));
     if listed.is_empty() {
-        return vec![everywhere(service, families)];
+        // A Kubernetes Service of the other family alone keeps its addresses to itself.
+        return vec![
+            service.addresses.first().map_or_else(|| everywhere(service, families), |a| vec![a.clone()]),
+        ];
     }
-    if service.registry == Registry::External {
+    if service.registry == Registry::External && !service.addresses.is_empty() {
         return listed.into_iter().map(|address| vec![address]).collect();
     }
-    let spoken: Vec<String> = listed.iter().filter(|address| families.speaks(address)).cloned().collect();
-    vec![if spoken.is_empty() { listed } else { spoken }]
+    vec![listed]
 }
 
 /// What stands for a service without an address. The family is known of Kubernetes' services only.
@@ -81,16 +87,6 @@ fn everywhere(service: &Service, families: Families) -> Vec<String> {
     match service.registry {
         Registry::External => families.wildcards(),
         Registry::Kubernetes => vec![UNSPECIFIED.to_owned()],
-    }
-}
-
-/// A CIDR of one address is that address.
-fn whole(address: &str) -> String {
-    let Some((ip, bits)) = address.split_once('/') else { return address.to_owned() };
-    match (ip.parse::<IpAddr>(), bits) {
-        (Ok(IpAddr::V4(ip)), "32") => ip.to_string(),
-        (Ok(IpAddr::V6(ip)), "128") => ip.to_string(),
-        _ => address.to_owned(),
     }
 }
 
@@ -106,9 +102,5 @@ pub(crate) fn is_wildcard(address: &str) -> bool {
 
 /// Nothing stands between callers and endpoints.
 pub(crate) fn has_no_balancing(service: &Service) -> bool {
-    let is_headless = match &service.object.spec {
-        Spec::Service(spec) => spec.cluster_ip.as_deref() == Some("None"),
-        _ => false,
-    };
-    is_headless || service.resolution == Resolution::Passthrough
+    service.resolution == Resolution::Passthrough
 }

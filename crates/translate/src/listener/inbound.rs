@@ -8,7 +8,7 @@ mod inspectors;
 mod ports;
 
 use meltemi_envoy::Any;
-use meltemi_envoy::config::core::v3::TrafficDirection;
+use meltemi_envoy::config::core::v3::{Metadata, TrafficDirection};
 use meltemi_envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use meltemi_envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
@@ -22,7 +22,7 @@ use crate::listener::address::Families;
 use crate::listener::chain::{self, Chain};
 use crate::listener::inbound::ports::Port;
 use crate::listener::{ACCEPTS_PER_EVENT, Built, INBOUND_PORT, additional, bound};
-use crate::message::UNLIMITED;
+use crate::message::{UNLIMITED, config_metadata};
 use crate::names::{self, BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER};
 use crate::route;
 use crate::shape::{Interception, SidecarShape};
@@ -44,7 +44,7 @@ pub(crate) fn build(context: &Context<'_>, sidecar: &SidecarShape) -> Inbound {
     let builder = Builder { context, sidecar, families: Families::of(sidecar) };
     let ports = ports::of_workload(context, sidecar);
     let mut clusters: Vec<BuiltCluster> =
-        ports.iter().map(|port| cluster::of_port(context, sidecar, port)).collect();
+        ports.iter().filter_map(|port| cluster::of_port(context, sidecar, port)).collect();
     let mut listeners = Vec::new();
     let mut shared = Vec::new();
     for port in &ports {
@@ -56,8 +56,10 @@ pub(crate) fn build(context: &Context<'_>, sidecar: &SidecarShape) -> Inbound {
                 .push(Built { listener: builder.of_one_port(port, chains), origin: port.origin.clone() });
         }
     }
-    if sidecar.interception != Interception::None {
+    if sidecar.own_address().is_none() {
         clusters.push(cluster::passthrough(context, sidecar));
+    }
+    if sidecar.interception != Interception::None {
         listeners.push(Built { listener: builder.of_all_ports(&ports, shared), origin: None });
     }
     Inbound { listeners, clusters }
@@ -80,6 +82,8 @@ struct Target<'a> {
     /// The port in the name of the virtual host.
     service_port: u16,
     operation: String,
+    /// The object that asked for it.
+    metadata: Option<Metadata>,
 }
 
 impl Builder<'_> {
@@ -94,6 +98,7 @@ impl Builder<'_> {
             stat_prefix: format!("inbound_{name};"),
             service_port: port.service_port,
             operation: port.operation.clone(),
+            metadata: port.entry_of.map(|object| config_metadata(object)),
         };
         let mode = self.mode(port.number);
         if let Some(tls) =
@@ -146,6 +151,7 @@ impl Builder<'_> {
             filter_chain_match: Some(chain.filter_chain_match(target.number)),
             filters: if chain.is_http { self.http(target) } else { self.tcp(target.cluster) },
             transport_socket: tls.map(transport_socket),
+            metadata: target.metadata.clone(),
             ..Default::default()
         }
     }
@@ -176,8 +182,12 @@ impl Builder<'_> {
     /// Differs: Istio waits for ever (`protocolDetectionTimeout: 0s`), Envoy's own limit is 15 s.
     fn of_one_port(&self, port: &Port<'_>, chains: Vec<FilterChain>) -> Listener {
         let name = names::listener(port.bind.first().map_or("", String::as_str), port.number);
-        let limit = (self.sidecar.own_address().is_none()).then_some(UNLIMITED);
-        Listener { listener_filters_timeout: limit, ..self.listener(name, &port.bind, port.number, chains) }
+        let is_as_in_istio = self.sidecar.own_address().is_none();
+        Listener {
+            listener_filters_timeout: is_as_in_istio.then_some(UNLIMITED),
+            max_connections_to_accept_per_socket_event: is_as_in_istio.then_some(ACCEPTS_PER_EVENT),
+            ..self.listener(name, &port.bind, port.number, chains)
+        }
     }
 
     /// The listener that connections are redirected to.
@@ -227,6 +237,7 @@ impl Builder<'_> {
                 stat_prefix: format!("{INBOUND_PASSTHROUGH_CLUSTER};"),
                 service_port: 0,
                 operation: ":0/*".to_owned(),
+                metadata: None,
             };
             let built = self.of_mode(&target, self.mode(number), Protocol::Unsupported);
             chains.extend(self.closed_if_empty(number, built));

@@ -10,7 +10,6 @@ mod opaque;
 mod services;
 
 pub(crate) use entry::RouteName;
-pub(crate) use services::by_age;
 
 use std::collections::BTreeSet;
 

@@ -5,18 +5,20 @@
 //! `BuildSidecarOutboundVirtualHosts`) and `route/route.go` (`BuildSidecarVirtualHostWrapper`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use meltemi_envoy::config::route::v3::RouteConfiguration;
-use meltemi_snapshot::{GatewayName, Host, Protocol, Registry, Service, ServicePort, View, VirtualService};
+use meltemi_snapshot::{GatewayName, Host, Protocol, Resolution, Service, ServicePort, View, VirtualService};
 
 use super::{BuiltHost, PORT_OF_UNKNOWN_HOST, default_route, is_routed, route_configuration, unknown_host};
 use crate::context::Context;
-use crate::listener::address::has_no_balancing;
+use crate::listener::address::{Families, is_cidr};
 use crate::listener::outbound::RouteName;
 use crate::names::{bracketed, domain};
 use crate::resources::Origins;
 use crate::route::{self, Binding, Built};
+use crate::shape::Role;
 use crate::virtual_host::{of_all_ports, short_names};
 
 /// What stands before the names of a headless service's endpoints.
@@ -72,6 +74,7 @@ struct Table<'a> {
     mesh: GatewayName,
     /// Those with the port.
     services: BTreeMap<&'a Host, (&'a Service, &'a ServicePort)>,
+    families: Families,
 }
 
 /// A virtual host before it is known which of its domains are free.
@@ -86,7 +89,11 @@ impl<'a> Table<'a> {
         let with_port =
             |(host, service): (&'a Host, &'a Arc<Service>)| Some((host, (&**service, service.port(port)?)));
         let services = view.services.iter().filter_map(with_port).collect();
-        Table { context, view, port, mesh: GatewayName::mesh(), services }
+        let families = match &context.shape.role {
+            Role::Sidecar(sidecar) => Families::of(sidecar),
+            Role::Proxyless | Role::Router { .. } => Families::default(),
+        };
+        Table { context, view, port, mesh: GatewayName::mesh(), services, families }
     }
 
     /// By name. A domain belongs to the first that claims it, and a name that was derived never takes the full name of
@@ -123,7 +130,8 @@ impl<'a> Table<'a> {
             self.add_virtual_service(virtual_service, &mut routed, &mut drafts);
         }
         for (host, (service, port)) in &self.services {
-            if !routed.contains(host) && is_routed(port.protocol) {
+            let stands_alone = service.resolution != Resolution::Alias && !routed.contains(host);
+            if stands_alone && is_routed(port.protocol) {
                 let routes = vec![default_route(self.context, service, self.port)];
                 drafts.push(Draft { host, service: Some(service), routes });
             }
@@ -195,19 +203,29 @@ impl<'a> Table<'a> {
     /// Every name that callers may use, and whether it was derived. The port does not matter.
     fn domains(&self, draft: &Draft<'_>) -> Vec<(String, bool)> {
         let Some(service) = draft.service else { return vec![(bracketed(draft.host.as_str()), false)] };
-        let host = service.host.as_str();
-        let mut names = vec![(bracketed(host), false)];
-        if host.parse::<std::net::IpAddr>().is_err() {
-            names.push((format!("{host}."), true));
+        let mut names = Vec::new();
+        for host in std::iter::once(&service.host).chain(&service.aliases) {
+            names.push((bracketed(host.as_str()), false));
+            let derived = derived_names(host, &self.context.shape.namespace);
+            names.extend(derived.into_iter().map(|name| (name, true)));
         }
-        let short = short_names(&service.host, &self.context.shape.namespace);
-        names.extend(short.into_iter().map(|name| (name, true)));
-        if service.registry == Registry::Kubernetes && has_no_balancing(service) {
+        if service.is_headless() {
             let below: Vec<_> = names.iter().map(|(name, _)| (format!("{ANY_LABEL}{name}"), false)).collect();
             names.extend(below);
         }
-        let addresses = service.addresses.iter().filter(|address| !address.contains('/'));
-        names.extend(addresses.map(|address| (bracketed(address), false)));
+        let addresses = service.addresses_for(self.families.use_of(self.context.shape));
+        let single = addresses.iter().filter(|address| !is_cidr(address));
+        names.extend(single.map(|address| (bracketed(address), false)));
         names
     }
+}
+
+/// The other names of a host for a caller in `namespace`: with a dot at the end, and in Kubernetes the short ones.
+pub(crate) fn derived_names(host: &Host, namespace: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    if host.as_str().parse::<IpAddr>().is_err() {
+        names.push(format!("{host}."));
+    }
+    names.extend(short_names(host, namespace));
+    names
 }

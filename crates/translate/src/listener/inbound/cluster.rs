@@ -33,13 +33,18 @@ const NEVER: Duration = Duration::from_secs(9_223_372_035);
 /// Idle connections to ports that nobody declares.
 const PASSTHROUGH_IDLE: Duration = Duration::from_secs(300);
 
-pub(super) fn of_port(context: &Context<'_>, sidecar: &SidecarShape, port: &Port<'_>) -> Built {
+/// `None` where the proxy cannot reach the workload.
+pub(super) fn of_port(context: &Context<'_>, sidecar: &SidecarShape, port: &Port<'_>) -> Option<Built> {
+    let is_socket = port.default_endpoint.is_some_and(|endpoint| endpoint.starts_with(UNIX_SCHEME));
+    if is_socket && !context.shape.takes_unix_sockets() {
+        return None;
+    }
     let name = names::inbound(port.number);
     let mut cluster = match endpoint(sidecar, port) {
         Some(address) => fixed(&name, address),
         None => by_destination(&name, sidecar),
     };
-    cluster.metadata = port.service.map(cluster::service_metadata);
+    cluster.metadata = port.service.map(|(service, _)| cluster::service_metadata(service));
     let upstream = match port.protocol {
         protocol if protocol.is_http2() => Some(Upstream::Http2 { max_concurrent_streams: None }),
         // What is found out to be HTTP goes on as it came.
@@ -49,8 +54,7 @@ pub(super) fn of_port(context: &Context<'_>, sidecar: &SidecarShape, port: &Port
     if let Some(upstream) = upstream {
         cluster::set_protocol(&mut cluster, upstream, HttpProtocolOptions::default());
     }
-    let _ = context;
-    Built { cluster, endpoints: None, origin: port.origin.clone() }
+    Some(Built { cluster, endpoints: None, origin: port.origin.clone() })
 }
 
 /// The cluster of what comes to ports that nobody declares.

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use meltemi_api::Spec;
+use meltemi_api::Object;
 use meltemi_api::istio::{CaptureMode, IstioIngressListener, ServerTlsSettings};
-use meltemi_snapshot::{EndpointAddress, Protocol, Service, ServicePort, Sidecar, TargetPort, labels_match};
+use meltemi_snapshot::{
+    Protocol, Service, ServicePort, ServiceTarget, Sidecar, TargetPort, Workload, labels_match,
+};
 
 use crate::context::{Context, origin};
 use crate::listener::address::{self, Families};
-use crate::listener::outbound::by_age;
 use crate::resources::Origin;
 use crate::shape::{Interception, SidecarShape};
 
@@ -35,7 +36,9 @@ pub(super) struct Port<'a> {
     /// Where the workload is, if an entry of `ingress` says it.
     pub(super) default_endpoint: Option<&'a str>,
     /// The service whose port it is.
-    pub(super) service: Option<&'a Service>,
+    pub(super) service: Option<(&'a Service, &'a ServicePort)>,
+    /// The Sidecar that says it.
+    pub(super) entry_of: Option<&'a Object>,
     pub(super) origin: Option<Origin>,
 }
 
@@ -102,7 +105,8 @@ fn of_entry<'a>(
         is_real,
         tls: entry.tls.as_ref(),
         default_endpoint: entry.default_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()),
-        service: target.map(|(service, _)| service),
+        service: target,
+        entry_of: own.is_none().then_some(&*resource.object),
         origin: Some(origin(&resource.object, format!("spec.ingress[{index}]"))),
     })
 }
@@ -119,13 +123,14 @@ fn inside_of_tls(protocol: Protocol) -> Protocol {
 fn of_services<'a>(context: &'a Context<'_>, sidecar: &SidecarShape) -> Vec<Port<'a>> {
     let wildcards = Families::of(sidecar).wildcards();
     let mut ports: BTreeMap<u16, Port<'a>> = BTreeMap::new();
-    for (service, index, port, number) in targets(context, sidecar) {
-        if sidecar.static_ports.contains(&number) {
+    for ServiceTarget { service, port, target } in targets(context, sidecar) {
+        if target == 0 || sidecar.static_ports.contains(&target) {
             continue;
         }
-        if let Entry::Vacant(free) = ports.entry(number) {
+        if let Entry::Vacant(free) = ports.entry(target) {
+            let index = service.ports.iter().position(|p| p == port).unwrap_or_default();
             free.insert(Port {
-                number,
+                number: target,
                 service_port: port.number,
                 protocol: port.protocol,
                 operation: format!("{}:{}/*", service.host, port.number),
@@ -133,7 +138,8 @@ fn of_services<'a>(context: &'a Context<'_>, sidecar: &SidecarShape) -> Vec<Port
                 is_real: false,
                 tls: None,
                 default_endpoint: None,
-                service: Some(service),
+                service: Some((service, port)),
+                entry_of: None,
                 origin: Some(origin(&service.object, format!("spec.ports[{index}]"))),
             });
         }
@@ -149,66 +155,23 @@ fn target_of<'a>(
     name: Option<&str>,
 ) -> Option<(&'a Service, &'a ServicePort)> {
     if sidecar.own_address().is_none() {
-        let found = targets(context, sidecar).into_iter().find(|(_, _, _, target)| *target == number);
-        return found.map(|(service, _, port, _)| (service, port));
+        let found = targets(context, sidecar).into_iter().find(|target| target.target == number);
+        return found.map(|target| (&**target.service, target.port));
     }
     let leads_here = |port: &ServicePort| match &port.target {
         TargetPort::Default(target) | TargetPort::Number(target) => *target == number,
         TargetPort::Named(target) => Some(target.as_str()) == name,
     };
-    let own = context.snapshot.services.iter().filter(|s| *s.namespace == *context.shape.namespace);
-    own.filter(|s| selects(context, s)).find_map(|s| Some((&**s, s.ports.iter().find(|p| leads_here(p))?)))
-}
-
-/// Every port of every service that leads to the workload, with the port there; the oldest service first.
-fn targets<'a>(
-    context: &'a Context<'_>,
-    sidecar: &SidecarShape,
-) -> Vec<(&'a Service, usize, &'a ServicePort, u16)> {
-    let mut services: Vec<&Service> = context.snapshot.services.iter().map(|service| &**service).collect();
-    services.sort_by(|a, b| by_age(a, b));
-    let mut targets = Vec::new();
-    for service in services {
-        for (index, port) in service.ports.iter().enumerate() {
-            let numbers = numbers(context, sidecar, service, port);
-            targets.extend(numbers.into_iter().map(|number| (service, index, port, number)));
-        }
-    }
-    targets
-}
-
-/// Where a port of a service leads on the workload: by the endpoints with its address, else, as a workload that is not
-/// ready has none, by the selector.
-fn numbers(context: &Context<'_>, sidecar: &SidecarShape, service: &Service, port: &ServicePort) -> Vec<u16> {
-    let is_own = |address: &EndpointAddress| match address {
-        EndpointAddress::Ip(ip) => sidecar.addresses.contains(ip),
-        _ => false,
-    };
-    let endpoints = context.snapshot.endpoints.of(service, port.number).iter();
-    let mut numbers: Vec<u16> = endpoints.filter(|e| is_own(&e.address)).map(|e| e.port).collect();
-    let is_known = matches!(service.object.spec, Spec::Service(_));
-    if numbers.is_empty() && is_known && selects(context, service) {
-        numbers.extend(match port.target {
-            TargetPort::Default(number) | TargetPort::Number(number) => Some(number),
-            TargetPort::Named(_) => None,
-        });
-    }
-    numbers.sort_unstable();
-    numbers.dedup();
-    numbers
-}
-
-/// Whether a service of the workload's namespace has a selector for it.
-fn selects(context: &Context<'_>, service: &Service) -> bool {
     let labels = &context.shape.labels;
-    let is_near = *service.namespace == *context.shape.namespace;
-    is_near
-        && match &service.object.spec {
-            Spec::Service(spec) => !spec.selector.is_empty() && labels_match(&spec.selector, labels),
-            Spec::ServiceEntry(spec) => spec
-                .workload_selector
-                .as_ref()
-                .is_some_and(|s| !s.labels.is_empty() && labels_match(&s.labels, labels)),
-            _ => false,
-        }
+    let own = context.snapshot.services.iter().filter(|s| *s.namespace == *context.shape.namespace);
+    let selecting = own.filter(|s| !s.selector.is_empty() && labels_match(&s.selector, labels));
+    selecting.into_iter().find_map(|s| Some((&**s, s.ports.iter().find(|p| leads_here(p))?)))
+}
+
+fn targets<'a>(context: &'a Context<'_>, sidecar: &SidecarShape) -> Vec<ServiceTarget<'a>> {
+    context.snapshot.service_targets(Workload {
+        namespace: &context.shape.namespace,
+        labels: &context.shape.labels,
+        addresses: &sidecar.addresses,
+    })
 }

@@ -124,7 +124,7 @@ impl Chain {
     }
 
     /// Whether two chains have the same condition, which a listener must not have twice.
-    fn conflicts_with(&self, other: &Chain) -> bool {
+    pub(crate) fn conflicts_with(&self, other: &Chain) -> bool {
         let names = |chain: &Chain| -> BTreeSet<String> {
             chain.server_names.iter().filter(|name| *name != "*").cloned().collect()
         };

@@ -3,18 +3,19 @@
 //!
 //! Source: Istio `pilot/pkg/networking/core/tls.go`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use meltemi_api::Object;
-use meltemi_envoy::config::core::v3::Metadata;
 use meltemi_snapshot::{GatewayName, Protocol, Service, View, VirtualService};
 
 use crate::context::Context;
 use crate::listener::address::is_cidr;
 use crate::listener::outbound::entry::Chain;
 use crate::listener::outbound::network;
-use crate::message::{config_path, fields, istio_metadata, text};
-use crate::route::{Binding, l4};
+use crate::message::config_metadata;
+use crate::route::Binding;
+use crate::route::l4::{self, L4Route};
+use crate::virtual_host::derived_names;
 
 /// A port of a service as one listener stands for it.
 pub(crate) struct Opaque<'a> {
@@ -43,16 +44,12 @@ impl<'a> Opaque<'a> {
     /// address does not tell it from others, those with its name.
     fn by_name(&self) -> Vec<Chain> {
         let mut chains = Vec::new();
+        let mut taken = BTreeSet::new();
         for virtual_service in self.virtual_services() {
-            for (server_names, destination) in l4::tls(&self.binding(virtual_service)) {
-                let object = &virtual_service.object;
-                let filters = network::routed(self.context, object, self.number, destination);
-                chains.push(Chain {
-                    server_names,
-                    cidrs: self.cidrs.to_vec(),
-                    metadata: Some(metadata(object)),
-                    ..Chain::unconditional(filters)
-                });
+            for route in l4::tls_routes(&self.binding(virtual_service)) {
+                if taken.insert((route.server_names.clone(), route.destination_subnets.clone())) {
+                    chains.push(self.routed(virtual_service, route));
+                }
             }
         }
         if chains.is_empty() {
@@ -62,16 +59,40 @@ impl<'a> Opaque<'a> {
         chains
     }
 
-    /// The first TCP route that holds, else the service itself.
+    /// The TCP routes that hold, up to the first for all addresses; without such a one the service itself comes last.
     fn by_route(&self) -> Vec<Chain> {
-        let routed = self.virtual_services().find_map(|virtual_service| {
-            let destination = l4::tcp(&self.binding(virtual_service))?;
-            Some((&virtual_service.object, destination))
-        });
-        let Some((object, destination)) = routed else { return vec![self.whole()] };
-        let filters = network::routed(self.context, object, self.number, destination);
-        let metadata = Some(metadata(object));
-        vec![Chain { cidrs: self.cidrs.to_vec(), metadata, ..Chain::unconditional(filters) }]
+        let mut chains = Vec::new();
+        for virtual_service in self.virtual_services() {
+            for route in l4::tcp_routes(&self.binding(virtual_service)) {
+                let ends = self.subnets(&route).is_none();
+                chains.push(self.routed(virtual_service, route));
+                if ends {
+                    return chains;
+                }
+            }
+        }
+        let whole = self.whole();
+        if !chains.iter().any(|chain: &Chain| chain.conflicts_with(&whole)) {
+            chains.push(whole);
+        }
+        chains
+    }
+
+    fn routed(&self, virtual_service: &VirtualService, route: L4Route) -> Chain {
+        let object = &virtual_service.object;
+        let cidrs = self.subnets(&route).unwrap_or(self.cidrs).to_vec();
+        let filters = network::routed(self.context, object, self.number, route.cluster);
+        Chain {
+            server_names: route.server_names,
+            cidrs,
+            metadata: Some(config_metadata(object)),
+            ..Chain::unconditional(filters)
+        }
+    }
+
+    /// The addresses that a route is for, in place of the service's own. Nothing that comes by a Unix socket has one.
+    fn subnets<'r>(&self, route: &'r L4Route) -> Option<&'r [String]> {
+        Some(route.destination_subnets.as_slice()).filter(|subnets| !subnets.is_empty() && self.number > 0)
     }
 
     /// A listener's port that is none of the service's stands for its only one.
@@ -89,8 +110,14 @@ impl<'a> Opaque<'a> {
         !self.cidrs.is_empty() || has_no_address
     }
 
+    /// The service's own name, and every spelling of those that stand for it.
     fn names(&self) -> Vec<String> {
-        vec![self.service.host.to_string()]
+        let mut names = vec![self.service.host.to_string()];
+        for alias in &self.service.aliases {
+            names.push(alias.to_string());
+            names.extend(derived_names(alias, &self.context.shape.namespace));
+        }
+        names
     }
 
     /// All that may speak of the host, oldest first.
@@ -103,9 +130,4 @@ impl<'a> Opaque<'a> {
     fn binding(&self, virtual_service: &'a VirtualService) -> Binding<'a> {
         Binding { context: self.context, virtual_service, gateway: self.mesh, port: self.number }
     }
-}
-
-/// Which object a chain comes from.
-fn metadata(object: &Object) -> Metadata {
-    istio_metadata(fields([("config", text(config_path(object)))]))
 }

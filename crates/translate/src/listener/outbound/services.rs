@@ -3,12 +3,11 @@
 //! Source: Istio `pilot/pkg/networking/core/listener.go` (`buildSidecarOutboundListeners`,
 //! `buildSidecarOutboundListener`).
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use meltemi_api::Spec;
 use meltemi_api::istio::{CaptureMode, IstioEgressListener, SidecarPort};
-use meltemi_snapshot::{EndpointAddress, GatewayName, Protocol, Service, View};
+use meltemi_snapshot::{EndpointAddress, GatewayName, Protocol, Resolution, Service, View};
 
 use crate::context::{Context, origin};
 use crate::listener::address::{self, Families, has_no_balancing, is_cidr, is_wildcard};
@@ -59,6 +58,10 @@ struct Ask<'a> {
 impl<'a> Builder<'a> {
     fn add_view(&mut self, view: &'a View<'a>) {
         let base = self.base(view.listener.map(|(_, listener)| listener));
+        let is_socket = base.addresses.iter().any(|address| address.starts_with(UNIX_SCHEME));
+        if is_socket && !self.context.shape.takes_unix_sockets() {
+            return;
+        }
         match view.listener.and_then(|(index, listener)| Some((index, listener.port.as_ref()?))) {
             Some((index, port)) => self.add_egress_port(view, &base, index, port),
             None => self.add_all_ports(view, &base),
@@ -90,7 +93,7 @@ impl<'a> Builder<'a> {
         let sidecar = self.context.scope.sidecar();
         let origin = sidecar.map(|s| origin(&s.object, format!("spec.egress[{index}]")));
         let is_any = number == 0 || protocol == Protocol::HttpProxy;
-        for service in oldest_first(view) {
+        for service in &view.imported {
             if is_any || service.port(number).is_some() {
                 let ask = Ask { view, service, number, protocol, origin: origin.clone() };
                 self.add(&ask, base);
@@ -101,7 +104,7 @@ impl<'a> Builder<'a> {
     /// Listeners for everything that no egress listener before has named.
     fn add_all_ports(&mut self, view: &'a View<'a>, base: &Base) {
         self.entries.values_mut().for_each(|entry| entry.is_locked = true);
-        for service in oldest_first(view) {
+        for service in &view.imported {
             for (index, port) in service.ports.iter().enumerate() {
                 if self.may_bind(base, port.number, port.protocol) {
                     let origin = Some(origin(&service.object, format!("spec.ports[{index}]")));
@@ -161,7 +164,9 @@ impl<'a> Builder<'a> {
     }
 
     fn add_listener(&mut self, ask: &Ask<'a>, base: &Base, service_addresses: &[String]) {
-        let Some(kind) = Kind::of(ask.protocol) else { return };
+        // A name for another service has no port of its own.
+        let is_alias = ask.service.resolution == Resolution::Alias;
+        let Some(kind) = Kind::of(ask.protocol).filter(|_| !is_alias) else { return };
         let (addresses, cidrs) = match kind {
             _ if !base.addresses.is_empty() => (base.addresses.clone(), Vec::new()),
             Kind::Http => (self.families.wildcards(), Vec::new()),
@@ -258,18 +263,4 @@ impl Chains<'_, '_> {
         }
         RouteName::Port(port)
     }
-}
-
-/// Of two that ask for the same, the older is heard first.
-fn oldest_first<'a>(view: &'a View<'a>) -> Vec<&'a Service> {
-    let mut services: Vec<&Service> = view.services.values().map(|service| &**service).collect();
-    services.sort_by(|a, b| by_age(a, b));
-    services
-}
-
-/// Oldest first; of the same age, by name.
-pub(crate) fn by_age(a: &Service, b: &Service) -> Ordering {
-    let age =
-        |s: &Service| (s.object.meta.created_unix_seconds.is_none(), s.object.meta.created_unix_seconds);
-    age(a).cmp(&age(b)).then_with(|| (&a.name, &a.namespace, &a.host).cmp(&(&b.name, &b.namespace, &b.host)))
 }
