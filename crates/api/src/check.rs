@@ -47,7 +47,7 @@ pub(crate) use sidecar::{ingress_listener, outbound_traffic_policy, sidecar};
 pub(crate) use telemetry::{custom_tag, metric_selector, tag_override, telemetry};
 pub(crate) use tls::{client_tls, peer_authentication, server_tls};
 pub(crate) use virtual_service::virtual_service;
-pub(crate) use workload::{readiness_probe, workload_entry};
+pub(crate) use workload::{readiness_probe, workload_entry, workload_group};
 
 use std::collections::BTreeMap;
 

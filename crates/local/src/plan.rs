@@ -103,11 +103,27 @@ pub(crate) fn plan(objects: &[Arc<Object>], memory: &mut Memory) -> (Plan, Vec<D
         .iter()
         .filter_map(|(object, deployment)| workload(object, deployment, &services, memory, &mut diagnostics))
         .collect();
+    not_started(objects, &mut diagnostics);
     let sidecars = sidecar::Sidecars::of(objects);
     for workload in &mut workloads {
         workload.sidecar = sidecar::inherit(workload, &sidecars, &mut diagnostics);
     }
     (Plan { workloads, gateways }, diagnostics)
+}
+
+/// Tells of what else would run in a cluster. A ReplicaSet or Pod that a Deployment made is that Deployment's.
+fn not_started(objects: &[Arc<Object>], diagnostics: &mut Vec<Diagnostic>) {
+    let would_run = |object: &&Arc<Object>| match &object.spec {
+        Spec::StatefulSet(_) | Spec::DaemonSet(_) | Spec::Job(_) => true,
+        Spec::ReplicaSet(_) => object.meta.controller.is_none(),
+        Spec::Pod(_) => object.meta.controller.is_none() && object.status.pod_ip.is_none(),
+        _ => false,
+    };
+    for object in objects.iter().filter(would_run) {
+        let message = format!("objects of kind {} are not started on one machine", object.id.kind);
+        let help = "write a Deployment";
+        diagnostics.push(Diagnostic::new(&codes::NOT_STARTED, message).at(object, "kind").help(help));
+    }
 }
 
 /// In order of namespace and name, so that addresses do not depend on the order of files.

@@ -1,13 +1,14 @@
 //! Which protocol a port speaks.
 //!
 //! Source: Istio "Protocol Selection" and `pkg/config/protocol`, `pkg/config/kube/conversion.go`:
-//! UDP transport, then `appProtocol`, then the port name up to the first `-`, then well-known ports, else
-//! unknown (sniffed by Istio where the proxy can).
+//! UDP transport, else the word up to the first `-` of `appProtocol`, or without one of the port name, then well-known
+//! ports, else unknown (sniffed by Istio where the proxy can).
 
 /// The protocol of a service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// `tcp`; also `mongo`, `redis` and `mysql`, whose filters are off in Istio by default.
+    /// `tcp`; also `redis` and `mysql`, whose filters are off in Istio by default, and `mongo`.
+    /// Differs: Istio puts Envoy's `mongo_proxy`, which counts and forwards, before a `mongo` port.
     Tcp,
     /// `udp`: not proxied.
     Udp,
@@ -59,14 +60,14 @@ impl Protocol {
         if transport.is_some_and(|t| t.eq_ignore_ascii_case("UDP")) {
             return Protocol::Udp;
         }
+        let app_protocol = app_protocol.filter(|word| !word.is_empty());
         match app_protocol {
             Some("kubernetes.io/h2c") => return Protocol::Http2,
             Some("kubernetes.io/ws") => return Protocol::Http,
             Some("kubernetes.io/wss") => return Protocol::Https,
-            Some(word) if Protocol::parse(word) != Protocol::Unsupported => return Protocol::parse(word),
             _ => {}
         }
-        let declared = name.map_or(Protocol::Unsupported, of_port_name);
+        let declared = app_protocol.or(name).map_or(Protocol::Unsupported, of_word);
         if declared == Protocol::Unsupported && SERVER_FIRST_PORTS.contains(&number) {
             return Protocol::Tcp;
         }
@@ -91,9 +92,9 @@ impl Protocol {
 }
 
 /// `grpc-web` holds the separator, so it is asked for first.
-fn of_port_name(name: &str) -> Protocol {
-    let lower = name.to_ascii_lowercase();
-    if lower == "grpc-web" || lower.starts_with("grpc-web-") {
+fn of_word(word: &str) -> Protocol {
+    let lower = word.to_ascii_lowercase();
+    if lower.starts_with("grpc-web") {
         return Protocol::GrpcWeb;
     }
     Protocol::parse(lower.split('-').next().unwrap_or_default())
@@ -109,7 +110,10 @@ mod tests {
         assert_eq!(of(Some("UDP"), Some("http"), Some("http"), 80), Protocol::Udp);
         assert_eq!(of(None, Some("kubernetes.io/h2c"), Some("tcp"), 80), Protocol::Http2);
         assert_eq!(of(None, Some("grpc"), Some("http-x"), 80), Protocol::Grpc);
-        assert_eq!(of(None, Some("acme/x"), Some("http-x"), 80), Protocol::Http);
+        assert_eq!(of(None, Some("acme/x"), Some("http-x"), 80), Protocol::Unsupported);
+        assert_eq!(of(None, Some("http-x"), Some("tcp"), 80), Protocol::Http);
+        assert_eq!(of(None, Some("acme/x"), Some("http-x"), 25), Protocol::Tcp);
+        assert_eq!(of(None, Some(""), Some("http"), 80), Protocol::Http);
         assert_eq!(of(None, None, Some("grpc-web-x"), 80), Protocol::GrpcWeb);
         assert_eq!(of(None, None, Some("https"), 443), Protocol::Https);
         assert_eq!(of(None, None, Some("web"), 80), Protocol::Unsupported);

@@ -22,6 +22,7 @@ use crate::visibility::Visibility;
 
 use self::egress_hosts::EgressHosts;
 use self::union::Union;
+pub(crate) use self::union::say_the_same;
 
 /// Whose view it is.
 #[derive(Debug, Clone, Copy)]

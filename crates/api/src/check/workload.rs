@@ -3,7 +3,7 @@
 use super::{at_least_one, at_most_one};
 use crate::codes;
 use crate::decode::Decoder;
-use crate::istio::{ReadinessProbe, WorkloadEntry};
+use crate::istio::{ReadinessProbe, WorkloadEntry, WorkloadGroup};
 
 /// What the address of a Unix socket begins with.
 const UNIX: &str = "unix://";
@@ -20,6 +20,13 @@ pub(crate) fn workload_entry(entry: &WorkloadEntry, decoder: &mut Decoder) {
         let message = "a Unix socket has no ports".to_owned();
         decoder.report_below("ports", &codes::CONFLICTING_FIELDS, message, "remove `ports`");
     }
+}
+
+/// Instances are known by WorkloadEntries that somebody writes.
+pub(crate) fn workload_group(_: &WorkloadGroup, decoder: &mut Decoder) {
+    let message = "workload instances do not register by themselves yet".to_owned();
+    let help = "write a WorkloadEntry for each of them";
+    decoder.report_below("", &codes::NO_EFFECT_YET, message, help);
 }
 
 pub(crate) fn readiness_probe(probe: &ReadinessProbe, decoder: &mut Decoder) {

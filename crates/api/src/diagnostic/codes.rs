@@ -132,6 +132,8 @@ codes! {
         "A condition of the delegate fits none of the conditions of the route that delegates, so that route of the delegate is left out."
     UNUSED_DELEGATE "MEL0245" Warning "nothing delegates to the VirtualService"
         "A VirtualService without hosts is in force only where another one delegates to it."
+    HOST_TAKEN "MEL0250" Warning "another service has the host"
+        "A Kubernetes Service always keeps its host; of several ServiceEntries of one host in one namespace the oldest counts, unless they differ in their ports alone. Callers do not see this one, or not all of its ports."
 
     UNSUPPORTED_FIELD "MEL0301" Error "the field is not supported yet"
         "The field is part of the API, but Meltemi does not implement it yet, and leaving it out would change what the object does. The object is not put in force."
@@ -173,4 +175,6 @@ codes! {
         "The sidecar listens on it. Ports below 1024 belong to root unless the machine says otherwise."
     INGRESS_IGNORED "MEL0413" Warning "the Sidecar's ingress has no effect on one machine"
         "The sidecar of a local process listens on the ports of its container. The rest of the Sidecar is in force."
+    NOT_STARTED "MEL0414" Warning "the workload is not started on one machine"
+        "Only Deployments are started. Pods with an address, and the labels of the others, are known to the mesh all the same."
 }

@@ -40,6 +40,7 @@ wire! {
         /// How the agent beside each instance finds out whether it gets traffic.
         probe: Option<ReadinessProbe>, "probe";
     }
+    rule check::workload_group;
 }
 
 wire! {

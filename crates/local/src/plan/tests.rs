@@ -262,3 +262,19 @@ fn suggested_commands_name_the_addresses_of_programs() {
     let (plain, _) = planned(BANK);
     assert_eq!(try_lines(&[], &plain, bind), ["curl -i -H 'Host: bank.example.com' http://localhost:8080/"]);
 }
+
+#[test]
+fn only_deployments_are_started() {
+    let text = "
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}, spec: {template: {metadata: {labels: {app: db}}}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: known}, spec: {containers: [{name: c}]}, status: {podIP: 10.0.0.1}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: wanted}, spec: {containers: [{name: c}]}}
+";
+    let (plan, findings) = planned(text);
+    let told: Vec<_> =
+        findings.iter().filter_map(|f| Some((f.code, f.object.as_ref()?.name.to_string()))).collect();
+    assert_eq!(told, [("MEL0414", "db".to_owned()), ("MEL0414", "wanted".to_owned())]);
+    assert!(plan.workloads.is_empty());
+}

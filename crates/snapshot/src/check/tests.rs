@@ -233,3 +233,41 @@ fn tls_of_an_ingress_listener_needs_the_port_for_itself() {
     assert_eq!(found(sidecar), ["MEL0121 Sidecar s spec.ingress[0].tls"]);
     assert_eq!(found(&format!("{sidecar}{off}")), Vec::<String>::new());
 }
+
+#[test]
+fn hosts_of_services() {
+    let entry = |name: &str, hosts: &str, more: &str| {
+        format!(
+            "---\n{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: {name}}}, spec: {{hosts: {hosts}, ports: [{{number: 80, name: http, protocol: HTTP}}], {more}}}}}\n"
+        )
+    };
+    let squat = entry("squat", "[x.example, reviews.default.svc.cluster.local]", "resolution: DNS");
+    assert_eq!(found(&squat), ["MEL0250 ServiceEntry squat spec.hosts[1]"]);
+    let twice =
+        |more: &str| [entry("a", "[x.example]", "resolution: DNS"), entry("b", "[x.example]", more)].concat();
+    assert_eq!(found(&twice("resolution: NONE")), ["MEL0250 ServiceEntry b spec.hosts[0]"]);
+    assert_eq!(found(&twice("resolution: DNS")), Vec::<String>::new());
+    let elsewhere =
+        entry("b", "[x.example]", "resolution: NONE").replace("{name: b}", "{name: b, namespace: b}");
+    let both = [entry("a", "[x.example]", "resolution: DNS"), elsewhere].concat();
+    assert_eq!(found(&both), Vec::<String>::new(), "each namespace sees its own");
+}
+
+#[test]
+fn names_without_dots_are_not_those_of_entries() {
+    let text = format!(
+        "{}---\n{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a}}, spec: {{hosts: [serviceA], resolution: DNS, ports: [{{number: 80, name: http, protocol: HTTP}}]}}}}",
+        virtual_service("v", "{hosts: [v.example], http: [{route: [{destination: {host: serviceA}}]}]}"),
+    );
+    assert_eq!(found(&text), ["MEL0202 VirtualService v spec.http[0].route[0].destination.host"]);
+}
+
+#[test]
+fn a_service_with_slices_has_endpoints() {
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: db}, spec: {selector: {app: db}, ports: [{name: tcp, port: 1}]}}";
+    assert_eq!(found(service), ["MEL0214 Service db spec.selector"]);
+    let slice = "---\n{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: db-1, labels: {kubernetes.io/service-name: db}}, addressType: IPv4, ports: [{name: tcp, port: 1}], endpoints: [{addresses: [10.0.0.1]}]}";
+    assert_eq!(found(&format!("{service}\n{slice}")), Vec::<String>::new());
+    let set = "---\n{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}, spec: {serviceName: db, selector: {matchLabels: {app: db}}, template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c, image: x}]}}}}";
+    assert_eq!(found(&format!("{service}\n{set}")), Vec::<String>::new(), "it is to run");
+}

@@ -157,12 +157,18 @@ fn broken(
     let (host, field) = (&destination.host, &destination.written.field);
     let known = snapshot.services.of_host(host).iter();
     let Some(service) = known.into_iter().find(|s| s.export_to.reaches(virtual_service.namespace())) else {
+        let is_short = !snapshot.services.of_host(&Host::new(&destination.host)).is_empty();
+        let help = match is_short {
+            // As in Istio: a name without dots is completed, the host of a ServiceEntry is not.
+            true => {
+                "a name without dots is a Service of the namespace; give the ServiceEntry a host with dots"
+            }
+            false => "correct the name, or add a Service or a ServiceEntry",
+        };
         let diagnostic =
             Diagnostic::new(&codes::UNKNOWN_DESTINATION, format!("there is no service `{host}`"))
                 .at(&virtual_service.object, format!("{field}.host"))
-                .help(
-                    "correct the name, or add a Service or a ServiceEntry; until then these requests get 503",
-                );
+                .help(format!("{help}; until then these requests get 503"));
         return vec![diagnostic];
     };
     let port = unknown_port(snapshot, virtual_service, destination, service);

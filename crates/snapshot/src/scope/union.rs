@@ -47,7 +47,7 @@ impl Union {
 }
 
 /// Whether two services differ in their ports alone, as far as it matters.
-fn say_the_same(a: &Service, b: &Service) -> bool {
+pub(crate) fn say_the_same(a: &Service, b: &Service) -> bool {
     a.namespace == b.namespace
         && a.resolution == b.resolution
         && a.registry == b.registry
