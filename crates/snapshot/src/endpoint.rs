@@ -133,12 +133,11 @@ impl<'a> Sources<'a> {
         Sources { topology, workloads, slices }
     }
 
-    /// The endpoints of the services of one host and namespace, by port. Those of several ServiceEntries are the same
-    /// service's, as far as their ports are the same; a Kubernetes Service stands alone.
+    /// The endpoints of the services of one host and namespace, by port: they are one service's, as far as their ports are
+    /// the same. So a ServiceEntry can add endpoints to a Kubernetes Service.
     fn of_services(&self, same: &[&Service]) -> BTreeMap<u16, Vec<Endpoint>> {
         let mut by_port: BTreeMap<u16, (&str, Vec<Endpoint>)> = BTreeMap::new();
-        let first = same.first().map(|service| service.registry);
-        for service in same.iter().filter(|service| Some(service.registry) == first) {
+        for service in same {
             let members = self.members(service);
             for port in &service.ports {
                 let found = self.of_port(service, port, &members);

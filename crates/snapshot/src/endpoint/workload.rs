@@ -45,6 +45,8 @@ pub(super) struct Workload {
     /// All but the port.
     endpoint: Endpoint,
     ports: Ports,
+    /// A port of it that has the name of a service port is where that leads, whatever number the service says.
+    maps_names: bool,
     /// It is at an IP address, not at a name or a Unix socket.
     pub(super) has_address: bool,
 }
@@ -71,13 +73,13 @@ impl Ports {
     }
 
     /// Where a service port leads. A named target port that the workload does not have leaves it out, as in Kubernetes.
-    fn target(&self, port: &ServicePort) -> Option<u16> {
+    fn target(&self, port: &ServicePort, maps_names: bool) -> Option<u16> {
         match &port.target {
             TargetPort::Named(name) => self.named(name),
-            TargetPort::Number(number) | TargetPort::Default(number) => match self {
-                Ports::Said(_) => Some(self.named(&port.name).unwrap_or(*number)),
-                Ports::OfPod(_) => Some(*number),
-            },
+            TargetPort::Number(number) | TargetPort::Default(number) => {
+                let mapped = maps_names.then(|| self.named(&port.name)).flatten();
+                Some(mapped.unwrap_or(*number))
+            }
         }
     }
 }
@@ -118,6 +120,7 @@ impl Workload {
         Workload {
             has_address: matches!(address, EndpointAddress::Ip(_)),
             ports: Ports::Said(entry.ports.clone()),
+            maps_names: true,
             endpoint: Endpoint {
                 address,
                 port: 0,
@@ -144,6 +147,7 @@ impl Workload {
         Some(Workload {
             has_address: true,
             ports: Ports::OfPod(Arc::clone(object)),
+            maps_names: false,
             endpoint: Endpoint {
                 address: EndpointAddress::Ip(address),
                 port: 0,
@@ -165,7 +169,7 @@ impl Workload {
         let number = match &self.endpoint.address {
             EndpointAddress::Pipe(_) => 0,
             EndpointAddress::Name(name) if name.is_empty() => return None,
-            _ => self.ports.target(port)?,
+            _ => self.ports.target(port, self.maps_names)?,
         };
         Some(Endpoint { port: number, ..self.endpoint.clone() })
     }
@@ -214,12 +218,13 @@ impl<'a> Workloads<'a> {
         found.cloned().collect()
     }
 
-    /// The WorkloadEntries and ready Pods that a selector finds; an empty one finds none.
+    /// The WorkloadEntries and ready Pods that the selector of a ServiceEntry finds; an empty one finds none.
     pub(super) fn all(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<Workload> {
         let pods = self.pods.get(namespace).map_or(&[][..], Vec::as_slice).iter();
         let ready = pods.filter(|(is_ready, _)| *is_ready).map(|(_, workload)| workload);
         let entries = self.entries.get(namespace).map_or(&[][..], Vec::as_slice);
-        ready.chain(entries).filter(|one| selects(selector, one)).cloned().collect()
+        let found = ready.chain(entries).filter(|one| selects(selector, one));
+        found.map(|one| Workload { maps_names: true, ..one.clone() }).collect()
     }
 
     /// The Pods of a Kubernetes Service that get traffic.
@@ -327,9 +332,9 @@ pub(crate) fn selected_ports<'s>(
     service: &'s Service,
     workload: &Arc<Object>,
 ) -> Vec<(&'s ServicePort, u16)> {
-    let ports = match &workload.spec {
-        Spec::WorkloadEntry(entry) => Ports::Said(entry.ports.clone()),
-        _ => Ports::OfPod(Arc::clone(workload)),
+    let (ports, maps_names) = match &workload.spec {
+        Spec::WorkloadEntry(entry) => (Ports::Said(entry.ports.clone()), true),
+        _ => (Ports::OfPod(Arc::clone(workload)), false),
     };
-    service.ports.iter().filter_map(|port| Some((port, ports.target(port)?))).collect()
+    service.ports.iter().filter_map(|port| Some((port, ports.target(port, maps_names)?))).collect()
 }
