@@ -38,6 +38,8 @@ pub struct Endpoint {
     pub network: String,
     /// The node that it is on; empty when not known.
     pub node: String,
+    /// `pod.service`, of a pod that has a name below a headless service.
+    pub host_name: Option<Arc<str>>,
     /// Load balancing weight, at least 1.
     pub weight: u32,
     /// Name of the workload, such as the Deployment; empty when not known.

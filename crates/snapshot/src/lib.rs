@@ -16,6 +16,7 @@ mod gateway;
 mod host;
 mod mesh;
 mod mesh_config;
+mod name_table;
 mod peer_authentication;
 mod policy;
 mod protocol;
@@ -36,6 +37,7 @@ pub use gateway::{GatewayServer, GatewayWorkload, MergedGateway, MergedPort, Rej
 pub use host::{CLUSTER_DOMAIN, Host};
 pub use mesh::{Inputs, Snapshot};
 pub use mesh_config::{MeshConfig, MinVersion, TlsParameters};
+pub use name_table::{NameInfo, Resolver};
 pub use peer_authentication::{MtlsMode, PeerAuthentications, WorkloadMtls};
 pub use policy::Policy;
 pub use protocol::Protocol;

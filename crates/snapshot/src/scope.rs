@@ -14,6 +14,7 @@ use std::sync::Arc;
 use meltemi_api::istio;
 
 use crate::config::{DestinationRule, GatewayName, Sidecar, VirtualService, labels_match};
+use crate::endpoint::Endpoint;
 use crate::host::Host;
 use crate::mesh::Snapshot;
 use crate::protocol::Protocol;
@@ -94,6 +95,18 @@ impl<'a> Scope<'a> {
     /// The view without a port of its own: what all ports see.
     pub fn catch_all(&self) -> Option<&View<'a>> {
         self.views.iter().find(|v| v.listener.is_none_or(|(_, l)| l.port.is_none()))
+    }
+
+    /// Whether it is a gateway's.
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.client.is_gateway
+    }
+
+    /// The endpoints of all ports of a service.
+    pub(crate) fn endpoints(&self, service: &Service) -> impl Iterator<Item = &'a Endpoint> {
+        let ports = service.ports.iter().map(|port| port.number);
+        let all: Vec<_> = ports.map(|port| self.snapshot.endpoints.of(service, port)).collect();
+        all.into_iter().flatten()
     }
 
     /// Every visible service, one of each host: those that listeners bring in, and destinations of visible VirtualServices.

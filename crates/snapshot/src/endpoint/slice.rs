@@ -107,6 +107,11 @@ impl Place<'_> {
             locality,
             network: String::new(),
             node,
+            host_name: self
+                .one
+                .hostname
+                .as_deref()
+                .map(|name| format!("{name}.{}", self.service.name).into()),
             weight: 1,
             workload: String::new(),
             namespace: Arc::clone(&self.service.namespace),

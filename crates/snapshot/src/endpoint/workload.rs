@@ -128,6 +128,7 @@ impl Workload {
                 locality,
                 network,
                 node: String::new(),
+                host_name: None,
                 weight: entry.weight.unwrap_or(1).max(1),
                 workload,
                 namespace: Arc::clone(namespace),
@@ -155,6 +156,7 @@ impl Workload {
                 locality,
                 network,
                 node,
+                host_name: host_name(object, pod),
                 weight: 1,
                 workload: pod_workload(object),
                 namespace: Arc::clone(&object.id.namespace),
@@ -247,6 +249,13 @@ impl<'a> Workloads<'a> {
 
 fn selects(selector: &BTreeMap<String, String>, workload: &Workload) -> bool {
     !selector.is_empty() && labels_match(selector, &workload.endpoint.labels)
+}
+
+/// The name of a pod below its service; its host name is its own name unless it says another.
+fn host_name(object: &Object, pod: &kubernetes::Pod) -> Option<Arc<str>> {
+    let subdomain = pod.subdomain.as_deref().filter(|name| !name.is_empty())?;
+    let hostname = pod.hostname.as_deref().filter(|name| !name.is_empty()).unwrap_or(&object.id.name);
+    Some(format!("{hostname}.{subdomain}").into())
 }
 
 /// Whether a WorkloadEntry gets traffic.

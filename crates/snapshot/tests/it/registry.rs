@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use meltemi_snapshot::{
-    AddressUse, Client, EndpointAddress, Host, Protocol, Resolution, Scope, Service, Snapshot,
+    AddressUse, Client, EndpointAddress, Host, Protocol, Resolution, Resolver, Scope, Service, Snapshot,
     TrafficDistribution, Workload,
 };
 
@@ -277,4 +277,49 @@ fn a_workload_knows_whose_it_is() {
     assert!(targets("10.9.0.1", &[]).is_empty());
     let found = mesh.workload_labels("default", "10.0.0.1".parse().expect("an address"));
     assert_eq!(found.expect("described")["app"], "a");
+}
+
+#[test]
+fn names_and_their_addresses() {
+    let mesh = snapshot(
+        "
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.1.1.1, ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: db}, spec: {clusterIP: None, selector: {app: db}, ports: [{name: a, port: 80}, {name: b, port: 81}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: db-0, labels: {app: db}}, spec: {subdomain: db, containers: [{name: c}]}, status: {podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: db-1, labels: {app: db, topology.istio.io/network: far}}, spec: {subdomain: db, hostname: other, containers: [{name: c}]}, status: {podIP: 10.0.0.2, conditions: [{type: Ready, status: 'True'}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a}, spec: {hosts: [a.example], addresses: [192.0.2.1, 198.51.100.0/24], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: b}, spec: {hosts: [b.example], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: squat}, spec: {hosts: [web.default.svc.cluster.local], addresses: [192.0.2.9], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}]}}
+",
+    );
+    let names = |network, is_gateway| {
+        let own = BTreeMap::new();
+        let scope = Scope::of(&mesh, Client { namespace: "default", labels: &own, is_gateway });
+        let table = scope.name_table(Resolver { uses: V4, network });
+        let line = |(name, info): (String, meltemi_snapshot::NameInfo)| {
+            let addresses: Vec<String> = info.addresses.iter().map(ToString::to_string).collect();
+            format!("{name} {} {}/{}", addresses.join(","), info.namespace, info.short_name)
+        };
+        table.into_iter().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names("near", false),
+        [
+            "a.example 192.0.2.1 /",
+            "db-0.db.default.svc.cluster.local 10.0.0.1 default/db-0.db",
+            "db.default.svc.cluster.local 10.0.0.1 default/db",
+            "web.default.svc.cluster.local 10.1.1.1 default/web",
+        ]
+    );
+    assert!(
+        names("far", false)
+            .contains(&"other.db.default.svc.cluster.local 10.0.0.2 default/other.db".to_owned())
+    );
+    assert!(names("", true).is_empty());
 }
