@@ -6,6 +6,7 @@ use std::sync::Arc;
 use meltemi_api::{Diagnostic, Object, Spec, codes, istio};
 
 use crate::config::{self, GatewayName, ServerHost, VirtualService};
+use crate::host::{CLUSTER_DOMAIN, Host};
 use crate::mesh::Snapshot;
 use crate::route::{Destination, broken_delegates};
 use crate::scope::destination_rule;
@@ -157,7 +158,9 @@ fn broken(
     let (host, field) = (&destination.host, &destination.written.field);
     let known = snapshot.services.of_host(host).iter();
     let Some(service) = known.into_iter().find(|s| s.export_to.reaches(virtual_service.namespace())) else {
-        let is_short = !snapshot.services.of_host(&Host::new(&destination.host)).is_empty();
+        let home = format!(".{}.svc.{CLUSTER_DOMAIN}", virtual_service.namespace());
+        let short = host.as_str().strip_suffix(&home).map(Host::new);
+        let is_short = short.is_some_and(|short| !snapshot.services.of_host(&short).is_empty());
         let help = match is_short {
             // As in Istio: a name without dots is completed, the host of a ServiceEntry is not.
             true => {
