@@ -50,8 +50,8 @@ pub use load_balancer::{
     LocalityLbSetting, Maglev, RingHash, SimpleLb, Warmup, ZoneAwareLbSetting,
 };
 pub use mesh_config::{
-    IstioOperator, LabelOperator, LabelRequirement, MeshConfig, MeshH2UpgradePolicy, MinProtocolVersion,
-    NamespaceSelector, TlsConfig,
+    DefaultTrafficPolicy, IstioOperator, LabelOperator, LabelRequirement, MeshConfig, MeshH2UpgradePolicy,
+    MinProtocolVersion, NamespaceSelector, TlsConfig,
 };
 pub(crate) use mesh_config::{MESH, is_config_map};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PodSelector};

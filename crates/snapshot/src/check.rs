@@ -30,6 +30,8 @@ pub(crate) fn diagnostics(snapshot: &Snapshot) -> Vec<Diagnostic> {
     service::check(snapshot, &workloads, &mut diagnostics);
     mesh_config::check(snapshot.objects(), &mut diagnostics);
     diagnostics.sort_by(|a, b| (&a.object, &a.field, a.code).cmp(&(&b.object, &b.field, b.code)));
+    // A DestinationRule may have merged into several others.
+    diagnostics.dedup();
     diagnostics
 }
 

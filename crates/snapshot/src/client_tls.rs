@@ -6,7 +6,7 @@
 
 use meltemi_api::istio::{ClientTlsMode, ClientTlsSettings, SimpleLb, Subset, TrafficPolicy};
 
-use crate::config::DestinationRule;
+use crate::destination_rule::DestinationRule;
 use crate::endpoint::Endpoint;
 use crate::mesh::Snapshot;
 use crate::peer_authentication::MtlsMode;

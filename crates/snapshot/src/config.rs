@@ -1,6 +1,6 @@
 //! Routes, rules, gateways and sidecars: objects with their names resolved and their rank decided.
 //!
-//! Source: Istio `pilot/pkg/model/push_context.go` (indexes), `destination_rule.go` (merging).
+//! Source: Istio `pilot/pkg/model/push_context.go` (indexes).
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use meltemi_api::{Object, Spec, istio};
 
+use crate::destination_rule::DestinationRules;
 use crate::host::Host;
 use crate::mesh_config::MeshConfig;
 use crate::peer_authentication::PeerAuthentications;
@@ -40,7 +41,7 @@ pub struct Config {
     /// VirtualServices.
     pub virtual_services: Vec<Arc<VirtualService>>,
     /// DestinationRules, those of the same host merged.
-    pub destination_rules: Vec<Arc<DestinationRule>>,
+    pub destination_rules: DestinationRules,
     /// Gateways by name.
     pub gateways: BTreeMap<GatewayName, Arc<Gateway>>,
     /// Sidecars.
@@ -73,19 +74,6 @@ pub struct GatewayName {
     pub namespace: Arc<str>,
     /// Name.
     pub name: Arc<str>,
-}
-
-/// DestinationRules of one host, one namespace and one `exportTo`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DestinationRule {
-    /// `host`, resolved in the namespace of the object.
-    pub host: Host,
-    /// Namespace of the objects.
-    pub namespace: Arc<str>,
-    /// `exportTo`.
-    pub export_to: Visibility,
-    /// The merged objects, oldest first; the first one's `trafficPolicy` counts.
-    pub objects: Vec<Arc<Object>>,
 }
 
 /// A Gateway.
@@ -124,7 +112,7 @@ impl Config {
                 let built = VirtualService::new(object, spec, &self.mesh, delegates);
                 self.virtual_services.push(Arc::new(built));
             }
-            Spec::DestinationRule(spec) => self.add_rule(object, spec),
+            Spec::DestinationRule(spec) => self.destination_rules.add(object, spec, &self.mesh),
             Spec::Gateway(_) => {
                 let name = GatewayName {
                     namespace: Arc::clone(&object.id.namespace),
@@ -136,26 +124,6 @@ impl Config {
             Spec::PeerAuthentication(_) => self.peer_authentications.add(object),
             Spec::Sidecar(_) => self.sidecars.push(Arc::new(Sidecar { object: Arc::clone(object) })),
             _ => {}
-        }
-    }
-
-    /// Rules of the same host merge only where they are exported alike.
-    fn add_rule(&mut self, object: &Arc<Object>, spec: &istio::DestinationRule) {
-        let namespace = &object.id.namespace;
-        let host = Host::resolve(&spec.host, namespace);
-        let export_to = Visibility::parse(&spec.export_to, namespace);
-        let same = self
-            .destination_rules
-            .iter_mut()
-            .find(|r| r.host == host && r.namespace == *namespace && r.export_to == export_to);
-        match same {
-            Some(rule) => Arc::make_mut(rule).objects.push(Arc::clone(object)),
-            None => self.destination_rules.push(Arc::new(DestinationRule {
-                host,
-                namespace: Arc::clone(namespace),
-                export_to,
-                objects: vec![Arc::clone(object)],
-            })),
         }
     }
 }
@@ -246,40 +214,6 @@ impl fmt::Display for GatewayName {
             true => f.write_str(MESH),
             false => write!(f, "{}/{}", self.namespace, self.name),
         }
-    }
-}
-
-impl DestinationRule {
-    /// The specs of the merged objects, oldest first.
-    pub fn specs(&self) -> impl Iterator<Item = (&Arc<Object>, &istio::DestinationRule)> {
-        self.objects.iter().filter_map(|object| match &object.spec {
-            Spec::DestinationRule(spec) => Some((object, spec)),
-            _ => None,
-        })
-    }
-
-    /// The subsets of all merged objects with their place in the object; of two with the same name the older
-    /// one counts.
-    pub fn subsets(&self) -> Vec<(&Arc<Object>, usize, &istio::Subset)> {
-        let mut subsets: Vec<(&Arc<Object>, usize, &istio::Subset)> = Vec::new();
-        for (object, spec) in self.specs() {
-            for (i, subset) in spec.subsets.iter().enumerate() {
-                if !subsets.iter().any(|(_, _, known)| known.name == subset.name) {
-                    subsets.push((object, i, subset));
-                }
-            }
-        }
-        subsets
-    }
-
-    /// The subset of this name.
-    pub fn subset(&self, name: &str) -> Option<&istio::Subset> {
-        self.subsets().into_iter().map(|(_, _, subset)| subset).find(|s| s.name == name)
-    }
-
-    /// The policy for all subsets and ports: the oldest object's.
-    pub fn traffic_policy(&self) -> Option<&istio::TrafficPolicy> {
-        self.specs().find_map(|(_, spec)| spec.traffic_policy.as_ref())
     }
 }
 
@@ -378,5 +312,13 @@ impl Sidecar {
     pub fn selector(&self) -> Option<&BTreeMap<String, String>> {
         let labels = &self.spec().workload_selector.as_ref()?.labels;
         (!labels.is_empty()).then_some(labels)
+    }
+
+    /// Limits of the connections to the workload on a port of it: those of the port, else of all ports.
+    pub fn inbound_connection_pool(&self, port: u16) -> Option<&istio::ConnectionPoolSettings> {
+        let spec = self.spec();
+        let mut entries = spec.ingress.iter().filter(|entry| entry.port.number == u32::from(port));
+        let of_port = entries.find_map(|entry| entry.connection_pool.as_ref());
+        of_port.or(spec.inbound_connection_pool.as_ref())
     }
 }

@@ -10,6 +10,7 @@
 mod check;
 mod client_tls;
 mod config;
+mod destination_rule;
 mod discovery;
 mod endpoint;
 mod gateway;
@@ -29,9 +30,9 @@ mod visibility;
 
 pub use client_tls::{Call, ClientTls, Spoken, endpoint_has_mtls};
 pub use config::{
-    Config, DestinationRule, Gateway, GatewayName, ServerHost, ServerKind, Sidecar, VirtualService,
-    labels_match, oldest_first,
+    Config, Gateway, GatewayName, ServerHost, ServerKind, Sidecar, VirtualService, labels_match, oldest_first,
 };
+pub use destination_rule::{DestinationRule, DestinationRules};
 pub use endpoint::{Endpoint, EndpointAddress, Endpoints, has_mtls};
 pub use gateway::{GatewayServer, GatewayWorkload, MergedGateway, MergedPort, Rejected, Rejection};
 pub use host::{CLUSTER_DOMAIN, Host};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use meltemi_api::{Change, Diagnostic, Kind, Object, ObjectId};
 
 use crate::check;
-use crate::config::{Config, DestinationRule};
+use crate::config::Config;
+use crate::destination_rule::{Asking, DestinationRule};
 use crate::discovery::Discovered;
 use crate::endpoint::Endpoints;
 use crate::mesh_config::MeshConfig;
@@ -129,13 +130,15 @@ impl Snapshot {
         Snapshot { config: Arc::new(config), ..self.clone() }
     }
 
-    /// The DestinationRule in force for a service in the eyes of a client's namespace.
+    /// The DestinationRule in force for a service in the eyes of a client's namespace. Rules for some of its workloads
+    /// are not looked at.
     pub fn destination_rule(
         &self,
         client_namespace: &str,
         service: &Service,
     ) -> Option<&Arc<DestinationRule>> {
-        destination_rule(self, client_namespace, &service.host, &service.namespace)
+        let asking = Asking { namespace: client_namespace, labels: None };
+        destination_rule(self, asking, &service.host, &service.namespace)
     }
 
     /// The object of this id.

@@ -3,6 +3,7 @@
 //! Source: Istio `pkg/config/mesh` (`DefaultMeshConfig`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use meltemi_api::istio::{self, MeshH2UpgradePolicy, MinProtocolVersion, OutboundTrafficPolicyMode};
 use meltemi_api::{Diagnostic, Object, codes};
@@ -14,6 +15,11 @@ const ROOT_NAMESPACE: &str = "istio-system";
 
 /// `trustDomain` where nobody says another.
 const TRUST_DOMAIN: &str = "cluster.local";
+/// `connectTimeout` where nobody says another.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `dnsRefreshRate` where nobody says another: names that fail are asked for again after it.
+const DNS_REFRESH_RATE: Duration = Duration::from_secs(60);
 
 /// What holds for the whole mesh.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +48,12 @@ pub struct MeshConfig {
     pub default_service_export_to: Vec<String>,
     /// `discoverySelectors`: the namespaces whose objects count; empty for all.
     pub discovery_selectors: Vec<istio::NamespaceSelector>,
+    /// `defaultDestinationRuleExportTo` is `.`: a DestinationRule that says nothing is for its own namespace.
+    pub destination_rules_are_private: bool,
+    /// `connectTimeout`.
+    pub connect_timeout: Duration,
+    /// `dnsRefreshRate`.
+    pub dns_refresh_rate: Duration,
     /// Where it was read; `None` where nobody says anything.
     pub object: Option<Arc<Object>>,
 }
@@ -98,6 +110,9 @@ impl MeshConfig {
             trust_domain: wire.trust_domain.as_deref().unwrap_or(TRUST_DOMAIN).into(),
             default_service_export_to: wire.default_service_export_to.clone(),
             discovery_selectors: wire.discovery_selectors.clone(),
+            destination_rules_are_private: wire.default_destination_rule_export_to.iter().any(|to| to == "."),
+            connect_timeout: wire.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            dns_refresh_rate: wire.dns_refresh_rate.unwrap_or(DNS_REFRESH_RATE),
             object,
         }
     }

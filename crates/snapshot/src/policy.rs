@@ -1,14 +1,16 @@
 //! The traffic policy that is in force for one port and subset of a service.
 //!
-//! Source: Istio `MergeTrafficPolicy`: each block of the subset replaces the rule's, and the settings of a port
-//! replace all blocks of their level, also with nothing.
+//! Source: Istio `MergeSubsetTrafficPolicy`, `GetPortLevelTrafficPolicy`, `applyDefaultTrafficPolicy`: each block of the
+//! subset replaces the rule's, and the settings of a port replace all blocks of their level, also with nothing. The mesh's
+//! blocks come below the rule's.
 
 use meltemi_api::istio::{
     ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection, PortTrafficPolicy,
-    Subset, TrafficPolicy,
+    ProxyProtocol, RetryBudget, Subset, TrafficPolicy,
 };
 
-use crate::config::DestinationRule;
+use crate::destination_rule::DestinationRule;
+use crate::mesh_config::MeshConfig;
 
 /// The blocks in force; a block that is absent has Istio's defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -21,15 +23,51 @@ pub struct Policy<'a> {
     pub outlier_detection: Option<&'a OutlierDetection>,
     /// TLS towards the endpoints; absent: automatic.
     pub tls: Option<&'a ClientTlsSettings>,
+    /// The PROXY header before every connection.
+    pub proxy_protocol: Option<&'a ProxyProtocol>,
+    /// Retries by share of the requests.
+    pub retry_budget: Option<&'a RetryBudget>,
 }
 
 impl<'a> Policy<'a> {
-    /// The policy for a port of the hosts of `rule`, for all of them or for a subset.
+    /// The policy for a port of the hosts of `rule`, for all of them or for a subset, without what the mesh says.
     pub fn of(rule: Option<&'a DestinationRule>, subset: Option<&'a Subset>, port: u16) -> Policy<'a> {
-        let Some(rule) = rule else { return Policy::default() };
-        let own = rule.traffic_policy().map_or(Policy::default(), |p| Policy::blocks(p).at_port(p, port));
+        Policy::above(Policy::default(), rule, subset, port)
+    }
+
+    /// As [`Policy::of`], with what the mesh says in place of blocks that the rule does not have.
+    pub fn in_mesh(
+        mesh: &'a MeshConfig,
+        rule: Option<&'a DestinationRule>,
+        subset: Option<&'a Subset>,
+        port: u16,
+    ) -> Policy<'a> {
+        let defaults = mesh.wire().and_then(|wire| wire.default_traffic_policy.as_ref());
+        let below = Policy {
+            connection_pool: defaults.and_then(|policy| policy.connection_pool.as_ref()),
+            outlier_detection: defaults.and_then(|policy| policy.outlier_detection.as_ref()),
+            ..Policy::default()
+        };
+        Policy::above(below, rule, subset, port)
+    }
+
+    fn above(
+        below: Policy<'a>,
+        rule: Option<&'a DestinationRule>,
+        subset: Option<&'a Subset>,
+        port: u16,
+    ) -> Policy<'a> {
+        let Some(rule) = rule else { return below };
+        let own = rule.traffic_policy().map_or(Policy::default(), |policy| match settings_of(policy, port) {
+            Some(settings) => Policy::default().at_port(settings),
+            None => Policy::blocks(policy),
+        });
+        let own = below.overridden_by(own);
         let Some(policy) = subset.and_then(|s| s.traffic_policy.as_ref()) else { return own };
-        own.overridden_by(Policy::blocks(policy)).at_port(policy, port)
+        match settings_of(policy, port) {
+            Some(settings) => own.at_port(settings),
+            None => own.overridden_by(Policy::blocks(policy)),
+        }
     }
 
     fn blocks(policy: &'a TrafficPolicy) -> Policy<'a> {
@@ -38,6 +76,8 @@ impl<'a> Policy<'a> {
             connection_pool: policy.connection_pool.as_ref(),
             outlier_detection: policy.outlier_detection.as_ref(),
             tls: policy.tls.as_ref(),
+            proxy_protocol: policy.proxy_protocol.as_ref(),
+            retry_budget: policy.retry_budget.as_ref(),
         }
     }
 
@@ -47,16 +87,23 @@ impl<'a> Policy<'a> {
             connection_pool: other.connection_pool.or(self.connection_pool),
             outlier_detection: other.outlier_detection.or(self.outlier_detection),
             tls: other.tls.or(self.tls),
+            proxy_protocol: other.proxy_protocol.or(self.proxy_protocol),
+            retry_budget: other.retry_budget.or(self.retry_budget),
         }
     }
 
-    fn at_port(self, policy: &'a TrafficPolicy, port: u16) -> Policy<'a> {
-        let settings = policy.port_level_settings.iter().find(|s| s.port.number == u32::from(port));
-        settings.map_or(self, |s: &PortTrafficPolicy| Policy {
-            load_balancer: s.load_balancer.as_ref(),
-            connection_pool: s.connection_pool.as_ref(),
-            outlier_detection: s.outlier_detection.as_ref(),
-            tls: s.tls.as_ref(),
-        })
+    /// With the blocks that a port has settings for, also where they say nothing.
+    fn at_port(self, settings: &'a PortTrafficPolicy) -> Policy<'a> {
+        Policy {
+            load_balancer: settings.load_balancer.as_ref(),
+            connection_pool: settings.connection_pool.as_ref(),
+            outlier_detection: settings.outlier_detection.as_ref(),
+            tls: settings.tls.as_ref(),
+            ..self
+        }
     }
+}
+
+fn settings_of(policy: &TrafficPolicy, port: u16) -> Option<&PortTrafficPolicy> {
+    policy.port_level_settings.iter().find(|settings| settings.port.number == u32::from(port))
 }

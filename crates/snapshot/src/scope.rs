@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use meltemi_api::istio;
 
-use crate::config::{DestinationRule, GatewayName, Sidecar, VirtualService, labels_match};
+use crate::config::{GatewayName, Sidecar, VirtualService, labels_match};
+use crate::destination_rule::{Asking, DestinationRule};
 use crate::endpoint::Endpoint;
 use crate::host::Host;
 use crate::mesh::Snapshot;
@@ -129,7 +130,17 @@ impl<'a> Scope<'a> {
     /// The DestinationRule in force for a service: the client's namespace, then the service's, then the root;
     /// in each the most specific host.
     pub fn destination_rule(&self, service: &Service) -> Option<&'a Arc<DestinationRule>> {
-        destination_rule(self.snapshot, self.client.namespace, &service.host, &service.namespace)
+        let asking = Asking { namespace: self.client.namespace, labels: Some(self.client.labels) };
+        destination_rule(self.snapshot, asking, &service.host, &service.namespace)
+    }
+}
+
+impl<'a> Scope<'a> {
+    /// As [`Scope::destination_rule`], for the client's own service: rules for some workloads are about whom they call,
+    /// and not about who calls them.
+    pub fn inbound_rule(&self, service: &Service) -> Option<&'a Arc<DestinationRule>> {
+        let asking = Asking { namespace: self.client.namespace, labels: None };
+        destination_rule(self.snapshot, asking, &service.host, &service.namespace)
     }
 }
 
@@ -228,23 +239,15 @@ fn keep_one_namespace(services: &mut Vec<Arc<Service>>, namespace: &str) {
         .retain(|service| chosen.get(&service.host).is_some_and(|one| one.namespace == service.namespace));
 }
 
-/// The lookup of [`Scope::destination_rule`] for a client namespace.
+/// The lookup of [`Scope::destination_rule`].
 pub(crate) fn destination_rule<'a>(
     snapshot: &'a Snapshot,
-    client_namespace: &str,
+    asking: Asking<'_>,
     host: &Host,
     service_namespace: &str,
 ) -> Option<&'a Arc<DestinationRule>> {
-    let in_namespace = |namespace: &str, own: bool| {
-        let rules = snapshot.config.destination_rules.iter();
-        rules
-            .filter(|r| &*r.namespace == namespace && (own || r.export_to.reaches(client_namespace)))
-            .filter(|r| r.host.covers(host))
-            .min_by(|a, b| a.host.by_specificity(&b.host))
-    };
-    in_namespace(client_namespace, true)
-        .or_else(|| in_namespace(service_namespace, false))
-        .or_else(|| in_namespace(&snapshot.config.mesh.root_namespace, false))
+    let root = &snapshot.config.mesh.root_namespace;
+    snapshot.config.destination_rules.find(asking, (host, service_namespace), root)
 }
 
 /// A matching selector wins, then the namespace's Sidecar without one, then the root namespace's.

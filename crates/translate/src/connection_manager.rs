@@ -3,7 +3,6 @@
 //! Source: Istio `pilot/pkg/networking/core/listener.go` (`buildHTTPConnectionManager`) and
 //! `networkfilter.go`.
 
-use meltemi_api::istio::TcpSettings;
 use meltemi_envoy::Any;
 use meltemi_envoy::config::listener::v3::{Filter, filter};
 use meltemi_envoy::config::route::v3::RouteConfiguration;
@@ -19,10 +18,12 @@ use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::{
 };
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
 use meltemi_envoy::udpa::r#type::v1::TypedStruct;
+use meltemi_snapshot::DestinationRule;
 
 use crate::access_log::access_logs;
-use crate::message::{UNLIMITED, ads, duration, fields, list, packed, structure, text};
+use crate::message::{UNLIMITED, ads, fields, list, packed, structure, text};
 use crate::peer_metadata;
+use crate::tcp_rule;
 use crate::{ISTIO_ALPN, ISTIO_STATS, METADATA_EXCHANGE, Options, ProxyShape};
 
 const SERVER_NAME: &str = "istio-envoy";
@@ -178,8 +179,8 @@ pub(crate) struct Tcp<'a> {
     /// Name of the listener, which stands for the destination in statistics where that is not one cluster.
     pub(crate) listener: &'a str,
     pub(crate) destination: tcp_proxy::ClusterSpecifier,
-    /// Limits of the destination's policy.
-    pub(crate) limits: Option<&'a TcpSettings>,
+    /// The rule in force for the service.
+    pub(crate) rule: Option<&'a DestinationRule>,
     /// Whether clients may tell who they are.
     pub(crate) exchanges: bool,
 }
@@ -190,12 +191,9 @@ impl Tcp<'_> {
             tcp_proxy::ClusterSpecifier::Cluster(name) => name.clone(),
             tcp_proxy::ClusterSpecifier::WeightedClusters(_) => format!("outbound_{}", self.listener),
         };
-        let proxy = TcpProxy {
-            stat_prefix,
-            cluster_specifier: Some(self.destination),
-            idle_timeout: self.limits.and_then(|l| l.idle_timeout).map(duration),
-            ..Default::default()
-        };
+        let mut proxy =
+            TcpProxy { stat_prefix, cluster_specifier: Some(self.destination), ..Default::default() };
+        tcp_rule::apply(self.rule, &mut proxy);
         tcp_filters((self.shape, self.options), proxy, self.exchanges)
     }
 }

@@ -1,10 +1,12 @@
 //! What every builder of one translation shares.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use meltemi_api::Object;
+use meltemi_api::istio::Subset;
 use meltemi_snapshot::route::Written;
-use meltemi_snapshot::{Client, Scope, Snapshot};
+use meltemi_snapshot::{Client, DestinationRule, Policy, Scope, Snapshot};
 
 use crate::resources::Origin;
 use crate::shape::Role;
@@ -33,6 +35,30 @@ impl<'a> Context<'a> {
     pub(crate) fn identity(&self) -> Option<&'a MeshIdentity> {
         let has_one = self.shape.has_sds || self.shape.role == Role::Proxyless;
         self.options.identity.as_ref().filter(|_| has_one)
+    }
+
+    /// The policy in force for a port of a service, whole or of a subset.
+    pub(crate) fn policy<'p>(
+        &'p self,
+        rule: Option<&'p DestinationRule>,
+        subset: Option<&'p Subset>,
+        port: u16,
+    ) -> Policy<'p> {
+        Policy::in_mesh(&self.snapshot.config.mesh, rule, subset, port)
+    }
+
+    /// Names of headers keep their case in HTTP/1.
+    pub(crate) fn preserves_case(&self) -> bool {
+        false
+    }
+
+    /// The proxy has no IPv4 address of its own.
+    pub(crate) fn is_ipv6_only(&self) -> bool {
+        match &self.shape.role {
+            Role::Sidecar(sidecar) => sidecar.addresses.iter().all(IpAddr::is_ipv6),
+            Role::Router(edge) => !edge.addresses.is_empty() && edge.addresses.iter().all(IpAddr::is_ipv6),
+            Role::Proxyless => false,
+        }
     }
 
     pub(crate) fn is_gateway(&self) -> bool {

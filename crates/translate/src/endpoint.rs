@@ -2,9 +2,14 @@
 //!
 //! Source: Istio `pilot/pkg/xds/endpoints`.
 
+mod locality;
+
+pub use locality::Locality;
+pub(crate) use locality::{Group, Preference, Setting};
+
 use std::collections::BTreeMap;
 
-use meltemi_envoy::config::core::v3::{Address, Locality, Pipe, address};
+use meltemi_envoy::config::core::v3::{Address, Locality as EnvoyLocality, Pipe, address};
 use meltemi_envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
     lb_endpoint::HostIdentifier,
@@ -20,32 +25,36 @@ const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
 /// The cluster that all workloads are in; part of Istio's workload metadata.
 const CLUSTER_ID: &str = "Kubernetes";
 
-/// The endpoints of a cluster, by locality, each with whether mutual TLS is spoken with it.
+/// The endpoints of a cluster, by locality, each with whether mutual TLS is spoken with it, in the order that the proxy
+/// prefers.
 pub(crate) fn load_assignment<'a>(
     cluster: &str,
     endpoints: impl IntoIterator<Item = (&'a Endpoint, bool)>,
+    preference: &Preference<'_>,
 ) -> ClusterLoadAssignment {
     let mut by_locality: BTreeMap<&str, Vec<(&Endpoint, bool)>> = BTreeMap::new();
     for (endpoint, has_mtls) in endpoints {
         by_locality.entry(&endpoint.locality).or_default().push((endpoint, has_mtls));
     }
+    let groups = by_locality.into_iter().map(|(name, members)| group(name, &members)).collect();
     ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
-        endpoints: by_locality.into_iter().map(|(name, members)| locality(name, &members)).collect(),
+        endpoints: preference.apply(groups),
         ..Default::default()
     }
 }
 
-fn locality(name: &str, members: &[(&Endpoint, bool)]) -> LocalityLbEndpoints {
-    let mut parts = name.splitn(3, '/').map(str::to_owned);
-    let mut part = || parts.next().unwrap_or_default();
+fn group<'a>(name: &str, members: &[(&'a Endpoint, bool)]) -> Group<'a> {
+    let locality = Locality::parse(name);
+    let Locality { region, zone, subzone } = locality.clone();
     let weight = members.iter().fold(0u32, |sum, (e, _)| sum.saturating_add(e.weight));
-    LocalityLbEndpoints {
-        locality: Some(Locality { region: part(), zone: part(), sub_zone: part() }),
+    let message = LocalityLbEndpoints {
+        locality: Some(EnvoyLocality { region, zone, sub_zone: subzone }),
         lb_endpoints: members.iter().map(|(e, has_mtls)| lb_endpoint(e, *has_mtls)).collect(),
         load_balancing_weight: Some(weight),
         ..Default::default()
-    }
+    };
+    Group { message, members: members.iter().map(|(endpoint, _)| *endpoint).collect(), locality }
 }
 
 fn lb_endpoint(endpoint: &Endpoint, has_mtls: bool) -> LbEndpoint {

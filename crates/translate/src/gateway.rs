@@ -23,6 +23,7 @@ use crate::names;
 use crate::resources::Origins;
 use crate::route::{Binding, l4};
 use crate::shape::Edge;
+use crate::tcp_rule;
 use crate::virtual_host::route_configuration;
 
 use self::hosts::virtual_hosts;
@@ -143,8 +144,8 @@ impl Port<'_> {
             shape: self.context.shape,
             options: self.context.options,
             listener: &self.name(),
+            rule: tcp_rule::of(self.context, &destination),
             destination,
-            limits: None,
             exchanges,
         };
         tcp.filters()

@@ -19,10 +19,12 @@ mod peer_metadata;
 mod resources;
 mod route;
 mod shape;
+mod tcp_rule;
 mod tls;
 mod translate;
 mod virtual_host;
 
+pub use endpoint::Locality;
 pub use resources::{Origin, Origins, Place, Resource, Resources};
 pub use shape::{
     Edge, ISTIO_ALPN, ISTIO_STATS, Interception, METADATA_EXCHANGE, ProxyShape, Role, ShapeError,

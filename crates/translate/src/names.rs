@@ -20,6 +20,17 @@ pub(crate) fn outbound_cluster(port: u16, subset: &str, host: impl Display) -> S
     format!("outbound|{port}|{subset}|{host}")
 }
 
+/// The subset in the name of an outbound cluster; empty for the whole service.
+pub(crate) fn subset(cluster: &str) -> &str {
+    let mut parts = cluster.strip_prefix("outbound|").unwrap_or_default().split('|');
+    parts.nth(1).unwrap_or_default()
+}
+
+/// The host in the name of an outbound cluster.
+pub(crate) fn host(cluster: &str) -> &str {
+    cluster.rsplit('|').next().unwrap_or_default()
+}
+
 /// `outbound_.9080_.v1_.reviews.default.svc.cluster.local`: the server name of mutual TLS, and the cluster that a
 /// gateway forwards it to; `subset` may be empty.
 pub(crate) fn server_name(port: u16, subset: &str, host: impl Display) -> String {

@@ -11,6 +11,8 @@ use meltemi_envoy::config::core::v3::Node;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 
+use crate::endpoint::Locality;
+
 /// Name of the extension that reports Istio's standard metrics.
 pub const ISTIO_STATS: &str = "istio.stats";
 
@@ -19,6 +21,9 @@ pub const ISTIO_ALPN: &str = "istio.alpn";
 
 /// Name of the extension by which proxies tell each other who they are.
 pub const METADATA_EXCHANGE: &str = "istio.metadata_exchange";
+
+/// The label that says where a workload runs.
+const LOCALITY_LABEL: &str = "istio-locality";
 
 /// `GENERATOR` of a gRPC program without a proxy.
 const PROXYLESS: &str = "grpc";
@@ -46,6 +51,10 @@ pub struct ProxyShape {
     /// `DNS_CAPTURE`: the workload asks the proxy's agent for names, which knows the addresses that ServiceEntries without one are
     /// given.
     pub captures_dns: bool,
+    /// `DNS_AUTO_ALLOCATE`: ServiceEntries without an address have one for it.
+    pub allocates_addresses: bool,
+    /// Where it runs: the label `istio-locality`, else the node's.
+    pub locality: Locality,
     /// The stream has proved to be of this namespace, so it may read the Secrets there. The node alone proves
     /// nothing.
     pub is_authenticated: bool,
@@ -164,6 +173,8 @@ impl ProxyShape {
                 .collect(),
             has_sds: metadata.text("MELTEMI_SDS") == Some("true") || metadata.text("ISTIO_VERSION").is_some(),
             captures_dns: metadata.is_set("DNS_CAPTURE"),
+            allocates_addresses: metadata.is_set("DNS_AUTO_ALLOCATE"),
+            locality: locality(node, &metadata.labels()),
             is_authenticated: false,
             role,
         })
@@ -183,6 +194,18 @@ impl ProxyShape {
 
 fn error(field: &'static str, reason: impl Into<String>) -> ShapeError {
     ShapeError { field, reason: reason.into() }
+}
+
+/// In the label, `.` stands for `/`, which labels cannot have.
+fn locality(node: &Node, labels: &BTreeMap<String, String>) -> Locality {
+    if let Some(label) = labels.get(LOCALITY_LABEL).filter(|label| !label.is_empty()) {
+        return Locality::parse(&if label.contains('/') { label.clone() } else { label.replace('.', "/") });
+    }
+    node.locality.as_ref().map_or_else(Locality::default, |locality| Locality {
+        region: locality.region.clone(),
+        zone: locality.zone.clone(),
+        subzone: locality.sub_zone.clone(),
+    })
 }
 
 struct NodeId<'a> {

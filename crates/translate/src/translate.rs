@@ -72,6 +72,7 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
         }
         Role::Sidecar(sidecar) => {
             resources.add_outbound_clusters(&context);
+            resources.secrets = secret::build(&context, &cluster::credentials(&context));
             let inbound = inbound::build(&context, sidecar);
             inbound.clusters.into_iter().for_each(|c| resources.add_cluster(c));
             inbound.listeners.into_iter().for_each(|l| resources.add_listener(l));

@@ -157,7 +157,7 @@ fn disjoint<'a>(
         let parts: Vec<&str> = locality.split('/').filter(|part| *part != "*").collect();
         let overlapping = known.iter().find(|(_, earlier)| {
             let shared = earlier.len().min(parts.len());
-            earlier[..shared] == parts[..shared] && !(parts.is_empty() && !earlier.is_empty())
+            earlier[..shared] == parts[..shared] && (earlier.is_empty() || !parts.is_empty())
         });
         if let Some((earlier, _)) = overlapping {
             let message = format!("`{locality}` overlaps with {}", field(*earlier));

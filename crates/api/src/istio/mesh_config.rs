@@ -4,10 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::check;
 use crate::decode::{wire, wire_enum};
-use crate::istio::{HttpRetry, OutboundTrafficPolicy};
+use crate::istio::{
+    ConnectionPoolSettings, HttpRetry, LocalityLbSetting, OutboundTrafficPolicy, OutlierDetection,
+    TcpKeepalive, ZoneAwareLbSetting,
+};
 use crate::object::{Object, Spec};
 use crate::syntax;
 
@@ -46,16 +50,31 @@ wire! {
         default_virtual_service_export_to: Vec<String>, "defaultVirtualServiceExportTo" => syntax::export_to;
         /// When requests are tried again, where no VirtualService says it.
         default_http_retry_policy: Option<HttpRetry>, "defaultHttpRetryPolicy";
+        /// Who sees a DestinationRule that does not say it: `*`, or `.` for its own namespace; absent: all.
+        default_destination_rule_export_to: Vec<String>, "defaultDestinationRuleExportTo" => syntax::export_to;
+        /// Longest time to connect; absent: 10s.
+        connect_timeout: Option<Duration>, "connectTimeout" => syntax::duration;
+        /// Probes of idle connections to services.
+        tcp_keepalive: Option<TcpKeepalive>, "tcpKeepalive";
+        /// Time after which a name that was not found is asked for again; absent: 60s.
+        dns_refresh_rate: Option<Duration>, "dnsRefreshRate" => syntax::duration;
+        /// Localities, where no DestinationRule says it; absent: in force, without weights.
+        locality_lb_setting: Option<LocalityLbSetting>, "localityLbSetting";
+        /// Zones, where no DestinationRule says anything of localities; wins over `localityLbSetting`.
+        zone_aware_lb_setting: Option<ZoneAwareLbSetting>, "zoneAwareLbSetting";
+        /// Pattern of the name of inbound clusters in statistics.
+        inbound_cluster_stat_name: Option<String>, "inboundClusterStatName";
+        /// Pattern of the name of outbound clusters in statistics.
+        outbound_cluster_stat_name: Option<String>, "outboundClusterStatName";
+        /// What holds where no DestinationRule says it.
+        default_traffic_policy: Option<DefaultTrafficPolicy>, "defaultTrafficPolicy";
     }
-    later NO_EFFECT_YET "proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "connectTimeout",
-        "protocolDetectionTimeout", "tcpKeepalive", "ingressClass", "ingressService", "ingressControllerMode",
+    later NO_EFFECT_YET "proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "protocolDetectionTimeout", "ingressClass", "ingressService", "ingressControllerMode",
         "ingressSelector", "enableTracing", "accessLogFormat", "accessLogEncoding", "enableEnvoyAccessLogService",
         "disableEnvoyListenerLog", "defaultConfig", "inboundTrafficPolicy", "configSources", "caCertificates",
-        "defaultDestinationRuleExportTo",
-        "localityLbSetting", "zoneAwareLbSetting", "dnsRefreshRate", "inboundClusterStatName", "outboundClusterStatName",
-        "certificates", "serviceSettings", "serviceScopeConfigs", "enablePrometheusMerge", "verifyCertificateAtClient",
-        "ca", "extensionProviders", "defaultProviders", "pathNormalization",
-        "compliancePolicy", "hboneIdleTimeout", "defaultTrafficPolicy",
+        "certificates", "serviceSettings", "serviceScopeConfigs", "enablePrometheusMerge",
+        "verifyCertificateAtClient", "ca", "extensionProviders", "defaultProviders", "pathNormalization",
+        "compliancePolicy", "hboneIdleTimeout",
         "serviceEntryVisibility";
     rule check::mesh_config;
 }
@@ -113,6 +132,16 @@ impl LabelRequirement {
             LabelOperator::Exists => value.is_some(),
             LabelOperator::DoesNotExist => value.is_none(),
         }
+    }
+}
+
+wire! {
+    /// What holds where no DestinationRule says it, block by block.
+    pub struct DefaultTrafficPolicy {
+        /// Limits of the connections.
+        connection_pool: Option<ConnectionPoolSettings>, "connectionPool";
+        /// When an endpoint is taken out.
+        outlier_detection: Option<OutlierDetection>, "outlierDetection";
     }
 }
 

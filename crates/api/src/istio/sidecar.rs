@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::check;
 use crate::decode::{wire, wire_enum};
-use crate::istio::{Destination, ServerTlsSettings};
+use crate::istio::{ConnectionPoolSettings, Destination, ServerTlsSettings};
 use crate::syntax;
 
 wire! {
@@ -19,8 +19,9 @@ wire! {
         egress: Vec<IstioEgressListener>, "egress";
         /// What happens to traffic for unknown hosts.
         outbound_traffic_policy: Option<OutboundTrafficPolicy>, "outboundTrafficPolicy";
+        /// Limits of the connections to the workload itself.
+        inbound_connection_pool: Option<ConnectionPoolSettings>, "inboundConnectionPool";
     }
-    later UNSUPPORTED_FIELD "inboundConnectionPool";
     rule check::sidecar;
 }
 
@@ -45,8 +46,9 @@ wire! {
         default_endpoint: Option<String>, "defaultEndpoint" => syntax::default_endpoint;
         /// TLS that is terminated here; only where mutual TLS is off for the port.
         tls: Option<ServerTlsSettings>, "tls";
+        /// Limits of the connections to the workload on this port; absent: those of the Sidecar.
+        connection_pool: Option<ConnectionPoolSettings>, "connectionPool";
     }
-    later UNSUPPORTED_FIELD "connectionPool";
     rule check::ingress_listener;
 }
 

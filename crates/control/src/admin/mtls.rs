@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use meltemi_api::istio::Subset;
 use meltemi_api::{Object, Spec};
-use meltemi_snapshot::{Call, EndpointAddress, MtlsMode, Service, ServicePort, Snapshot, Spoken};
+use meltemi_snapshot::{
+    Call, DestinationRule, EndpointAddress, MtlsMode, Service, ServicePort, Snapshot, Spoken,
+};
 use serde::Serialize;
 
 use crate::proxies::ProxyStatus;
@@ -102,7 +104,20 @@ struct Caller<'a> {
 
 impl Caller<'_> {
     fn add_calls(&self, service: &Service, port: &ServicePort, ports: &mut BTreeMap<Place, Port>) {
-        let rule = self.snapshot.destination_rule(self.namespace, service).map(|rule| &**rule);
+        let for_all = self.snapshot.destination_rule(self.namespace, service).map(|rule| &**rule);
+        let rules = &self.snapshot.config.destination_rules;
+        let for_some = rules.for_some_workloads(self.namespace, &service.host);
+        for rule in std::iter::once(for_all).chain(for_some.into_iter().map(|rule| Some(&**rule))) {
+            self.add_calls_under(rule, (service, port), ports);
+        }
+    }
+
+    fn add_calls_under(
+        &self,
+        rule: Option<&DestinationRule>,
+        (service, port): (&Service, &ServicePort),
+        ports: &mut BTreeMap<Place, Port>,
+    ) {
         let subsets = rule.map_or(Vec::new(), |rule| rule.subsets());
         // A subset without TLS of its own is called as its service is.
         let own = subsets.iter().map(|(_, _, subset)| *subset).filter(|subset| has_tls(subset));

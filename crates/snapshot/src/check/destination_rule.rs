@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use meltemi_api::{Diagnostic, Spec, codes};
 
 use crate::check::Workloads;
-use crate::config::{DestinationRule, labels_match};
+use crate::config::labels_match;
+use crate::destination_rule::DestinationRule;
 use crate::mesh::Snapshot;
 use crate::service::Service;
 

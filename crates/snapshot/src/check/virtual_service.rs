@@ -9,7 +9,6 @@ use crate::config::{self, GatewayName, ServerHost, VirtualService};
 use crate::host::{CLUSTER_DOMAIN, Host};
 use crate::mesh::Snapshot;
 use crate::route::{Destination, broken_delegates};
-use crate::scope::destination_rule;
 use crate::service::Service;
 
 pub(super) fn check(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) {
@@ -217,7 +216,12 @@ fn unknown_subset(
     service: &Service,
 ) -> Option<Diagnostic> {
     let (subset, field) = (destination.subset.as_str(), &destination.written.field);
-    let rule = destination_rule(snapshot, virtual_service.namespace(), &service.host, &service.namespace);
+    let namespace = virtual_service.namespace();
+    let for_some = snapshot.config.destination_rules.for_some_workloads(namespace, &service.host);
+    if for_some.into_iter().any(|rule| rule.subset(subset).is_some()) {
+        return None;
+    }
+    let rule = snapshot.destination_rule(namespace, service);
     let names: Vec<&str> =
         rule.map_or(Vec::new(), |r| r.subsets()).into_iter().map(|(_, _, s)| s.name.as_str()).collect();
     if subset.is_empty() || names.contains(&subset) {

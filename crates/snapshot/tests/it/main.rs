@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod apply;
+mod destination_rule;
 mod mesh;
 mod registry;
 mod scope;

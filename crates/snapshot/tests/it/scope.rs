@@ -165,7 +165,7 @@ spec:
       portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 1}}}]
 ",
     );
-    let rule = &mesh.config.destination_rules[0];
+    let rule = mesh.config.destination_rules.iter().next().expect("one rule");
     let policy = |subset: Option<&str>, port| {
         let p = Policy::of(Some(rule), subset.and_then(|s| rule.subset(s)), port);
         (p.load_balancer.and_then(|l| l.simple), p.outlier_detection.is_some(), p.connection_pool.is_some())

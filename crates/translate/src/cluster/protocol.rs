@@ -1,10 +1,18 @@
 //! The HTTP version of a cluster's connections.
 //!
-//! Source: Istio `pilot/pkg/networking/core/cluster_builder.go` (`setH2Options`, `setUseDownstreamProtocol`).
+//! Source: Istio `pilot/pkg/networking/core/cluster_builder.go` (`setUpstreamProtocol`, `setUseDownstreamProtocol`).
+
+use std::time::Duration;
 
 use meltemi_envoy::Any;
 use meltemi_envoy::config::cluster::v3::Cluster;
-use meltemi_envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions};
+use meltemi_envoy::config::core::v3::http1_protocol_options::{
+    HeaderKeyFormat, header_key_format::HeaderFormat,
+};
+use meltemi_envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, KeepaliveSettings, TypedExtensionConfig,
+};
+use meltemi_envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
 use meltemi_envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions,
     http_protocol_options::{
@@ -13,14 +21,65 @@ use meltemi_envoy::extensions::upstreams::http::v3::{
     },
 };
 
+use crate::message::{duration, packed};
+
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// The HTTP version of upstream connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Upstream {
+/// How upstream connections speak HTTP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    pub(crate) version: Version,
+    pub(crate) http2: Http2,
+    /// Names of headers go on as they were written.
+    pub(crate) preserves_case: bool,
+}
+
+/// The version of upstream connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Version {
+    #[default]
     Http1,
-    Http2 { max_concurrent_streams: Option<u32> },
-    AsDownstream { max_concurrent_streams: Option<u32> },
+    Http2,
+    AsDownstream,
+}
+
+/// What holds for HTTP/2 connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Http2 {
+    pub(crate) max_concurrent_streams: Option<u32>,
+    /// Time between PINGs, and the time that their answer has.
+    pub(crate) keepalive: Option<(Duration, Duration)>,
+}
+
+impl From<Version> for Upstream {
+    fn from(version: Version) -> Upstream {
+        Upstream { version, ..Upstream::default() }
+    }
+}
+
+impl Http2 {
+    fn options(self) -> Http2ProtocolOptions {
+        let keepalive = |(interval, timeout)| KeepaliveSettings {
+            interval: Some(duration(interval)),
+            timeout: Some(duration(timeout)),
+            ..Default::default()
+        };
+        Http2ProtocolOptions {
+            max_concurrent_streams: self.max_concurrent_streams,
+            connection_keepalive: self.keepalive.map(keepalive),
+            ..Default::default()
+        }
+    }
+}
+
+fn http1(preserves_case: bool) -> Http1ProtocolOptions {
+    let formatter = || HeaderKeyFormat {
+        header_format: Some(HeaderFormat::StatefulFormatter(TypedExtensionConfig {
+            name: "preserve_case".to_owned(),
+            typed_config: Some(packed::<PreserveCaseFormatterConfig>()),
+        })),
+    };
+    Http1ProtocolOptions { header_key_format: preserves_case.then(formatter), ..Default::default() }
 }
 
 /// Sets the HTTP version; `options` carries what else the cluster has to say.
@@ -28,17 +87,14 @@ pub(crate) fn set_protocol(cluster: &mut Cluster, upstream: Upstream, options: H
     let explicit = |config| {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
     };
-    let http2 =
-        |max_concurrent_streams| Http2ProtocolOptions { max_concurrent_streams, ..Default::default() };
-    let protocol = match upstream {
-        Upstream::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())),
-        Upstream::Http2 { max_concurrent_streams } => {
-            explicit(ProtocolConfig::Http2ProtocolOptions(http2(max_concurrent_streams)))
-        }
-        Upstream::AsDownstream { max_concurrent_streams } => {
+    let Upstream { version, http2, preserves_case } = upstream;
+    let protocol = match version {
+        Version::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(http1(preserves_case))),
+        Version::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2.options())),
+        Version::AsDownstream => {
             UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-                http_protocol_options: Some(Http1ProtocolOptions::default()),
-                http2_protocol_options: Some(http2(max_concurrent_streams)),
+                http_protocol_options: Some(http1(preserves_case)),
+                http2_protocol_options: Some(http2.options()),
                 ..Default::default()
             })
         }

@@ -15,7 +15,7 @@ use meltemi_envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
 use meltemi_envoy::extensions::transport_sockets::tls::v3::{
     CertificateProviderPluginInstance, CommonTlsContext, UpstreamTlsContext,
 };
-use meltemi_snapshot::{ClientTls, Endpoint, MtlsMode, Policy, Protocol, Service};
+use meltemi_snapshot::{ClientTls, Endpoint, MtlsMode, Protocol, Service};
 
 use super::{Built, Outbound, base, policy};
 use crate::context::Context;
@@ -39,7 +39,7 @@ fn of_service(context: &Context<'_>, service: &Service) -> Vec<Built> {
     let mut clusters = Vec::new();
     for port in service.ports.iter().filter(|p| p.protocol.is_http() || p.protocol == Protocol::Unsupported) {
         clusters.extend(subsets.iter().filter_map(|subset| {
-            let policy = Policy::of(rule, subset.map(|(_, _, subset)| subset), port.number);
+            let policy = context.policy(rule, subset.map(|(_, _, subset)| subset), port.number);
             Outbound { context, service, port, subset: *subset, policy }.proxyless()
         }));
     }
@@ -58,7 +58,7 @@ impl Outbound<'_> {
             other => other,
         };
         let members = self.members(discovery);
-        let mut cluster = base(&name, discovery);
+        let mut cluster = base(&self.context.snapshot.config.mesh, &name, discovery);
         policy::limits(&self.policy, &mut cluster);
         // Whatever else a rule says, a cluster with a policy that gRPC does not know is refused.
         cluster.lb_policy = LbPolicy::RoundRobin as i32;

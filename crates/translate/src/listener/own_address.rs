@@ -7,7 +7,7 @@ use meltemi_api::istio::{IstioEgressListener, SidecarPort};
 use meltemi_envoy::config::core::v3::TrafficDirection;
 use meltemi_envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
-use meltemi_snapshot::{GatewayName, Policy, Protocol, Service, ServicePort, View};
+use meltemi_snapshot::{GatewayName, Protocol, Service, ServicePort, View};
 
 use crate::connection_manager::{Http, Place, Routes, Tcp};
 use crate::context::{Context, origin};
@@ -17,6 +17,7 @@ use crate::listener::{Built, listener};
 use crate::names::{self, HTTP_PROXY_ROUTE, outbound_cluster};
 use crate::resources::Origins;
 use crate::route::{Binding, l4};
+use crate::tcp_rule;
 use crate::virtual_host::{self, Members};
 
 /// The outbound listeners and the route configurations that they name.
@@ -130,15 +131,13 @@ impl<'a> Egress<'a> {
             gateway: &gateway,
             port: port.number,
         });
-        let rule = self.context.scope.destination_rule(service);
-        let policy = Policy::of(rule.map(|r| &**r), None, port.number);
         let filters = |destination| {
             let tcp = Tcp {
                 shape: self.context.shape,
                 options: self.context.options,
                 listener: &names::listener(bind, number),
+                rule: tcp_rule::of(self.context, &destination),
                 destination,
-                limits: policy.connection_pool.and_then(|p| p.tcp.as_ref()),
                 exchanges: false,
             };
             tcp.filters()

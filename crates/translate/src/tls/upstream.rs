@@ -46,6 +46,8 @@ pub(crate) struct Upstream<'a> {
     pub(crate) subject_alt_names: &'a [String],
     /// Whether the cluster speaks HTTP/2.
     pub(crate) is_http2: bool,
+    /// The rule is for this proxy and its like, so that they may have credentials.
+    pub(crate) has_selector: bool,
 }
 
 /// What a cluster gets besides its transport socket.
@@ -127,7 +129,7 @@ impl Upstream<'_> {
         let mut rules = names(of_service, &[]);
         rules.crl = settings.ca_crl.as_deref().map(file);
         match &settings.credential_name {
-            Some(_) if !self.context.is_gateway() => return None,
+            Some(_) if !self.context.is_gateway() && !self.has_selector => return None,
             Some(name) => by_credential(name, settings, unverified, rules, &mut common),
             None => self.by_files(settings, unverified, rules, &mut common)?,
         }

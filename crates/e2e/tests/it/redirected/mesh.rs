@@ -142,8 +142,7 @@ async fn calls(proxy: &Proxy, xds: SocketAddr, dir: &Path) {
     let get = async |address: SocketAddr, host: &str| try_get(address, host).await.expect("an answer");
     let found = (200, PROXY.to_owned());
     // Being ready does not wait for listeners and endpoints.
-    let served =
-        async || (try_get(port(80), "cart.shop").await.as_ref() == Some(&found)).then_some(());
+    let served = async || (try_get(port(80), "cart.shop").await.as_ref() == Some(&found)).then_some(());
     let is_served = until("the service", DEADLINE, served).await;
     assert!(is_served.is_ok(), "{proxy:?}: {}", running.process.output());
     for host in ["cart", "cart.shop.svc.cluster.local:80", "10.9.8.1"] {

@@ -35,8 +35,8 @@ pub(super) struct Port<'a> {
     pub(super) tls: Option<&'a ServerTlsSettings>,
     /// Where the workload is, if an entry of `ingress` says it.
     pub(super) default_endpoint: Option<&'a str>,
-    /// The service whose port it is.
-    pub(super) service: Option<(&'a Service, &'a ServicePort)>,
+    /// The service ports that lead to it, the oldest service first.
+    pub(super) services: Vec<(&'a Service, &'a ServicePort)>,
     /// The Sidecar that says it.
     pub(super) entry_of: Option<&'a Object>,
     pub(super) origin: Option<Origin>,
@@ -105,7 +105,7 @@ fn of_entry<'a>(
         is_real,
         tls: entry.tls.as_ref(),
         default_endpoint: entry.default_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()),
-        service: target,
+        services: target.into_iter().collect(),
         entry_of: own.is_none().then_some(&*resource.object),
         origin: Some(origin(&resource.object, format!("spec.ingress[{index}]"))),
     })
@@ -127,21 +127,24 @@ fn of_services<'a>(context: &'a Context<'_>, sidecar: &SidecarShape) -> Vec<Port
         if target == 0 || sidecar.static_ports.contains(&target) {
             continue;
         }
-        if let Entry::Vacant(free) = ports.entry(target) {
-            let index = service.ports.iter().position(|p| p == port).unwrap_or_default();
-            free.insert(Port {
-                number: target,
-                service_port: port.number,
-                protocol: port.protocol,
-                operation: format!("{}:{}/*", service.host, port.number),
-                bind: wildcards.clone(),
-                is_real: false,
-                tls: None,
-                default_endpoint: None,
-                service: Some((service, port)),
-                entry_of: None,
-                origin: Some(origin(&service.object, format!("spec.ports[{index}]"))),
-            });
+        match ports.entry(target) {
+            Entry::Occupied(mut known) => known.get_mut().services.push((service, port)),
+            Entry::Vacant(free) => {
+                let index = service.ports.iter().position(|p| p == port).unwrap_or_default();
+                _ = free.insert(Port {
+                    number: target,
+                    service_port: port.number,
+                    protocol: port.protocol,
+                    operation: format!("{}:{}/*", service.host, port.number),
+                    bind: wildcards.clone(),
+                    is_real: false,
+                    tls: None,
+                    default_endpoint: None,
+                    services: vec![(service, port)],
+                    entry_of: None,
+                    origin: Some(origin(&service.object, format!("spec.ports[{index}]"))),
+                });
+            }
         }
     }
     ports.into_values().collect()

@@ -6,12 +6,12 @@ use meltemi_api::Object;
 use meltemi_envoy::config::listener::v3::Filter;
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
-use meltemi_snapshot::{Host, Policy};
+use meltemi_snapshot::Host;
 
 use crate::connection_manager::tcp_filters;
 use crate::context::Context;
-use crate::message::duration;
 use crate::names::outbound_cluster;
+use crate::tcp_rule;
 
 /// To a cluster with nothing special about it.
 pub(crate) fn to_cluster(context: &Context<'_>, cluster: &str) -> Vec<Filter> {
@@ -31,32 +31,26 @@ pub(crate) fn to_service(context: &Context<'_>, host: &Host, port: u16) -> Vec<F
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
         ..Default::default()
     };
-    limited(context, host, port, proxy)
+    limited(context, proxy)
 }
 
 /// To where a route leads; the DestinationRule of its first destination holds for all.
 pub(crate) fn routed(
     context: &Context<'_>,
     virtual_service: &Object,
-    port: u16,
     destination: ClusterSpecifier,
 ) -> Vec<Filter> {
     let id = &virtual_service.id;
-    let (stat_prefix, first) = match &destination {
-        ClusterSpecifier::Cluster(name) => (name.clone(), Some(name)),
-        ClusterSpecifier::WeightedClusters(all) => {
-            (format!("{}.{}", id.name, id.namespace), all.clusters.first().map(|cluster| &cluster.name))
-        }
+    let stat_prefix = match &destination {
+        ClusterSpecifier::Cluster(name) => name.clone(),
+        ClusterSpecifier::WeightedClusters(_) => format!("{}.{}", id.name, id.namespace),
     };
-    let first = Host::new(first.and_then(|name| name.rsplit('|').next()).unwrap_or_default());
     let proxy = TcpProxy { stat_prefix, cluster_specifier: Some(destination), ..Default::default() };
-    limited(context, &first, port, proxy)
+    limited(context, proxy)
 }
 
-fn limited(context: &Context<'_>, host: &Host, port: u16, mut proxy: TcpProxy) -> Vec<Filter> {
-    let rule = context.scope.service(host).and_then(|service| context.scope.destination_rule(service));
-    let policy = Policy::of(rule.map(|rule| &**rule), None, port);
-    let limits = policy.connection_pool.and_then(|pool| pool.tcp.as_ref());
-    proxy.idle_timeout = limits.and_then(|limits| limits.idle_timeout).map(duration);
+fn limited(context: &Context<'_>, mut proxy: TcpProxy) -> Vec<Filter> {
+    let rule = proxy.cluster_specifier.as_ref().and_then(|destination| tcp_rule::of(context, destination));
+    tcp_rule::apply(rule, &mut proxy);
     tcp_filters((context.shape, context.options), proxy, false)
 }

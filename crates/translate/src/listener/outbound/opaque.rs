@@ -81,7 +81,7 @@ impl<'a> Opaque<'a> {
     fn routed(&self, virtual_service: &VirtualService, route: L4Route) -> Chain {
         let object = &virtual_service.object;
         let cidrs = self.subnets(&route).unwrap_or(self.cidrs).to_vec();
-        let filters = network::routed(self.context, object, self.number, route.cluster);
+        let filters = network::routed(self.context, object, route.cluster);
         Chain {
             server_names: route.server_names,
             cidrs,
