@@ -64,10 +64,6 @@ pub(crate) fn traffic_policy(policy: &TrafficPolicy, decoder: &mut Decoder) {
         let message = "the traffic policy says nothing".to_owned();
         decoder.report_below("", &codes::EMPTY, message, "remove it, or say what is meant");
     }
-    if policy.retry_budget.as_ref().is_some_and(|budget| budget.budget_interval.is_some()) {
-        let message = "retries are counted among the requests in flight, not over a time".to_owned();
-        decoder.report_below("retryBudget.budgetInterval", &codes::NO_EFFECT_YET, message, "");
-    }
 }
 
 pub(crate) fn port_traffic_policy(policy: &PortTrafficPolicy, decoder: &mut Decoder) {

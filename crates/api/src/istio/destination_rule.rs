@@ -2,7 +2,6 @@
 //! Istio `networking.DestinationRule`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::check;
 use crate::decode::{wire, wire_enum};
@@ -118,7 +117,6 @@ wire! {
         percent: Option<f64>, "percent" => syntax::percent;
         /// Retries that are always allowed; absent or 0: 3.
         min_retry_concurrency: Option<u32>, "minRetryConcurrency";
-        /// The time that requests are counted over; absent: those in flight are.
-        budget_interval: Option<Duration>, "budgetInterval" => syntax::duration_or_zero;
     }
+    later NO_EFFECT_YET "budgetInterval";
 }
