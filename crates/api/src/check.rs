@@ -23,7 +23,7 @@ mod workload;
 
 pub(crate) use cors::cors_policy;
 pub(crate) use destination_rule::{
-    destination_rule, http_settings, outlier_detection, port_traffic_policy, traffic_policy,
+    connection_pool, destination_rule, http_settings, outlier_detection, port_traffic_policy, traffic_policy,
 };
 pub(crate) use extension::{traffic_extension, vm_config, vm_env_var, wasm_plugin};
 pub(crate) use fault::{http_fault, http_fault_abort, http_fault_delay};

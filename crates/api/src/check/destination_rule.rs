@@ -5,7 +5,8 @@ use super::{at_most_one, unique};
 use crate::codes;
 use crate::decode::Decoder;
 use crate::istio::{
-    DestinationRule, H2UpgradePolicy, HttpSettings, OutlierDetection, PortTrafficPolicy, TrafficPolicy,
+    ConnectionPoolSettings, DestinationRule, H2UpgradePolicy, HttpSettings, OutlierDetection,
+    PortTrafficPolicy, TrafficPolicy,
 };
 
 pub(crate) fn destination_rule(rule: &DestinationRule, decoder: &mut Decoder) {
@@ -74,6 +75,13 @@ pub(crate) fn port_traffic_policy(policy: &PortTrafficPolicy, decoder: &mut Deco
     if !has_blocks {
         let message = "the settings of the port say nothing".to_owned();
         decoder.report_below("", &codes::EMPTY, message, "remove them, or say what is meant");
+    }
+}
+
+pub(crate) fn connection_pool(pool: &ConnectionPoolSettings, decoder: &mut Decoder) {
+    if pool.tcp.is_none() && pool.http.is_none() {
+        let message = "the connection pool says nothing".to_owned();
+        decoder.report_below("", &codes::EMPTY, message, "remove it, or say what is meant");
     }
 }
 

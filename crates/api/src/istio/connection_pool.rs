@@ -15,6 +15,7 @@ wire! {
         /// For HTTP.
         http: Option<HttpSettings>, "http";
     }
+    rule check::connection_pool;
 }
 
 wire! {
