@@ -14,6 +14,7 @@ mod load_balancer;
 mod mesh_config;
 mod peer_authentication;
 mod policy_target;
+mod proxy_config;
 mod request_authentication;
 mod server_tls;
 mod service_entry;
@@ -56,6 +57,11 @@ pub use mesh_config::{
 pub(crate) use mesh_config::{MESH, is_config_map};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PodSelector};
 pub use policy_target::PolicyTargetReference;
+pub use proxy_config::{
+    CurrentClientCertDetails, Disabled, Enabled, ForwardClientCertDetails, MeshProxyConfig,
+    MetadataExchangeHeaders, MetadataExchangeMode, ProxyConfig, ProxyHeaders, ProxyImage,
+    ProxyProtocolConfiguration, ServerHeader, Topology,
+};
 pub use request_authentication::{ClaimToHeader, JwtHeader, JwtRule, RequestAuthentication};
 pub use server_tls::{ServerTlsSettings, TlsCertificate, TlsMode, TlsProtocol};
 pub use service_entry::{Location, Resolution, ServiceEntry, ServicePort};

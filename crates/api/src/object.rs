@@ -11,9 +11,9 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::decode::Wire;
 use crate::istio::{
-    AuthorizationPolicy, DestinationRule, Gateway, IstioOperator, PeerAuthentication, RequestAuthentication,
-    ServiceEntry, Sidecar, Telemetry, TrafficExtension, VirtualService, WasmPlugin, WorkloadEntry,
-    WorkloadGroup,
+    AuthorizationPolicy, DestinationRule, Gateway, IstioOperator, PeerAuthentication, ProxyConfig,
+    RequestAuthentication, ServiceEntry, Sidecar, Telemetry, TrafficExtension, VirtualService, WasmPlugin,
+    WorkloadEntry, WorkloadGroup,
 };
 use crate::kubernetes::{
     ConfigMap, DaemonSet, Deployment, EndpointSlice, Endpoints, Job, Namespace, Node, Pod, ReplicaSet,
@@ -88,6 +88,8 @@ kinds! {
     WorkloadGroup, "networking.istio.io", ISTIO;
     /// What one sidecar listens on and may see.
     Sidecar, "networking.istio.io", ISTIO;
+    /// How proxies are to be set up.
+    ProxyConfig, "networking.istio.io", &["v1beta1"];
     /// Whether workloads demand mutual TLS.
     PeerAuthentication, "security.istio.io", SECURITY;
     /// Who may call workloads.
@@ -146,7 +148,8 @@ impl Kind {
     pub fn is_later(self) -> bool {
         matches!(
             self,
-            Kind::AuthorizationPolicy
+            Kind::ProxyConfig
+                | Kind::AuthorizationPolicy
                 | Kind::RequestAuthentication
                 | Kind::Telemetry
                 | Kind::WasmPlugin

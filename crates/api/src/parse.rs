@@ -300,6 +300,7 @@ fn decode_spec(kind: Kind, node: &Node, decoder: &mut Decoder) -> Spec {
         Kind::WorkloadEntry => below!(WorkloadEntry),
         Kind::WorkloadGroup => below!(WorkloadGroup),
         Kind::Sidecar => below!(Sidecar),
+        Kind::ProxyConfig => below!(ProxyConfig),
         Kind::PeerAuthentication => below!(PeerAuthentication),
         Kind::AuthorizationPolicy => below!(AuthorizationPolicy),
         Kind::RequestAuthentication => below!(RequestAuthentication),

@@ -189,6 +189,7 @@ impl Touched {
             | Kind::ReplicaSet
             | Kind::Job
             | Kind::ServiceAccount
+            | Kind::ProxyConfig
             | Kind::AuthorizationPolicy
             | Kind::RequestAuthentication
             | Kind::Telemetry
