@@ -2,6 +2,7 @@
 
 mod agreement;
 mod architecture;
+mod bookinfo;
 mod churn;
 mod differential;
 mod drain;

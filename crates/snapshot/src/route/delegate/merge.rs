@@ -136,3 +136,53 @@ fn text_conflict(root: Option<&StringMatch>, leaf: Option<&StringMatch>) -> bool
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exact(text: &str) -> Option<StringMatch> {
+        Some(StringMatch::Exact(text.to_owned()))
+    }
+
+    fn prefix(text: &str) -> Option<StringMatch> {
+        Some(StringMatch::Prefix(text.to_owned()))
+    }
+
+    #[test]
+    fn a_text_fits_where_it_is_surely_part_of_the_other() {
+        let regex = Some(StringMatch::Regex("/a.*".to_owned()));
+        let fits = |root: &Option<StringMatch>, leaf: &Option<StringMatch>| {
+            !text_conflict(root.as_ref(), leaf.as_ref())
+        };
+        assert!(fits(&None, &exact("/a")) && fits(&regex, &None));
+        assert!(fits(&prefix("/a"), &exact("/a/b")) && fits(&prefix("/a"), &prefix("/ab")));
+        assert!(!fits(&prefix("/a/b"), &prefix("/a")) && !fits(&prefix("/a"), &exact("/b")));
+        assert!(fits(&exact("/a"), &exact("/a")) && !fits(&exact("/a"), &prefix("/a")));
+        assert!(!fits(&regex, &exact("/a")) && !fits(&prefix("/"), &regex));
+        assert!(!fits(&Some(StringMatch::Present), &exact("a")));
+    }
+
+    #[test]
+    fn callers_fit_where_they_are_among_the_others() {
+        let root = HttpMatchRequest {
+            gateways: vec!["shop/a".to_owned(), "mesh".to_owned()],
+            port: Some(80),
+            source_labels: [("app".to_owned(), "a".to_owned())].into(),
+            ..Default::default()
+        };
+        let leaf = |change: fn(&mut HttpMatchRequest)| {
+            let mut leaf = HttpMatchRequest::default();
+            change(&mut leaf);
+            !conflict(&root, &leaf)
+        };
+        assert!(leaf(|_| {}) && leaf(|m| m.gateways = vec!["mesh".to_owned()]));
+        assert!(!leaf(|m| m.gateways = vec!["shop/b".to_owned()]) && !leaf(|m| m.port = Some(81)));
+        assert!(!leaf(|m| m.ignore_uri_case = Some(true)));
+        assert!(leaf(|m| _ = m.source_labels.insert("team".to_owned(), "b".to_owned())));
+        assert!(!leaf(|m| _ = m.source_labels.insert("app".to_owned(), "b".to_owned())));
+        // One that does not say its namespace may be of another.
+        let of_shop = HttpMatchRequest { source_namespace: Some("shop".to_owned()), ..Default::default() };
+        assert!(conflict(&of_shop, &HttpMatchRequest::default()));
+    }
+}
