@@ -14,3 +14,5 @@ pub(crate) const MAX_DIAGNOSTICS: usize = 1_000;
 pub(crate) const MAX_REGEX_BYTES: usize = 1 << 20;
 /// Most broken documents of one file after which reading goes on; a file with more is not YAML.
 pub(crate) const MAX_BROKEN_DOCUMENTS: usize = 100;
+/// Largest body of a direct response, Istio's bound; translation lets proxies take as much.
+pub(crate) const MAX_RESPONSE_BODY_BYTES: usize = 1 << 20;

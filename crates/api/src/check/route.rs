@@ -7,6 +7,7 @@ use crate::istio::{
     HeaderOperations, Headers, HttpBody, HttpMatchRequest, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
     RegexRewrite, StringMatch, TcpRoute, TlsRoute, claim_of_header,
 };
+use crate::limits::MAX_RESPONSE_BODY_BYTES;
 use crate::syntax;
 
 pub(crate) fn http_route(route: &HttpRoute, decoder: &mut Decoder) {
@@ -230,6 +231,15 @@ pub(crate) fn http_body(body: &HttpBody, decoder: &mut Decoder) {
     let forms = [("string", body.string.is_some()), ("bytes", body.bytes.is_some())];
     at_least_one(decoder, &forms);
     at_most_one(decoder, &forms);
+    let text = body.string.as_ref().map(|text| ("string", text.len()));
+    // Four letters of base64 are three bytes.
+    let bytes = body.bytes.as_ref().map(|text| ("bytes", text.trim_end_matches('=').len() / 4 * 3));
+    for (field, length) in text.into_iter().chain(bytes) {
+        if length > MAX_RESPONSE_BODY_BYTES {
+            let message = format!("the body has {length} bytes, more than {MAX_RESPONSE_BODY_BYTES}");
+            decoder.report_below(field, &codes::OUT_OF_RANGE, message, "serve it from a workload");
+        }
+    }
 }
 
 pub(crate) fn http_rewrite(rewrite: &HttpRewrite, decoder: &mut Decoder) {

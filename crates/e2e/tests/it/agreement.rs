@@ -177,6 +177,23 @@ const ODD_ROUTES: &[&str] = &[
     "{retries: {attempts: 1, retryOn: 'retriable-headers,envoy-ratelimited'}, route: [{destination: {host: a}}]}",
     "{retries: {attempts: 1, retryOn: '999'}, route: [{destination: {host: a}}]}",
     "{retries: {attempts: 1, backoff: 1us}, route: [{destination: {host: a}}]}",
+    "{fault: {abort: {httpStatus: 600, percentage: {value: 1}}}, route: [{destination: {host: a}}]}",
+    "{fault: {abort: {httpStatus: 199, percentage: {value: 1}}}, route: [{destination: {host: a}}]}",
+    "{fault: {abort: {grpcStatus: OK}}, route: [{destination: {host: a}}]}",
+    "{fault: {delay: {fixedDelay: 0s, percentage: {value: 100}}}, route: [{destination: {host: a}}]}",
+    "{fault: {delay: {percentage: {value: 0.00001}}}, route: [{destination: {host: a}}]}",
+    "{corsPolicy: {}, route: [{destination: {host: a}}]}",
+    "{corsPolicy: {allowOrigins: [{}, {prefix: ''}, {regex: '*'}]}, route: [{destination: {host: a}}]}",
+    "{corsPolicy: {allowOrigin: [''], maxAge: 1ms}, route: [{destination: {host: a}}]}",
+    "{corsPolicy: {allowHeaders: ['*', 'a b'], exposeHeaders: [\"x\\ny\"]}, redirect: {uri: /a}}",
+    "{match: [{headers: {'@request.auth.claims': {exact: a}}}], directResponse: {status: 200}}",
+    "{match: [{headers: {'@request.auth.claims[a][b]': {}}}], directResponse: {status: 200}}",
+    "{match: [{withoutHeaders: {x-a: {regex: '*'}, x-b: {regex: '.*'}}}], directResponse: {status: 200}}",
+    "{match: [{queryParams: {a: {regex: '*'}}, uri: {regex: '*'}}], directResponse: {status: 200}}",
+    "{match: [{statPrefix: \"a\\nb\"}], directResponse: {status: 200}}",
+    "{delegate: {name: nowhere}, directResponse: {status: 200}}",
+    "{mirrors: [{destination: {host: a}, percentage: {value: 0.00001}}], route: [{destination: {host: a}}]}",
+    "{retries: {attempts: 1, retryRemoteLocalities: true, perTryTimeout: 0s}, route: [{destination: {host: a}}]}",
     "{timeout: 1000000h, route: [{destination: {host: a}}]}",
     "{route: [{destination: {host: a}, weight: 2000000000}, {destination: {host: b}, weight: 2000000000}]}",
 ];
@@ -184,10 +201,11 @@ const ODD_ROUTES: &[&str] = &[
 /// A value that means nothing is told to its author, not to the proxies.
 #[test]
 fn an_odd_value_is_refused_by_the_api_or_taken_by_the_proxy() {
-    let long = "x".repeat(100_000);
-    let long = format!("{{directResponse: {{status: 200, body: {{string: {long}}}}}}}");
+    let body =
+        |length| format!("{{directResponse: {{status: 200, body: {{string: {}}}}}}}", "x".repeat(length));
+    let (long, too_long) = (body(1 << 20), body((1 << 20) + 1));
     let mut refused = Vec::new();
-    for route in ODD_ROUTES.iter().copied().chain([long.as_str()]) {
+    for route in ODD_ROUTES.iter().copied().chain([long.as_str(), too_long.as_str()]) {
         let text = format!(
             "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a.example.com]\n  \
              gateways: [mesh, edge]\n  http:\n  - {route}\n---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: \
