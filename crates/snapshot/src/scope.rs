@@ -120,11 +120,13 @@ impl<'a> Scope<'a> {
         self.services.get(host)
     }
 
-    /// The visible VirtualServices that are bound to a gateway, oldest first.
+    /// The visible VirtualServices that are bound to a gateway: those that are exported to some namespaces only before those
+    /// for all, each the oldest first.
     pub fn virtual_services_of(&self, gateway: &GatewayName) -> Vec<&'a Arc<VirtualService>> {
-        visible_virtual_services(self.snapshot, self.client.namespace)
-            .filter(|v| v.is_bound_to(gateway))
-            .collect()
+        let visible = visible_virtual_services(self.snapshot, self.client.namespace);
+        let mut bound: Vec<_> = visible.filter(|v| v.is_bound_to(gateway)).collect();
+        bound.sort_by_key(|v| rank(&v.export_to, v.namespace(), self.client.namespace));
+        bound
     }
 
     /// The DestinationRule in force for a service: the client's namespace, then the service's, then the root;

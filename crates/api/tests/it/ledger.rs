@@ -103,6 +103,8 @@ impl Leaf<'_> {
             "POST",
             "127.0.0.1:80",
             "5xx",
+            "CONNECT",
+            "UNAVAILABLE",
         ];
         let (hash, pin) = ("0".repeat(64), format!("{}=", "A".repeat(43)));
         let long = [hash.as_str(), pin.as_str(), "http", "ECDHE-RSA-AES128-GCM-SHA256"];
