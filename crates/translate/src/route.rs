@@ -4,6 +4,7 @@
 
 mod action;
 mod filter;
+mod hash;
 mod headers;
 pub(crate) mod l4;
 mod request_match;
@@ -146,11 +147,14 @@ pub(crate) fn catches_all(route: &Route) -> bool {
 pub(crate) fn default_outbound(context: &Context<'_>, service: &Service, port: u16) -> Route {
     let host = &service.host;
     let retries = context.snapshot.config.mesh.retries.as_ref();
+    let hash = hash::of_service(context, service, port).and_then(hash::policy);
     let action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(outbound_cluster(port, "", host))),
         timeout: Some(UNLIMITED),
         max_grpc_timeout: Some(UNLIMITED),
+        // Istio lets a retry avoid the request's own host here, and only here.
         retry_policy: retry::policy(retries, false),
+        hash_policy: hash.into_iter().collect(),
         ..Default::default()
     };
     default_route(action, format!("{host}:{port}/*"))

@@ -2,6 +2,7 @@
 //!
 //! Source: Istio `applyHTTPRouteDestination`, `ApplyRedirect`, `ApplyDirectResponse`, `GetDestinationCluster`.
 
+use meltemi_api::istio::ConsistentHashLb;
 use meltemi_envoy::config::core::v3::{DataSource, RuntimeFractionalPercent, data_source::Specifier};
 use meltemi_envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
@@ -25,7 +26,7 @@ use crate::context::Context;
 use crate::message::{UNLIMITED, duration};
 use crate::names::{BLACK_HOLE_CLUSTER, outbound_cluster};
 use crate::route::headers::Edits;
-use crate::route::{Binding, retry};
+use crate::route::{Binding, hash, retry};
 
 /// Writes the action of a rule, and the header changes that go with it, into the route.
 pub(super) fn apply(binding: &Binding<'_>, rule: &HttpRule, route: &mut Route) {
@@ -51,10 +52,13 @@ fn forward(
 ) -> RouteAction {
     let timeout = onward.timeout.map_or(UNLIMITED, duration);
     let retries = onward.retries.as_ref().or(binding.context.snapshot.config.mesh.retries.as_ref());
+    let hashes = hashes(binding, onward);
+    let is_hashed = onward.destinations.len() == 1 && !hashes.is_empty();
     let mut action = RouteAction {
         timeout: Some(timeout),
         max_grpc_timeout: Some(timeout),
-        retry_policy: retry::policy(retries, false),
+        retry_policy: retry::policy(retries, is_hashed),
+        hash_policy: hashes.into_iter().filter_map(hash::policy).collect(),
         request_mirror_policies: mirrors(binding, onward),
         host_rewrite_specifier: authority.map(HostRewriteSpecifier::HostRewriteLiteral),
         ..Default::default()
@@ -65,6 +69,13 @@ fn forward(
         several => weighted(binding, several),
     });
     action
+}
+
+/// What requests are known by, for each destination that gets any.
+fn hashes<'a>(binding: &Binding<'a>, onward: &Forward) -> Vec<&'a ConsistentHashLb> {
+    let is_only = onward.destinations.len() == 1;
+    let chosen = onward.destinations.iter().filter(|weighted| is_only || weighted.weight > 0);
+    chosen.filter_map(|weighted| hash::of_destination(binding.context, &weighted.destination)).collect()
 }
 
 /// The header changes of an only destination are those of the route. Its authority counts where the route has none, as
