@@ -169,5 +169,7 @@ fn tcp_destination(context: &Context<'_>, server: &GatewayServer) -> Option<Clus
     let mut admitted = bound.filter(|v| {
         v.hosts.iter().any(|host| accepted.iter().any(|a| a.admit(v.namespace(), host).is_some()))
     });
-    admitted.find_map(|v| l4::tcp(&Binding { context, virtual_service: v, gateway, port: server.port() }))
+    admitted.find_map(|v| {
+        l4::tcp(&Binding { context, virtual_service: v, gateway, port: server.port(), is_of_one_port: false })
+    })
 }

@@ -42,6 +42,9 @@ pub(crate) struct Binding<'a> {
     pub(crate) gateway: &'a GatewayName,
     /// The port that requests are addressed to; also of destinations that name none.
     pub(crate) port: u16,
+    /// Services are known by that port alone, as in a table of one port of a sidecar: then a destination that names no
+    /// port means the one that was called, whichever ports it has.
+    pub(crate) is_of_one_port: bool,
 }
 
 /// The routes that can match there, in order, up to the first that matches everything.

@@ -252,6 +252,7 @@ impl<'a> Table<'a> {
             virtual_service,
             gateway: &gateway,
             port,
+            is_of_one_port: false,
         })
     }
 

@@ -96,7 +96,13 @@ impl Port<'_> {
             if !virtual_service.hosts.iter().any(wants) {
                 continue;
             }
-            let binding = Binding { context: self.context, virtual_service, gateway, port: server.port() };
+            let binding = Binding {
+                context: self.context,
+                virtual_service,
+                gateway,
+                port: server.port(),
+                is_of_one_port: false,
+            };
             for (names, destination) in l4::tls(&binding) {
                 if names.iter().any(|name| routed.contains(name)) {
                     continue;

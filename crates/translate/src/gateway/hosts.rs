@@ -84,6 +84,8 @@ impl<'a> Table<'a> {
 
     fn claim_of(&mut self, host: Host, server: &GatewayServer) -> &mut Claim<'a> {
         let unclaimed = || Claim { port: server.port(), bound: Vec::new(), redirects_to_https: false };
+        // An authority is compared in lower case.
+        let host = Host::new(&host.as_str().to_ascii_lowercase());
         self.claims.entry(host).or_insert_with(unclaimed)
     }
 
@@ -91,7 +93,13 @@ impl<'a> Table<'a> {
         let (virtual_service, gateway) = bound;
         let routes = self.routes.entry(key(bound)).or_insert_with(|| {
             let context = self.context;
-            route::of_virtual_service(&Binding { context, virtual_service, gateway: &gateway.name, port })
+            route::of_virtual_service(&Binding {
+                context,
+                virtual_service,
+                gateway: &gateway.name,
+                port,
+                is_of_one_port: false,
+            })
         });
         !routes.is_empty()
     }

@@ -130,6 +130,7 @@ impl<'a> Egress<'a> {
             virtual_service,
             gateway: &gateway,
             port: port.number,
+            is_of_one_port: false,
         });
         let filters = |destination| {
             let tcp = Tcp {

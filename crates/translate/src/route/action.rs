@@ -22,7 +22,6 @@ use meltemi_snapshot::route::{
     RedirectPort, Rewrite, Weighted,
 };
 
-use crate::context::Context;
 use crate::message::{UNLIMITED, duration};
 use crate::names::{BLACK_HOLE_CLUSTER, outbound_cluster};
 use crate::route::headers::Edits;
@@ -89,7 +88,7 @@ fn single(binding: &Binding<'_>, only: &Weighted, route: &mut Route, action: &mu
     if action.host_rewrite_specifier.is_none() {
         action.host_rewrite_specifier = edits.authority.map(HostRewriteSpecifier::HostRewriteLiteral);
     }
-    cluster_of(binding, &only.destination)
+    destination_cluster(binding, &only.destination)
 }
 
 /// Destinations without weight are left out. Envoy refuses a sum of zero, so such a route leads nowhere, which the
@@ -106,7 +105,7 @@ fn weighted(binding: &Binding<'_>, destinations: &[Weighted]) -> ClusterSpecifie
 fn cluster_weight(binding: &Binding<'_>, weighted: &Weighted) -> ClusterWeight {
     let edits = Edits::of(&weighted.headers);
     ClusterWeight {
-        name: cluster_of(binding, &weighted.destination),
+        name: destination_cluster(binding, &weighted.destination),
         weight: Some(weighted.weight),
         request_headers_to_add: edits.request_add,
         request_headers_to_remove: edits.request_remove,
@@ -117,22 +116,14 @@ fn cluster_weight(binding: &Binding<'_>, weighted: &Weighted) -> ClusterWeight {
     }
 }
 
-fn cluster_of(binding: &Binding<'_>, destination: &Destination) -> String {
-    destination_cluster(binding.context, destination, binding.port)
-}
-
 /// The cluster of a destination. Without a port it is the service's only one, else the port that was called. An unknown
 /// service has a name all the same: no cluster, so 503.
-pub(crate) fn destination_cluster(
-    context: &Context<'_>,
-    destination: &Destination,
-    called_port: u16,
-) -> String {
-    let only_port = || match context.scope.service(&destination.host)?.ports.as_slice() {
-        [only] => Some(only.number),
+pub(crate) fn destination_cluster(binding: &Binding<'_>, destination: &Destination) -> String {
+    let only_port = || match binding.context.scope.service(&destination.host)?.ports.as_slice() {
+        [only] if !binding.is_of_one_port => Some(only.number),
         _ => None,
     };
-    let port = destination.port.or_else(only_port).unwrap_or(called_port);
+    let port = destination.port.or_else(only_port).unwrap_or(binding.port);
     outbound_cluster(port, &destination.subset, &destination.host)
 }
 
@@ -157,7 +148,7 @@ fn mirrors(binding: &Binding<'_>, onward: &Forward) -> Vec<RequestMirrorPolicy> 
     let mirrors = onward.mirrors.iter().filter(|mirror| mirror.percent > 0.0);
     mirrors
         .map(|mirror| RequestMirrorPolicy {
-            cluster: cluster_of(binding, &mirror.destination),
+            cluster: destination_cluster(binding, &mirror.destination),
             runtime_fraction: Some(RuntimeFractionalPercent {
                 default_value: Some(fraction(mirror.percent)),
                 ..Default::default()

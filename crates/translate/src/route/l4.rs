@@ -95,7 +95,7 @@ pub(crate) fn tls_routes(binding: &Binding<'_>) -> Vec<L4Route> {
 
 /// `None` when no destination has any weight.
 fn weighted(binding: &Binding<'_>, destinations: &[L4Destination]) -> Option<ClusterSpecifier> {
-    let name = |d: &L4Destination| destination_cluster(binding.context, &d.destination, binding.port);
+    let name = |d: &L4Destination| destination_cluster(binding, &d.destination);
     if let [only] = destinations {
         return Some(ClusterSpecifier::Cluster(name(only)));
     }

@@ -48,7 +48,7 @@ pub(crate) fn of_route_name(
     match name {
         RouteName::Service(host, _) => {
             // Whoever reached the listener means the service, whatever the request says.
-            hosts.retain(|built| built.host.domains.iter().any(|d| d == host.as_str()));
+            hosts.retain(|built| built.host.domains.iter().any(|d| d.eq_ignore_ascii_case(host.as_str())));
             hosts.iter_mut().for_each(|only| only.host.domains = vec!["*".to_owned()]);
         }
         _ => hosts.push(unknown_host(context)),
@@ -106,14 +106,16 @@ impl<'a> Table<'a> {
         let mut taken = BTreeSet::new();
         let mut hosts = Vec::new();
         for draft in drafts {
-            let name = domain(draft.host.as_str(), self.port);
+            let name = domain(&draft.host.as_str().to_ascii_lowercase(), self.port);
             if !names.insert(name.clone()) {
                 continue;
             }
             let is_free =
                 |(d, is_derived): &(String, bool)| !(*is_derived && full_names.contains(d.as_str()));
             let wanted = self.domains(&draft).into_iter().filter(is_free).map(|(d, _)| d);
-            let free: Vec<String> = wanted.filter(|d| taken.insert(d.to_ascii_lowercase())).collect();
+            // An authority is compared in lower case.
+            let wanted = wanted.map(|domain| domain.to_ascii_lowercase());
+            let free: Vec<String> = wanted.filter(|d| taken.insert(d.clone())).collect();
             if !free.is_empty() {
                 hosts.push(BuiltHost::new(name, free, draft.routes));
             }
@@ -156,6 +158,7 @@ impl<'a> Table<'a> {
             virtual_service,
             gateway: &self.mesh,
             port: self.port,
+            is_of_one_port: true,
         });
         if routes.is_empty() {
             return;

@@ -128,6 +128,12 @@ impl<'a> Opaque<'a> {
     }
 
     fn binding(&self, virtual_service: &'a VirtualService) -> Binding<'a> {
-        Binding { context: self.context, virtual_service, gateway: self.mesh, port: self.number }
+        Binding {
+            context: self.context,
+            virtual_service,
+            gateway: self.mesh,
+            port: self.number,
+            is_of_one_port: false,
+        }
     }
 }
