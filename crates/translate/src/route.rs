@@ -75,10 +75,15 @@ impl Binding<'_> {
     /// Whether a condition can hold at all for this proxy and port.
     fn admits(&self, callers: &Callers) -> bool {
         let shape = self.context.shape;
-        (callers.gateways.is_empty() || callers.gateways.contains(self.gateway))
-            && callers.port.is_none_or(|p| p == self.port)
+        self.is_called(callers)
             && labels_match(&callers.labels, &shape.labels)
             && (callers.namespace.is_empty() || callers.namespace == shape.namespace)
+    }
+
+    /// Whether a condition can hold for the place that is called, whoever calls.
+    fn is_called(&self, callers: &Callers) -> bool {
+        (callers.gateways.is_empty() || callers.gateways.contains(self.gateway))
+            && callers.port.is_none_or(|p| p == self.port)
     }
 
     /// Whether the server that requests come through has settings of TLS.

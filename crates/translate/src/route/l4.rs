@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
 };
-use meltemi_snapshot::route::{L4Destination, TcpRule};
+use meltemi_snapshot::route::{Callers, L4Destination, TcpRule};
 
 use crate::route::{Binding, destination_cluster};
 
@@ -33,7 +33,7 @@ pub(crate) fn tcp(binding: &Binding<'_>) -> Option<ClusterSpecifier> {
 pub(crate) fn tcp_routes(binding: &Binding<'_>) -> Vec<L4Route> {
     let mut routes = Vec::new();
     for rule in &binding.virtual_service.rules.tcp {
-        let Some(destination_subnets) = subnets(binding, rule) else { continue };
+        let Some(destination_subnets) = subnets_of_rule(binding, rule) else { continue };
         let Some(cluster) = weighted(binding, &rule.destinations) else { continue };
         let ends = destination_subnets.is_empty();
         routes.push(L4Route { server_names: Vec::new(), destination_subnets, cluster });
@@ -45,49 +45,53 @@ pub(crate) fn tcp_routes(binding: &Binding<'_>) -> Vec<L4Route> {
 }
 
 /// The addresses that a rule holds for, empty for all of them; `None` if no condition holds.
-fn subnets(binding: &Binding<'_>, rule: &TcpRule) -> Option<Vec<String>> {
+fn subnets_of_rule(binding: &Binding<'_>, rule: &TcpRule) -> Option<Vec<String>> {
     if rule.conditions.is_empty() {
         return Some(Vec::new());
     }
-    let mut subnets = Vec::new();
-    for condition in rule.conditions.iter().filter(|c| binding.admits(&c.callers)) {
-        if condition.destination_subnets.is_empty() {
+    let mut all = Vec::new();
+    for condition in rule.conditions.iter().filter(|c| admits(binding, &c.callers)) {
+        let own = subnets(binding, &condition.destination_subnets);
+        if own.is_empty() {
             return Some(Vec::new());
         }
-        subnets.extend(condition.destination_subnets.iter().cloned());
+        all.extend_from_slice(own);
     }
-    (!subnets.is_empty()).then_some(subnets)
+    (!all.is_empty()).then_some(all)
 }
 
-/// Server names with the destination of their connections. Of two routes for one name the first counts.
+/// Whether connections may take a route. A gateway looks only at where they arrive, not at who makes them.
+fn admits(binding: &Binding<'_>, callers: &Callers) -> bool {
+    if binding.context.is_gateway() { binding.is_called(callers) } else { binding.admits(callers) }
+}
+
+/// Connections to a gateway are addressed to the gateway, whatever they are for.
+fn subnets<'a>(binding: &Binding<'_>, destination_subnets: &'a [String]) -> &'a [String] {
+    if binding.context.is_gateway() { &[] } else { destination_subnets }
+}
+
+/// Server names with the destination of their connections, whatever address is called. Of two routes for one name the
+/// first counts.
 pub(crate) fn tls(binding: &Binding<'_>) -> Vec<(Vec<String>, ClusterSpecifier)> {
-    let mut taken: BTreeSet<String> = BTreeSet::new();
-    let mut chosen = Vec::new();
-    for route in tls_routes(binding) {
-        let names: Vec<String> =
-            route.server_names.into_iter().filter(|name| taken.insert(name.clone())).collect();
-        if !names.is_empty() {
-            chosen.push((names, route.cluster));
-        }
-    }
-    chosen
+    let routes = tls_routes(binding).into_iter().filter(|route| route.destination_subnets.is_empty());
+    routes.map(|route| (route.server_names, route.cluster)).collect()
 }
 
-/// The TLS routes that hold, one for each condition; of two for the same names and addresses the first.
+/// The TLS routes that hold, one for each condition. Of two for one name and the same addresses the first counts.
 pub(crate) fn tls_routes(binding: &Binding<'_>) -> Vec<L4Route> {
     let rules = binding.virtual_service.rules.tls.iter();
     let conditions = rules.flat_map(|rule| rule.conditions.iter().map(move |c| (c, &rule.destinations)));
     let mut taken = BTreeSet::new();
     let mut routes = Vec::new();
     for (condition, destinations) in conditions {
-        let holds = binding.admits(&condition.callers);
+        let holds = admits(binding, &condition.callers);
         let Some(cluster) = weighted(binding, destinations).filter(|_| holds) else { continue };
-        if taken.insert((&condition.server_names, &condition.destination_subnets)) {
-            routes.push(L4Route {
-                server_names: condition.server_names.clone(),
-                destination_subnets: condition.destination_subnets.clone(),
-                cluster,
-            });
+        let destination_subnets = subnets(binding, &condition.destination_subnets);
+        let names = condition.server_names.iter().filter(|name| taken.insert((*name, destination_subnets)));
+        let server_names: Vec<String> = names.cloned().collect();
+        if !server_names.is_empty() {
+            let destination_subnets = destination_subnets.to_vec();
+            routes.push(L4Route { server_names, destination_subnets, cluster });
         }
     }
     routes
