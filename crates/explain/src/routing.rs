@@ -78,6 +78,10 @@ fn route(proxy: &Proxy, table: NamedTable<'_>, request: &Request, mut told: Expl
     told.verdict.route = found.route.name.to_string();
     if let Some(path) = found.place.path() {
         told.decided(proxy.resources.origins.find(type_url::ROUTE, table.1, &path));
+        for part in destinations(&found.route.action) {
+            let path = format!("{path}.{part}");
+            told.decided(proxy.resources.origins.find(type_url::ROUTE, table.1, &path));
+        }
     }
     act(proxy, &found, request, told)
 }
@@ -129,6 +133,17 @@ fn act(proxy: &Proxy, found: &Found<'_>, request: &Request, mut told: Explanatio
         RouteAction::Respond { status, body } => {
             let detail = format!("answered with {} and {} bytes", status.as_u16(), body.len());
             told.answers(status.as_u16(), detail)
+        }
+    }
+}
+
+/// Where in a route its destinations are.
+fn destinations(action: &RouteAction) -> Vec<String> {
+    let RouteAction::Forward(forward) = action else { return Vec::new() };
+    match &forward.cluster {
+        ClusterChoice::One(_) => vec!["route.cluster".to_owned()],
+        ClusterChoice::Weighted(weighted) => {
+            (0..weighted.entries.len()).map(|k| format!("route.weighted_clusters.clusters[{k}]")).collect()
         }
     }
 }

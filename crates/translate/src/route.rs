@@ -16,13 +16,14 @@ use meltemi_envoy::config::route::v3::route::Action;
 use meltemi_envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration};
 use meltemi_envoy::config::route::v3::route_match::PathSpecifier;
 use meltemi_envoy::config::route::v3::{Decorator, DirectResponseAction, Route, RouteAction, RouteMatch};
-use meltemi_snapshot::route::{Callers, HttpCondition, HttpRule};
+use meltemi_snapshot::route::{Callers, HttpAction, HttpCondition, HttpRule};
 use meltemi_snapshot::{GatewayName, Service, VirtualService, labels_match};
 
 use crate::context::{Context, written_origin};
 use crate::message::{UNLIMITED, config_path, fields, istio_metadata, text};
 use crate::names::{PASSTHROUGH_CLUSTER, outbound_cluster};
 use crate::resources::Origin;
+use crate::shape::Role;
 
 /// Name of a route that no object describes.
 const DEFAULT_ROUTE: &str = "default";
@@ -32,6 +33,8 @@ const DEFAULT_ROUTE: &str = "default";
 pub(crate) struct Built {
     pub(crate) route: Route,
     pub(crate) origin: Option<Origin>,
+    /// Parts of it that the user wrote apart, by their path below the route.
+    pub(crate) parts: Vec<(String, Origin)>,
 }
 
 /// A VirtualService on a port of a gateway or of the mesh: where its routes are to be used.
@@ -62,13 +65,32 @@ pub(crate) fn of_virtual_service(binding: &Binding<'_>) -> Vec<Built> {
             let route = of_rule(binding, rule, condition);
             let ends = catches_all(&route);
             let written = condition.map_or(&rule.written, |c| &c.written);
-            routes.push(Built { route, origin: Some(written_origin(written)) });
+            let parts = parts(rule);
+            routes.push(Built { route, origin: Some(written_origin(written)), parts });
             if ends {
                 return routes;
             }
         }
     }
     routes
+}
+
+/// The destinations of a rule, as [`action`] puts them into the route.
+fn parts(rule: &HttpRule) -> Vec<(String, Origin)> {
+    let HttpAction::Forward(onward) = &rule.action else { return Vec::new() };
+    let destinations = match onward.destinations.as_slice() {
+        [only] => vec![("route.cluster".to_owned(), written_origin(&only.written))],
+        several => {
+            let chosen = several.iter().filter(|d| d.weight > 0).enumerate();
+            let path = |k| format!("route.weighted_clusters.clusters[{k}]");
+            chosen.map(|(k, d)| (path(k), written_origin(&d.written))).collect()
+        }
+    };
+    let mirrors = onward.mirrors.iter().filter(|mirror| mirror.percent > 0.0).enumerate();
+    let mirrors = mirrors.map(|(k, mirror)| {
+        (format!("route.request_mirror_policies[{k}]"), written_origin(&mirror.destination.written))
+    });
+    destinations.into_iter().chain(mirrors).collect()
 }
 
 impl Binding<'_> {
@@ -101,7 +123,7 @@ fn of_rule(binding: &Binding<'_>, rule: &HttpRule, condition: Option<&HttpCondit
         r#match: Some(condition.map_or_else(request_match::everything, request_match::of)),
         metadata: Some(istio_metadata(fields([("config", text(config_path(object)))]))),
         stat_prefix: condition.map(|c| c.stat_prefix.clone()).unwrap_or_default(),
-        typed_per_filter_config: filter::configs(rule),
+        typed_per_filter_config: filter::configs(rule, binding.context.shape.role == Role::Proxyless),
         ..Default::default()
     };
     action::apply(binding, rule, &mut route);

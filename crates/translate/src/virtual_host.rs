@@ -32,12 +32,20 @@ const PORT_OF_UNKNOWN_HOST: u16 = 80;
 /// A virtual host with the origins of its routes.
 pub(crate) struct BuiltHost {
     pub(crate) host: VirtualHost,
-    pub(crate) origins: Vec<Option<Origin>>,
+    /// Of the routes and their parts, by path below the virtual host.
+    pub(crate) origins: Vec<(String, Origin)>,
 }
 
 impl BuiltHost {
     pub(crate) fn new(name: String, domains: Vec<String>, routes: Vec<Built>) -> BuiltHost {
-        let (routes, origins) = routes.into_iter().map(|r| (r.route, r.origin)).unzip();
+        let mut origins = Vec::new();
+        for (j, built) in routes.iter().enumerate() {
+            let path = format!("routes[{j}]");
+            let parts = built.parts.iter().map(|(part, origin)| (format!("{path}.{part}"), origin.clone()));
+            origins.extend(parts);
+            origins.extend(built.origin.clone().map(|origin| (path, origin)));
+        }
+        let routes = routes.into_iter().map(|built| built.route).collect();
         let host =
             VirtualHost { name, domains, routes, include_request_attempt_count: true, ..Default::default() };
         BuiltHost { host, origins }
@@ -52,11 +60,9 @@ pub(crate) fn route_configuration(
     origins: &mut Origins,
 ) -> RouteConfiguration {
     for (i, host) in hosts.iter().enumerate() {
-        for (j, origin) in host.origins.iter().enumerate() {
-            if let Some(origin) = origin {
-                let path = format!("virtual_hosts[{i}].routes[{j}]");
-                origins.insert(meltemi_envoy::type_url::ROUTE, name, path, origin.clone());
-            }
+        for (path, origin) in &host.origins {
+            let path = format!("virtual_hosts[{i}].{path}");
+            origins.insert(meltemi_envoy::type_url::ROUTE, name, path, origin.clone());
         }
     }
     RouteConfiguration {
@@ -165,7 +171,11 @@ fn unknown_host(context: &Context<'_>) -> BuiltHost {
     if let Some(Action::Route(action)) = &mut route.action {
         action.cluster_specifier = Some(ClusterSpecifier::Cluster(unknown_host_cluster(context)));
     }
-    BuiltHost::new(route.name.clone(), vec!["*".to_owned()], vec![Built { route, origin: None }])
+    BuiltHost::new(
+        route.name.clone(),
+        vec!["*".to_owned()],
+        vec![Built { route, origin: None, parts: Vec::new() }],
+    )
 }
 
 /// The Sidecar's `outboundTrafficPolicy`, else the mesh's.
@@ -271,7 +281,7 @@ impl<'a> Table<'a> {
 
 fn default_route(context: &Context<'_>, service: &Service, port: u16) -> Built {
     let origin = origin(&service.object, "spec");
-    Built { route: route::default_outbound(context, service, port), origin: Some(origin) }
+    Built { route: route::default_outbound(context, service, port), origin: Some(origin), parts: Vec::new() }
 }
 
 /// All names of a service for a caller in `namespace`: the full one, in Kubernetes the short ones, addresses.

@@ -19,9 +19,13 @@ const FAULT: &str = "envoy.filters.http.fault";
 const CORS: &str = "envoy.filters.http.cors";
 
 /// The configurations by the filters' names.
-pub(super) fn configs(rule: &HttpRule) -> BTreeMap<String, Any> {
+///
+/// Differs: a gRPC program gets no CORS policy. No browser calls through it, and it would refuse the whole table, since it
+/// does not know the filter.
+pub(super) fn configs(rule: &HttpRule, is_proxyless: bool) -> BTreeMap<String, Any> {
     let fault = rule.fault.as_ref().and_then(fault).map(|fault| (FAULT, Any::pack(&fault)));
-    let cors = rule.cors.as_ref().map(|policy| (CORS, Any::pack(&cors(policy))));
+    let policy = rule.cors.as_ref().filter(|_| !is_proxyless);
+    let cors = policy.map(|policy| (CORS, Any::pack(&cors(policy))));
     fault.into_iter().chain(cors).map(|(name, config)| (name.to_owned(), config)).collect()
 }
 
