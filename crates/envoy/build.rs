@@ -107,6 +107,7 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let bytes = fs::read(types_bin()).expect("read types.bin of envoy-types");
     let all = FileDescriptorSet::decode(bytes.as_slice()).expect("types.bin is a FileDescriptorSet");
+    fs::write(out.join("whole.bin"), whole(&all).encode_to_vec()).expect("write whole.bin");
     let mut pruned = prune(all);
     pruned.file.extend(["udpa.type.v1", "xds.type.v3"].map(typed_struct));
     pruned.file.extend([istio_ca(), spiffe_workload()]);
@@ -132,6 +133,16 @@ fn types_bin() -> PathBuf {
     let package = packages.iter().find(|p| p["name"] == "envoy-types").expect("envoy-types is locked");
     let manifest = Path::new(package["manifest_path"].as_str().expect("manifest_path is a string"));
     manifest.with_file_name("src").join("generated/types.bin")
+}
+
+/// Everything, for values of extensions that nothing here has code for.
+fn whole(all: &FileDescriptorSet) -> FileDescriptorSet {
+    let files = all.file.iter().filter(|file| !is_annotation(file.name())).cloned();
+    let mut set = FileDescriptorSet { file: files.map(without_annotations).collect() };
+    let known: BTreeSet<String> = set.file.iter().map(|file| file.name().to_owned()).collect();
+    let own = ["udpa.type.v1", "xds.type.v3"].map(typed_struct).into_iter();
+    set.file.extend(own.filter(|file| !known.contains(file.name())));
+    set
 }
 
 /// Keeps the roots and what they import, without comments, options and annotation packages.

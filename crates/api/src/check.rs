@@ -5,6 +5,7 @@
 
 mod cors;
 mod destination_rule;
+mod envoy_filter;
 mod extension;
 mod fault;
 mod gateway;
@@ -25,6 +26,7 @@ pub(crate) use cors::cors_policy;
 pub(crate) use destination_rule::{
     connection_pool, destination_rule, http_settings, outlier_detection, port_traffic_policy, traffic_policy,
 };
+pub(crate) use envoy_filter::{envoy_config_object_patch, envoy_filter};
 pub(crate) use extension::{traffic_extension, vm_config, vm_env_var, wasm_plugin};
 pub(crate) use fault::{http_fault, http_fault_abort, http_fault_delay};
 pub(crate) use gateway::{gateway, gateway_port, server};

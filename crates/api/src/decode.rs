@@ -139,14 +139,14 @@ impl Decoder {
     }
 
     /// Runs `f` one mapping key further down, with the value's span on record.
-    fn within_key<T>(&mut self, entry: &Entry, f: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn within_key<T>(&mut self, entry: &Entry, f: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
         push_key(&mut self.path, &entry.key);
         self.below(length, entry.key_span, entry.value.span, f)
     }
 
     /// Runs `f` one sequence index further down, with the value's span on record.
-    fn within_index<T>(&mut self, index: usize, node: &Node, f: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn within_index<T>(&mut self, index: usize, node: &Node, f: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
         self.path.push_str(&format!("[{index}]"));
         self.below(length, node.span, node.span, f)

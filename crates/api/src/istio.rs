@@ -7,6 +7,7 @@ mod client_tls;
 mod connection_pool;
 mod cors;
 mod destination_rule;
+mod envoy_filter;
 mod extension;
 mod fault;
 mod gateway;
@@ -38,6 +39,11 @@ pub use cors::{CorsPolicy, UnmatchedPreflights};
 pub use destination_rule::{
     DestinationRule, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion, RetryBudget, Subset,
     TrafficPolicy, TunnelSettings,
+};
+pub use envoy_filter::{
+    ApplyTo, ClusterMatch, EnvoyConfigObjectMatch, EnvoyConfigObjectPatch, EnvoyFilter, FilterChainMatch,
+    FilterMatch, ListenerMatch, Patch, PatchContext, PatchOperation, ProxyMatch, RouteConfigurationMatch,
+    RouteMatch, RouteMatchAction, SubFilterMatch, VirtualHostMatch,
 };
 pub use extension::{
     EnvValueSource, ExtensionPhase, FailStrategy, ImagePullPolicy, LuaConfig, PluginPhase, PluginType,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::decode::Wire;
 use crate::istio::{
-    AuthorizationPolicy, DestinationRule, Gateway, IstioOperator, PeerAuthentication, ProxyConfig,
+    AuthorizationPolicy, DestinationRule, EnvoyFilter, Gateway, IstioOperator, PeerAuthentication, ProxyConfig,
     RequestAuthentication, ServiceEntry, Sidecar, Telemetry, TrafficExtension, VirtualService, WasmPlugin,
     WorkloadEntry, WorkloadGroup,
 };
@@ -90,6 +90,8 @@ kinds! {
     Sidecar, "networking.istio.io", ISTIO;
     /// How proxies are to be set up.
     ProxyConfig, "networking.istio.io", &["v1beta1"];
+    /// Patches on the Envoy configuration of proxies.
+    EnvoyFilter, "networking.istio.io", &["v1alpha3"];
     /// Whether workloads demand mutual TLS.
     PeerAuthentication, "security.istio.io", SECURITY;
     /// Who may call workloads.

@@ -301,6 +301,7 @@ fn decode_spec(kind: Kind, node: &Node, decoder: &mut Decoder) -> Spec {
         Kind::WorkloadGroup => below!(WorkloadGroup),
         Kind::Sidecar => below!(Sidecar),
         Kind::ProxyConfig => below!(ProxyConfig),
+        Kind::EnvoyFilter => below!(EnvoyFilter),
         Kind::PeerAuthentication => below!(PeerAuthentication),
         Kind::AuthorizationPolicy => below!(AuthorizationPolicy),
         Kind::RequestAuthentication => below!(RequestAuthentication),

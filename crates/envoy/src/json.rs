@@ -23,6 +23,12 @@ pub fn descriptor_pool() -> DescriptorPool {
 #[error("{0}")]
 pub struct Error(String);
 
+impl Error {
+    pub(crate) fn new(text: String) -> Error {
+        Error(text)
+    }
+}
+
 /// Converts between messages and JSON. Expensive to build, cheap to use; drop it when done.
 #[derive(Debug)]
 pub struct Codec {
@@ -39,6 +45,12 @@ impl Codec {
     /// Reads the embedded descriptor set.
     pub fn new() -> Codec {
         Codec { pool: descriptor_pool() }
+    }
+
+    /// One that knows all messages of the Envoy API, those of extensions included that nothing here has code for. It
+    /// shares descriptors that stay for the life of the process.
+    pub fn of_whole_api() -> Codec {
+        Codec { pool: crate::reflect::Reflection::shared().pool().clone() }
     }
 
     /// The message as protobuf JSON with the field names of the `.proto` files (`snake_case`), as Envoy's

@@ -2,11 +2,13 @@
 //!
 //! Owns: generated types (prost; ordered maps, [`bytes::Bytes`]), the gRPC stubs of ADS, SDS, Istio's certificate
 //! service and the SPIFFE Workload API, [`Any`], the
-//! [`type_url`]s and protobuf [`json`] with `@type`. Knows nothing of what a message means.
+//! [`type_url`]s, protobuf [`json`] with `@type`, and all of the API by [`reflect`]ion. Knows nothing of what a message
+//! means.
 //! The definitions come from a dependency, see `build.rs`; adding a file of them is one line there.
 
 mod any;
 pub mod json;
+pub mod reflect;
 pub mod type_url;
 
 pub use any::{Any, DecodeError};

@@ -174,6 +174,7 @@ impl Touched {
             | Kind::DestinationRule
             | Kind::Gateway
             | Kind::Sidecar
+            | Kind::EnvoyFilter
             | Kind::PeerAuthentication => self.config = true,
             Kind::ConfigMap | Kind::IstioOperator => self.mesh = true,
             Kind::Namespace => self.namespaces = true,

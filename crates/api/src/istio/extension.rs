@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use crate::check;
 use crate::decode::{Decoder, Leaf, Wire, wire, wire_enum};
 use crate::istio::{PodSelector, PolicyTargetReference};
-use crate::node::{Node, Value};
+use crate::node::{Entry, Node, Value};
 use crate::syntax;
 
 wire! {
@@ -240,7 +240,7 @@ impl Wire for Struct {
 
     fn decode(node: &Node, decoder: &mut Decoder, _: Option<Leaf>) -> Option<Self> {
         decoder.mapping(node, Self::EXPECTED)?;
-        match json(node) {
+        match json(node, decoder) {
             Json::Object(map) => Some(Self(map)),
             _ => None,
         }
@@ -251,17 +251,22 @@ impl Wire for Struct {
     }
 }
 
-/// A node as JSON; numbers that JSON does not have become null.
-fn json(node: &Node) -> Json {
+/// A node as JSON; numbers that JSON does not have become null. The place of everything in it is kept.
+fn json(node: &Node, decoder: &mut Decoder) -> Json {
     match &node.value {
         Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
         Value::Int(value) => Json::from(*value),
         Value::Float(value) => Json::from(*value),
         Value::String => Json::String(node.text.clone()),
-        Value::Sequence(items) => Json::Array(items.iter().map(json).collect()),
+        Value::Sequence(items) => {
+            let items = items.iter().enumerate();
+            Json::Array(items.map(|(i, item)| decoder.within_index(i, item, |d| json(item, d))).collect())
+        }
         Value::Mapping(entries) => {
-            Json::Object(entries.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect())
+            let value =
+                |entry: &Entry| (entry.key.clone(), decoder.within_key(entry, |d| json(&entry.value, d)));
+            Json::Object(entries.iter().map(value).collect())
         }
     }
 }
