@@ -3,11 +3,12 @@
 //!
 //! Source: <https://protobuf.dev/programming-guides/json/>, and `proto.Merge` of Go's protobuf for merging.
 
+mod encode;
 mod flaw;
 
 use std::sync::OnceLock;
 
-use prost::{Message, Name};
+use prost::Name;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, Kind, MessageDescriptor, Value};
 use serde_json::Value as Json;
 
@@ -58,7 +59,7 @@ impl Reflection {
         let descriptor = self.descriptor(&M::full_name())?;
         let options = DeserializeOptions::new().deny_unknown_fields(false);
         let message = DynamicMessage::deserialize_with_options(descriptor, json, &options);
-        typed(&message.map_err(|error| Error::new(error.to_string()))?)
+        self.typed(&message.map_err(|error| Error::new(error.to_string()))?)
     }
 
     /// Everything in the JSON of a message that is not of the API, with its place.
@@ -78,7 +79,7 @@ impl Reflection {
         let decode = |message: &M| decode(descriptor.clone(), &message.encode_to_vec());
         let (mut base, patch) = (decode(base)?, decode(patch)?);
         merge(&mut base, &patch, lists);
-        typed(&base)
+        self.typed(&base)
     }
 
     /// As [`Reflection::merge`], for packed messages.
@@ -93,7 +94,12 @@ impl Reflection {
         let descriptor = self.descriptor(own)?;
         let mut merged = decode(descriptor.clone(), &base.value)?;
         merge(&mut merged, &decode(descriptor, &patch.value)?, Lists::Append);
-        Ok(Any { type_url: base.type_url.clone(), value: merged.encode_to_vec().into() })
+        Ok(Any { type_url: base.type_url.clone(), value: encode::encode(&self.pool, &merged).into() })
+    }
+
+    fn typed<M: Name + Default>(&self, message: &DynamicMessage) -> Result<M, Error> {
+        let bytes = encode::encode(&self.pool, message);
+        M::decode(bytes.as_slice()).map_err(|error| Error::new(error.to_string()))
     }
 
     fn descriptor(&self, name: &str) -> Result<MessageDescriptor, Error> {
@@ -104,10 +110,6 @@ impl Reflection {
 
 fn decode(descriptor: MessageDescriptor, bytes: &[u8]) -> Result<DynamicMessage, Error> {
     DynamicMessage::decode(descriptor, bytes).map_err(|error| Error::new(error.to_string()))
-}
-
-fn typed<M: Name + Default>(message: &DynamicMessage) -> Result<M, Error> {
-    M::decode(message.encode_to_vec().as_slice()).map_err(|error| Error::new(error.to_string()))
 }
 
 fn merge(base: &mut DynamicMessage, patch: &DynamicMessage, lists: Lists) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use meltemi_api::{Object, Spec, istio};
 
 use crate::destination_rule::DestinationRules;
+use crate::envoy_filter::EnvoyFilters;
 use crate::host::Host;
 use crate::mesh_config::MeshConfig;
 use crate::peer_authentication::PeerAuthentications;
@@ -50,6 +51,8 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// PeerAuthentications.
     pub peer_authentications: PeerAuthentications,
+    /// EnvoyFilters.
+    pub envoy_filters: EnvoyFilters,
 }
 
 /// A VirtualService with its references resolved.
@@ -121,6 +124,7 @@ impl Config {
                 let gateway = Gateway { name: name.clone(), object: Arc::clone(object) };
                 self.gateways.insert(name, Arc::new(gateway));
             }
+            Spec::EnvoyFilter(_) => self.envoy_filters.add(object),
             Spec::PeerAuthentication(_) => self.peer_authentications.add(object),
             Spec::Sidecar(_) => self.sidecars.push(Arc::new(Sidecar { object: Arc::clone(object) })),
             _ => {}

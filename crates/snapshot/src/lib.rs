@@ -13,6 +13,7 @@ mod config;
 mod destination_rule;
 mod discovery;
 mod endpoint;
+mod envoy_filter;
 mod gateway;
 mod host;
 mod mesh;
@@ -34,6 +35,7 @@ pub use config::{
 };
 pub use destination_rule::{DestinationRule, DestinationRules};
 pub use endpoint::{Endpoint, EndpointAddress, Endpoints, has_mtls};
+pub use envoy_filter::EnvoyFilters;
 pub use gateway::{GatewayServer, GatewayWorkload, MergedGateway, MergedPort, Rejected, Rejection};
 pub use host::{CLUSTER_DOMAIN, Host};
 pub use mesh::{Inputs, Snapshot};

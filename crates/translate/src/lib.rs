@@ -9,7 +9,9 @@ mod access_log;
 mod cluster;
 mod connection_manager;
 mod context;
+mod draft;
 mod endpoint;
+mod envoy_filter;
 mod gateway;
 mod grpc;
 mod listener;
@@ -25,6 +27,7 @@ mod translate;
 mod virtual_host;
 
 pub use endpoint::Locality;
+pub use envoy_filter::check as check_envoy_filter;
 pub use resources::{Origin, Origins, Place, Resource, Resources};
 pub use shape::{
     Edge, ISTIO_ALPN, ISTIO_STATS, Interception, METADATA_EXCHANGE, ProxyShape, Role, ShapeError,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use meltemi_api::ObjectId;
+use meltemi_api::{Diagnostic, ObjectId};
 use meltemi_envoy::{Any, type_url};
 use prost::Name;
 use xxhash_rust::xxh3::xxh3_64;
@@ -49,19 +49,24 @@ pub struct Resources {
     pub endpoints: Vec<Arc<Resource>>,
     /// SDS: the credentials that listeners and clusters name, as far as the proxy may read them.
     pub secrets: Vec<Arc<Resource>>,
+    /// ECDS: the configurations that patches give to filters by name.
+    pub extension_configs: Vec<Arc<Resource>>,
+    /// What of the user's objects this proxy does not get, and why.
+    pub left_out: Vec<Diagnostic>,
     /// Where resources came from. Not on the wire, so a moved line changes no version.
     pub origins: Origins,
 }
 
 impl Resources {
     /// The lists with their type URLs, in the order in which a server pushes them.
-    pub fn by_type(&self) -> [(&'static str, &[Arc<Resource>]); 5] {
+    pub fn by_type(&self) -> [(&'static str, &[Arc<Resource>]); 6] {
         [
             (type_url::CLUSTER, &self.clusters),
             (type_url::ENDPOINT, &self.endpoints),
             (type_url::LISTENER, &self.listeners),
             (type_url::ROUTE, &self.routes),
             (type_url::SECRET, &self.secrets),
+            (type_url::EXTENSION_CONFIG, &self.extension_configs),
         ]
     }
 }
@@ -97,6 +102,11 @@ pub struct Origin {
 impl Origins {
     pub(crate) fn insert(&mut self, type_url: &'static str, resource: &str, path: String, origin: Origin) {
         self.0.insert(Place { type_url, resource: resource.to_owned(), path }, origin);
+    }
+
+    /// Forgets everything of one resource.
+    pub(crate) fn forget(&mut self, type_url: &'static str, resource: &str) {
+        self.0.retain(|place, _| place.type_url != type_url || place.resource != resource);
     }
 
     /// Where the part came from, or the closest part around it that is known.

@@ -25,6 +25,12 @@ pub const METADATA_EXCHANGE: &str = "istio.metadata_exchange";
 /// The label that says where a workload runs.
 const LOCALITY_LABEL: &str = "istio-locality";
 
+/// Metadata that tells one proxy of a workload from another.
+pub(crate) const OF_ONE_PROXY: [&str; 3] = ["NAME", "INSTANCE_IPS", "NODE_NAME"];
+
+/// `user_agent_name` of a stock Envoy.
+const STOCK_ENVOY: &str = "envoy";
+
 /// `GENERATOR` of a gRPC program without a proxy.
 const PROXYLESS: &str = "grpc";
 
@@ -43,6 +49,10 @@ pub struct ProxyShape {
     pub namespace: String,
     /// Labels of the workload, which selectors match.
     pub labels: BTreeMap<String, String>,
+    /// Text that its metadata holds, for patches to match; without what tells one proxy of a workload from another.
+    pub metadata: BTreeMap<String, String>,
+    /// The messages of extensions that it says it takes; `None` for any, as a stock Envoy has them.
+    pub extension_types: Option<BTreeSet<String>>,
     /// The extensions it names in `node.extensions`, of those that make a difference.
     pub extensions: BTreeSet<String>,
     /// An agent beside it serves its certificates in the cluster `sds-grpc`: `MELTEMI_SDS`, or `ISTIO_VERSION`, which
@@ -171,6 +181,8 @@ impl ProxyShape {
                 .filter(|e| KNOWN_EXTENSIONS.contains(&e.name.as_str()))
                 .map(|e| e.name.clone())
                 .collect(),
+            metadata: metadata.texts(),
+            extension_types: extension_types(node),
             has_sds: metadata.text("MELTEMI_SDS") == Some("true") || metadata.text("ISTIO_VERSION").is_some(),
             captures_dns: metadata.is_set("DNS_CAPTURE"),
             allocates_addresses: metadata.is_set("DNS_AUTO_ALLOCATE"),
@@ -186,10 +198,23 @@ impl ProxyShape {
         self.has_extension(ORIGINAL_SRC)
     }
 
+    /// Whether the proxy takes configuration in this message.
+    pub fn takes(&self, message: &str) -> bool {
+        self.extension_types.as_ref().is_none_or(|types| types.contains(message))
+    }
+
     /// Whether the proxy says that it has the extension.
     pub fn has_extension(&self, name: &str) -> bool {
         self.extensions.contains(name)
     }
+}
+
+/// A stock Envoy has them all; of others, those count that say what they take.
+fn extension_types(node: &Node) -> Option<BTreeSet<String>> {
+    let urls = node.extensions.iter().flat_map(|extension| &extension.type_urls);
+    let name = |url: &String| url.rsplit('/').next().unwrap_or_default().to_owned();
+    let types: BTreeSet<String> = urls.map(name).collect();
+    (node.user_agent_name != STOCK_ENVOY && !types.is_empty()).then_some(types)
 }
 
 fn error(field: &'static str, reason: impl Into<String>) -> ShapeError {
@@ -251,6 +276,16 @@ impl<'a> Metadata<'a> {
             }
             _ => false,
         }
+    }
+
+    fn texts(&self) -> BTreeMap<String, String> {
+        let text = |(key, value): (&String, &Value)| match &value.kind {
+            Some(Kind::StringValue(text)) if !OF_ONE_PROXY.contains(&key.as_str()) => {
+                Some((key.clone(), text.clone()))
+            }
+            _ => None,
+        };
+        self.0.fields.iter().filter_map(text).collect()
     }
 
     fn labels(&self) -> BTreeMap<String, String> {

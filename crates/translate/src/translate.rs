@@ -5,6 +5,8 @@ use meltemi_snapshot::{MeshConfig, Snapshot};
 
 use crate::cluster;
 use crate::context::Context;
+use crate::draft::Draft;
+use crate::envoy_filter;
 use crate::gateway;
 use crate::grpc;
 use crate::listener::{self, inbound, outbound, own_address};
@@ -63,46 +65,57 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
     let options = options.under(&snapshot.config.mesh);
     let context = Context::new(snapshot, shape, &options);
     let mut resources = Resources::default();
+    let mut draft = Draft::default();
     match &shape.role {
         Role::Proxyless => {
             let built = grpc::build(&context, &mut resources.origins);
-            built.clusters.into_iter().for_each(|c| resources.add_cluster(c));
-            built.listeners.into_iter().for_each(|l| resources.add_listener(l));
-            resources.routes.extend(built.routes.iter().map(|r| Resource::encode(&r.name, r)));
+            draft.clusters.extend(built.clusters);
+            draft.listeners.extend(built.listeners);
+            draft.routes.extend(built.routes);
         }
         Role::Sidecar(sidecar) => {
-            resources.add_outbound_clusters(&context);
+            draft.clusters.extend(cluster::outbound(&context));
             resources.secrets = secret::build(&context, &cluster::credentials(&context));
             let inbound = inbound::build(&context, sidecar);
-            inbound.clusters.into_iter().for_each(|c| resources.add_cluster(c));
-            inbound.listeners.into_iter().for_each(|l| resources.add_listener(l));
+            draft.clusters.extend(inbound.clusters);
+            draft.listeners.extend(inbound.listeners);
             let out = match sidecar.own_address() {
                 Some(address) => {
                     own_address::build(&context, address, sidecar.http_proxy_port, &mut resources.origins)
                 }
                 None => outbound::build(&context, sidecar, &mut resources.origins),
             };
-            out.listeners.into_iter().for_each(|l| resources.add_listener(l));
-            resources.routes.extend(out.routes.iter().map(|r| Resource::encode(&r.name, r)));
+            draft.listeners.extend(out.listeners);
+            draft.routes.extend(out.routes);
         }
         Role::Router(edge) => {
-            resources.add_outbound_clusters(&context);
+            draft.clusters.extend(cluster::outbound(&context));
             let gateway = gateway::build(&context, edge, &mut resources.origins);
-            gateway.clusters.into_iter().for_each(|c| resources.add_cluster(c));
-            gateway.listeners.into_iter().for_each(|l| resources.add_listener(l));
-            resources.routes.extend(gateway.routes.iter().map(|r| Resource::encode(&r.name, r)));
+            draft.clusters.extend(gateway.clusters);
+            draft.listeners.extend(gateway.listeners);
+            draft.routes.extend(gateway.routes);
             let mut credentials = gateway.credentials;
             credentials.extend(cluster::credentials(&context));
             resources.secrets = secret::build(&context, &credentials);
         }
     }
+    if shape.role != Role::Proxyless {
+        resources.left_out = envoy_filter::apply(&context, &mut draft, &mut resources.origins);
+    }
+    resources.encode(draft);
     resources.sort();
     resources
 }
 
 impl Resources {
-    fn add_outbound_clusters(&mut self, context: &Context<'_>) {
-        cluster::outbound(context).into_iter().for_each(|built| self.add_cluster(built));
+    fn encode(&mut self, draft: Draft) {
+        draft.clusters.into_iter().for_each(|built| self.add_cluster(built));
+        draft.listeners.into_iter().for_each(|built| self.add_listener(built));
+        self.routes.extend(draft.routes.iter().map(|r| Resource::encode(&r.name, r)));
+        for (config, origin) in draft.extension_configs {
+            self.extension_configs.push(Resource::encode(&config.name, &config));
+            note(&mut self.origins, type_url::EXTENSION_CONFIG, &config.name, Some(origin));
+        }
     }
 
     fn add_cluster(&mut self, built: cluster::Built) {
@@ -122,8 +135,10 @@ impl Resources {
 
     /// By name; of two with the same name the first one counts.
     fn sort(&mut self) {
-        let secrets = &mut self.secrets;
-        for list in [&mut self.listeners, &mut self.routes, &mut self.clusters, &mut self.endpoints, secrets]
+        let (secrets, extensions) = (&mut self.secrets, &mut self.extension_configs);
+        let routes = &mut self.routes;
+        for list in
+            [&mut self.listeners, routes, &mut self.clusters, &mut self.endpoints, secrets, extensions]
         {
             list.sort_by(|a, b| a.name.cmp(&b.name));
             list.dedup_by(|later, earlier| later.name == earlier.name);

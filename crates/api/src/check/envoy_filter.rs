@@ -36,6 +36,12 @@ pub(crate) fn envoy_config_object_patch(patch: &EnvoyConfigObjectPatch, decoder:
         let message = "`applyTo` says what is patched".to_owned();
         return decoder.report_below("applyTo", &codes::MISSING_FIELD, message, "");
     };
+    if apply_to == ApplyTo::Bootstrap {
+        let message = "a proxy reads its bootstrap before it asks for anything, so the patch applies to none"
+            .to_owned();
+        let help = "change the bootstrap itself";
+        decoder.report_below("applyTo", &codes::NO_EFFECT_YET, message, help);
+    }
     operation(patch.patch.as_ref(), apply_to, decoder);
     if let Some(matches) = &patch.matches {
         object(matches, apply_to, decoder);

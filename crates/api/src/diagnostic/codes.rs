@@ -74,6 +74,8 @@ codes! {
         "The field still works; another one has taken its place."
     DOUBTFUL "MEL0123" Warning "the setting is probably not what was meant"
         "The object is valid and in force, and does something else, or something more, than it seems to."
+    NOT_OF_ENVOY "MEL0131" Error "the value is not of the Envoy API"
+        "The value of a patch has to be the message that `applyTo` names, in protobuf JSON. A patch with a wrong value or an unknown `@type` is left out; of an unknown field (a warning) only the field. The other patches of the object apply."
 
     DUPLICATE_OBJECT "MEL0201" Error "the object is defined twice"
         "Two documents define the same object; the one in the first file by name is in force."
@@ -148,6 +150,8 @@ codes! {
 
     NOT_IN_FORCE "MEL0306" Warning "the kind is not in force yet"
         "The object is read and checked, field by field, and nothing in Meltemi acts by it yet."
+    ABSENT_EXTENSION "MEL0311" Warning "the proxy does not have the extension"
+        "A patch brings configuration for an extension of Envoy that this proxy does not say it has, and it would refuse the listener, route or cluster with it. The patch is left out for this proxy; a stock Envoy gets it."
 
     NO_COMMAND "MEL0401" Error "the container has no command"
         "Images are not run on one machine; the container's `command` is. The Deployment is not started."

@@ -43,7 +43,7 @@ fn bodies(codec: &Codec, resources: &[Arc<Resource>]) -> Vec<Value> {
 /// The mesh of a golden case, for a proxy with an agent and an identity, and without extensions of Istio's own proxy.
 fn bootstrap(case: &Path) -> Value {
     let read = |name: &str| fs::read_to_string(case.join(name)).unwrap_or_default();
-    let codec = Codec::new();
+    let codec = Codec::of_whole_api();
     let (objects, _) = meltemi_api::parse(&read("input.yaml"), &"input.yaml".into());
     let (snapshot, _) = Snapshot::build(&Inputs { objects: objects.into_iter().map(Arc::new).collect() });
     let node = codec.parse(&read("node.yaml")).expect("a node");

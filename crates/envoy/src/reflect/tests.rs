@@ -108,3 +108,21 @@ fn packed_messages_merge_with_their_own_kind() {
     assert_eq!(Reflection::shared().merge_any(&base, &patch), Ok(expected));
     assert!(Reflection::shared().merge_any(&base, &Any::pack(&Listener::default())).is_err());
 }
+
+/// Maps have no order of their own, but resources are told apart by their bytes.
+#[test]
+fn the_same_value_gives_the_same_bytes() {
+    let keys = (0..20).map(|i| (format!("k{i}"), json!({"a": i, "b": [1, {"c": "d"}], "e": null})));
+    let inner: serde_json::Map<String, Json> = keys.collect();
+    let filter = json!({
+        "name": "f",
+        "typed_config": {"@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "type_url": "a/b", "value": inner},
+    });
+    let read = || -> Filter { Reflection::shared().read(&filter).expect("a filter") };
+    let first = read();
+    assert!((0..10).all(|_| read() == first));
+    let json = crate::json::Codec::of_whole_api().to_json(&first).expect("known");
+    assert_eq!(json["typed_config"]["value"]["k7"]["b"][1]["c"], "d");
+    let merged = Reflection::shared().merge(&Listener::default(), &Listener::default(), Lists::Append);
+    assert_eq!(merged, Ok(Listener::default()));
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use meltemi_envoy::json::Codec;
-use meltemi_translate::{Options, Resource, Resources, translate};
+use meltemi_translate::{Options, Resource, Resources, check_envoy_filter, translate};
 use serde_json::{Value, json};
 
 use crate::mesh;
@@ -17,20 +17,22 @@ fn every_case_gives_the_expected_resources() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let mut cases: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).collect();
     cases.sort();
-    let codec = Codec::new();
+    let codec = Codec::of_whole_api();
     let broken: Vec<_> = cases.iter().filter_map(|case| check(case, &codec).err()).collect();
     assert!(broken.is_empty(), "differs from expected.yaml (UPDATE_GOLDEN=1 rewrites): {broken:#?}");
 }
 
 fn check(case: &Path, codec: &Codec) -> Result<(), String> {
     let read = |name: &str| fs::read_to_string(case.join(name)).unwrap_or_default();
-    let (snapshot, diagnostics) = mesh::snapshot(&read("input.yaml"));
+    let (snapshot, mut diagnostics) = mesh::snapshot(&read("input.yaml"));
+    diagnostics.extend(snapshot.objects().flat_map(|object| check_envoy_filter(object)));
     let access_log = read("access_log");
     let options = Options {
         access_log_file: Some(access_log.trim().to_owned()).filter(|path| !path.is_empty()),
         ..mesh::options(case)
     };
     let resources = translate(&snapshot, &mesh::shape_of(case), &options);
+    diagnostics.extend(resources.left_out.iter().cloned());
     let diagnostics: Vec<_> = diagnostics
         .iter()
         .map(|d| json!(format!("{} {} {}: {}", d.code, d.object.as_ref().unwrap(), d.field, d.message)))
@@ -45,6 +47,9 @@ fn check(case: &Path, codec: &Codec) -> Result<(), String> {
     });
     if !resources.secrets.is_empty() {
         document["secrets"] = dump(codec, &resources.secrets);
+    }
+    if !resources.extension_configs.is_empty() {
+        document["extension_configs"] = dump(codec, &resources.extension_configs);
     }
     let actual = serde_saphyr::to_string(&document).unwrap();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
