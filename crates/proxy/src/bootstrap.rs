@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
-use meltemi_compile::Rejection;
+use meltemi_compile::{EXTENSION_TYPES, Rejection};
 use meltemi_envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
 use meltemi_envoy::config::bootstrap::v3::{Admin, Bootstrap, ClusterManager, cluster_manager};
 use meltemi_envoy::config::core::v3::{
@@ -54,6 +54,9 @@ const EXTENSIONS: &[(&str, &str)] = &[
     ("envoy.load_balancing_policies.random", "envoy.load_balancing_policies"),
     ("envoy.load_balancing_policies.round_robin", "envoy.load_balancing_policies"),
 ];
+
+/// The entry that stands for all extensions, with the messages that configure them.
+const ALL: &str = "meltemi";
 
 /// This program, even if its file was replaced since.
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -203,15 +206,19 @@ fn announced(mut node: Node, args: &ProxyArgs) -> Node {
     };
     let version = BuildVersion { version: Some(version), metadata: None };
     node.user_agent_version_type = Some(UserAgentVersionType::UserAgentBuildVersion(version));
-    node.extensions = EXTENSIONS
-        .iter()
-        .map(|(name, category)| Extension {
-            name: (*name).to_owned(),
-            category: (*category).to_owned(),
-            ..Extension::default()
-        })
-        .collect();
+    let named = |(name, category): &(&str, &str)| Extension {
+        name: (*name).to_owned(),
+        category: (*category).to_owned(),
+        ..Extension::default()
+    };
+    node.extensions = EXTENSIONS.iter().map(named).collect();
+    node.extensions.push(Extension { name: ALL.to_owned(), type_urls: type_urls(), ..Extension::default() });
     node
+}
+
+/// Of every message that configures an extension here.
+fn type_urls() -> Vec<String> {
+    EXTENSION_TYPES.iter().map(|name| format!("type.googleapis.com/{name}")).collect()
 }
 
 #[derive(Default)]

@@ -51,8 +51,11 @@ fn objects(text: &str) -> Vec<Arc<Object>> {
     objects.into_iter().map(Arc::new).collect()
 }
 
+/// The shape of a node of our own proxy.
 fn shape(node: &str) -> ProxyShape {
-    ProxyShape::from_node(&Codec::new().parse(node).expect("a node")).expect("a shape")
+    let shape = ProxyShape::from_node(&Codec::new().parse(node).expect("a node")).expect("a shape");
+    let types = meltemi_compile::EXTENSION_TYPES.iter().map(|name| (*name).to_owned());
+    ProxyShape { extension_types: Some(types.collect()), ..shape }
 }
 
 /// What our proxy says against the resources.

@@ -41,12 +41,16 @@ pub(super) fn message(apply_to: ApplyTo) -> Option<String> {
     })
 }
 
-/// The names of all messages packed in the value, which are those of extensions.
+/// Messages that are no extension's.
+const COMMON: &str = "google.protobuf.";
+
+/// The names of all messages of extensions that are packed in the value.
 pub(super) fn types(wire: &EnvoyConfigObjectPatch) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(value) = json(wire) {
         collect(&value, &mut found);
     }
+    found.retain(|name| !name.starts_with(COMMON));
     found
 }
 
