@@ -8,7 +8,7 @@ mod flaw;
 
 use std::sync::OnceLock;
 
-use prost::{Message as _, Name};
+use prost::Name;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, Kind, MessageDescriptor, Value};
 use serde_json::Value as Json;
 
