@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use meltemi_api::{Change, Severity};
-use meltemi_snapshot::{Inputs, Snapshot};
+use meltemi_explain::Mesh;
 use meltemi_sources::files;
 
 use crate::report::Report;
@@ -86,10 +86,10 @@ fn check(args: &ValidateArgs) -> io::Result<Report> {
         Change::Put(object) => Some(object),
         Change::Delete(_) | Change::Synced(_) | Change::Lost(..) => None,
     });
-    let inputs = Inputs { objects: objects.collect() };
-    let (_, across) = Snapshot::build(&inputs);
-    let diagnostics = batch.diagnostics.into_iter().chain(across).collect();
-    Ok(Report::new(inputs.objects.len(), batch.sources, diagnostics))
+    let objects: Vec<_> = objects.collect();
+    let count = objects.len();
+    let mesh = Mesh::new(objects, batch.diagnostics);
+    Ok(Report::new(count, batch.sources, mesh.diagnostics))
 }
 
 fn print(report: &Report, output: Output, color: bool, out: &mut impl Write) -> anyhow::Result<()> {

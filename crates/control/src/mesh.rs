@@ -16,6 +16,7 @@ use meltemi_api::{Change, Diagnostic, ObjectId};
 use meltemi_runtime::task;
 use meltemi_snapshot::Snapshot;
 use meltemi_sources::files::Batch;
+use meltemi_translate::check_patches;
 use tokio::sync::mpsc;
 
 use crate::generations::Store;
@@ -147,6 +148,7 @@ impl Mesh {
         let trust = self.settings.trust.as_ref();
         let of_trust = trust.map_or_else(Vec::new, |t| t.findings(&self.snapshot.config.mesh));
         self.of_snapshot.extend(of_trust);
+        self.of_snapshot.extend(check_patches(&self.snapshot));
         self.is_ahead |= !of_user.is_empty();
         of_machine
     }

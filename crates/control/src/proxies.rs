@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use meltemi_api::Diagnostic;
 use meltemi_envoy::type_url;
 use meltemi_translate::{Options, Origin, Origins, ProxyShape, translate};
 use meltemi_xds::server::{Answer, Client, Provider, Refusal, Rejection, Sent};
@@ -167,6 +168,12 @@ impl Proxies {
         previous: Option<&Config>,
     ) -> (Arc<Config>, Arc<Origins>) {
         let resources = translate(&generation.snapshot, shape, &self.options);
+        if previous.is_none() {
+            for Diagnostic { object, field, message, .. } in &resources.left_out {
+                let object = object.as_ref().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(namespace = shape.namespace, object, field, message, "patch left out");
+            }
+        }
         let sets = resources.by_type().into_iter().map(|(type_url, resources)| {
             let set: ResourceSet = resources.iter().map(|resource| wire(resource)).collect();
             let same =

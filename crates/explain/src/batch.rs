@@ -72,11 +72,15 @@ impl Batch {
     fn answer_question(&mut self, question: Question) -> Answer {
         let Question { id, config, mesh_config, proxy, call } = question;
         let mesh = self.mesh(config, mesh_config);
+        let mut diagnostics = mesh.diagnostics.clone();
         let verdict = match mesh.proxy(&proxy) {
-            Ok(proxy) => proxy.explain(&call).verdict,
+            Ok(proxy) => {
+                diagnostics.extend(proxy.resources.left_out.iter().cloned());
+                proxy.explain(&call).verdict
+            }
             Err(wrong) => Verdict::default().fails(Failure::InvalidCall, wrong),
         };
-        Answer { id, verdict, diagnostics: mesh.diagnostics.clone() }
+        Answer { id, verdict, diagnostics }
     }
 
     fn mesh(&mut self, config: String, mesh_config: Option<Json>) -> &Mesh {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use meltemi_api::{Diagnostic, Object, parse};
 use meltemi_snapshot::{Inputs, Snapshot};
-use meltemi_translate::{MeshIdentity, Options, translate};
+use meltemi_translate::{MeshIdentity, Options, check_patches, translate};
 use serde_json::Value as Json;
 
 use crate::proxy::{Proxy, ProxySpec};
@@ -32,7 +32,9 @@ impl Mesh {
         let (snapshot, across) = Snapshot::build(&Inputs { objects });
         let identity = MeshIdentity { trust_domain: TRUST_DOMAIN.to_owned(), aliases: Vec::new() };
         let options = Options { identity: Some(identity), ..Options::default() };
-        Mesh { snapshot, diagnostics: found.into_iter().chain(across).collect(), options }
+        let of_patches = check_patches(&snapshot);
+        let diagnostics = found.into_iter().chain(across).chain(of_patches).collect();
+        Mesh { snapshot, diagnostics, options }
     }
 
     /// The same, with the replicas that its Deployments would have.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use meltemi_api::Kind as ObjectKind;
+use meltemi_compile::EXTENSION_TYPES;
 use meltemi_envoy::config::cluster::v3::Cluster;
 use meltemi_envoy::config::core::v3::{Extension, Node};
 use meltemi_envoy::config::listener::v3::Listener;
@@ -75,10 +76,12 @@ impl ProxySpec {
         let name = or(&self.name, "app");
         let address = self.ip_addresses.first().map_or(ADDRESS, String::as_str);
         let extension = |name: &str| Extension { name: name.to_owned(), ..Default::default() };
+        let urls = EXTENSION_TYPES.iter().map(|name| format!("type.googleapis.com/{name}"));
+        let all = Extension { type_urls: urls.collect(), ..extension("meltemi") };
         Node {
             id: format!("{kind}~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"),
             metadata: Some(self.metadata(&namespace)),
-            extensions: [METADATA_EXCHANGE, ISTIO_STATS].map(extension).to_vec(),
+            extensions: vec![extension(METADATA_EXCHANGE), extension(ISTIO_STATS), all],
             ..Default::default()
         }
     }

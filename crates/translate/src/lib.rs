@@ -27,7 +27,7 @@ mod translate;
 mod virtual_host;
 
 pub use endpoint::Locality;
-pub use envoy_filter::check as check_envoy_filter;
+pub use envoy_filter::check as check_patches;
 pub use resources::{Origin, Origins, Place, Resource, Resources};
 pub use shape::{
     Edge, ISTIO_ALPN, ISTIO_STATS, Interception, METADATA_EXCHANGE, ProxyShape, Role, ShapeError,

@@ -2,18 +2,23 @@
 //!
 //! Source: Istio `pkg/config/validation/envoyfilter`. An unknown field is a warning there, too: the rest is applied.
 
-use meltemi_api::{Diagnostic, Object, Severity, Spec, codes};
+use meltemi_api::istio::EnvoyFilter;
+use meltemi_api::{Diagnostic, Object, Severity, codes};
 use meltemi_envoy::reflect::{Flaw, Reflection};
+use meltemi_snapshot::Snapshot;
 
 use super::value;
 
 /// Node metadata that tells one proxy of a workload from another. Patches are for all of them.
 const OF_ONE_PROXY: [&str; 3] = crate::shape::OF_ONE_PROXY;
 
-/// Everything in the patches of an EnvoyFilter that is not of the Envoy API; nothing for objects of other kinds. A
-/// patch with an error is left out, the others of the object apply.
-pub fn check(object: &Object) -> Vec<Diagnostic> {
-    let Spec::EnvoyFilter(filter) = &object.spec else { return Vec::new() };
+/// Everything in the patches of EnvoyFilters that is not of the Envoy API. A patch with an error is left out, the others
+/// of its object apply.
+pub fn check(snapshot: &Snapshot) -> Vec<Diagnostic> {
+    snapshot.config.envoy_filters.all().flat_map(|(object, filter)| of_object(object, filter)).collect()
+}
+
+fn of_object(object: &Object, filter: &EnvoyFilter) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for (index, patch) in filter.config_patches.iter().enumerate() {
         let at = format!("spec.configPatches[{index}]");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use meltemi_envoy::json::Codec;
-use meltemi_translate::{Options, Resource, Resources, check_envoy_filter, translate};
+use meltemi_translate::{Options, Resource, Resources, check_patches, translate};
 use serde_json::{Value, json};
 
 use crate::mesh;
@@ -25,7 +25,7 @@ fn every_case_gives_the_expected_resources() {
 fn check(case: &Path, codec: &Codec) -> Result<(), String> {
     let read = |name: &str| fs::read_to_string(case.join(name)).unwrap_or_default();
     let (snapshot, mut diagnostics) = mesh::snapshot(&read("input.yaml"));
-    diagnostics.extend(snapshot.objects().flat_map(|object| check_envoy_filter(object)));
+    diagnostics.extend(check_patches(&snapshot));
     let access_log = read("access_log");
     let options = Options {
         access_log_file: Some(access_log.trim().to_owned()).filter(|path| !path.is_empty()),
