@@ -55,7 +55,7 @@ fn map<'a>(
     let kind = field.kind();
     let Some(entry) = kind.as_message() else { return };
     let mut entries: Vec<_> = entries.collect();
-    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    entries.sort_by_key(|(key, _)| *key);
     for (key, value) in entries {
         let mut own = DynamicMessage::new(entry.clone());
         own.set_field(&entry.map_entry_key_field(), key.clone().into());

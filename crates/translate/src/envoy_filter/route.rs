@@ -38,7 +38,7 @@ impl Patches<'_> {
         &self,
         place: PatchContext,
         configuration: &mut RouteConfiguration,
-        mut origins: Option<&mut Origins>,
+        origins: Option<&mut Origins>,
     ) {
         for patch in &self.route_configurations {
             if self.is_for_routes(patch, place, &configuration.name) {
@@ -61,7 +61,7 @@ impl Patches<'_> {
                 hosts.push(Host::new(patch.value.clone(), |_| Some(patch.origin())));
             }
         }
-        if let Some(origins) = origins.as_deref_mut() {
+        if let Some(origins) = origins {
             keep_origins(&name, &hosts, origins);
         }
         let whole = |Host { host, routes }| {
