@@ -13,6 +13,7 @@ mod fault;
 mod gateway;
 mod load_balancer;
 mod mesh_config;
+mod mesh_proxy_config;
 mod peer_authentication;
 mod policy_target;
 mod proxy_config;
@@ -61,6 +62,9 @@ pub use mesh_config::{
     MinProtocolVersion, NamespaceSelector, TlsConfig,
 };
 pub(crate) use mesh_config::{MESH, is_config_map};
+pub use mesh_proxy_config::{
+    ForwardClientCertDetails, GatewayTopology, MeshProxyConfig, ProxyProtocolConfiguration,
+};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PodSelector};
 pub use policy_target::PolicyTargetReference;
 pub use proxy_config::{

@@ -6,6 +6,7 @@
 //! namespaces in front of it. Istio sends both, and Envoy refuses the listener.
 
 mod target;
+mod topology;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,6 +18,8 @@ use crate::config::{Gateway, ServerHost, ServerKind, labels_match, oldest_first}
 use crate::mesh::Snapshot;
 
 use self::target::{SERVICES_ANNOTATION, Target};
+
+pub use self::topology::GatewayTopology;
 
 /// Whose Gateways are meant.
 #[derive(Debug, Clone, Copy)]

@@ -36,7 +36,9 @@ pub use config::{
 pub use destination_rule::{DestinationRule, DestinationRules};
 pub use endpoint::{Endpoint, EndpointAddress, Endpoints, has_mtls};
 pub use envoy_filter::EnvoyFilters;
-pub use gateway::{GatewayServer, GatewayWorkload, MergedGateway, MergedPort, Rejected, Rejection};
+pub use gateway::{
+    GatewayServer, GatewayTopology, GatewayWorkload, MergedGateway, MergedPort, Rejected, Rejection,
+};
 pub use host::{CLUSTER_DOMAIN, Host};
 pub use mesh::{Inputs, Snapshot};
 pub use mesh_config::{MeshConfig, MinVersion, TlsParameters};

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gateway::GatewayTopology;
 use meltemi_api::istio::{self, MeshH2UpgradePolicy, MinProtocolVersion, OutboundTrafficPolicyMode};
 use meltemi_api::{Diagnostic, Object, codes};
 
@@ -54,6 +55,8 @@ pub struct MeshConfig {
     pub connect_timeout: Duration,
     /// `dnsRefreshRate`.
     pub dns_refresh_rate: Duration,
+    /// `defaultConfig.gatewayTopology`: what stands before gateways whose nodes do not say it.
+    pub gateway_topology: GatewayTopology,
     /// Where it was read; `None` where nobody says anything.
     pub object: Option<Arc<Object>>,
 }
@@ -107,6 +110,11 @@ impl MeshConfig {
             mesh_mtls: TlsParameters::new(wire.mesh_mtls.as_ref()),
             tls_defaults: TlsParameters::new(wire.tls_defaults.as_ref()),
             access_log_file: wire.access_log_file.clone(),
+            gateway_topology: wire
+                .default_config
+                .as_ref()
+                .and_then(|config| config.gateway_topology.as_ref())
+                .map_or_else(GatewayTopology::default, GatewayTopology::new),
             trust_domain: wire.trust_domain.as_deref().unwrap_or(TRUST_DOMAIN).into(),
             default_service_export_to: wire.default_service_export_to.clone(),
             discovery_selectors: wire.discovery_selectors.clone(),

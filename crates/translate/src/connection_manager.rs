@@ -3,6 +3,7 @@
 //! Source: Istio `pilot/pkg/networking/core/listener.go` (`buildHTTPConnectionManager`) and
 //! `networkfilter.go`.
 
+use meltemi_api::istio::ForwardClientCertDetails as Wanted;
 use meltemi_envoy::Any;
 use meltemi_envoy::config::listener::v3::{Filter, filter};
 use meltemi_envoy::config::route::v3::RouteConfiguration;
@@ -18,7 +19,7 @@ use meltemi_envoy::extensions::filters::network::http_connection_manager::v3::{
 };
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
 use meltemi_envoy::udpa::r#type::v1::TypedStruct;
-use meltemi_snapshot::DestinationRule;
+use meltemi_snapshot::{DestinationRule, GatewayTopology};
 
 use crate::access_log::access_logs;
 use crate::message::{UNLIMITED, ads, fields, list, packed, structure, text};
@@ -56,7 +57,7 @@ pub(crate) enum Place {
     /// Behind a workload.
     Outbound,
     /// On a gateway: it believes the connection's address and certificate, not what headers say of others.
-    Edge { terminates_tls: bool },
+    Edge { topology: GatewayTopology },
 }
 
 impl Place {
@@ -74,13 +75,27 @@ impl Place {
             Place::Inbound { has_identity: true } => {
                 (ForwardClientCertDetails::AppendForward, Some(details(false)))
             }
-            Place::Edge { terminates_tls: true } => {
-                (ForwardClientCertDetails::SanitizeSet, Some(details(true)))
+            Place::Edge { topology } => {
+                let forward = of_edge(topology.client_certificates);
+                let is_told = matches!(
+                    forward,
+                    ForwardClientCertDetails::SanitizeSet | ForwardClientCertDetails::AppendForward
+                );
+                (forward, is_told.then(|| details(true)))
             }
-            Place::Inbound { .. } | Place::Outbound | Place::Edge { .. } => {
-                (ForwardClientCertDetails::Sanitize, None)
-            }
+            Place::Inbound { .. } | Place::Outbound => (ForwardClientCertDetails::Sanitize, None),
         }
+    }
+}
+
+/// What a gateway does with `x-forwarded-client-cert`.
+fn of_edge(wanted: Wanted) -> ForwardClientCertDetails {
+    match wanted {
+        Wanted::Undefined | Wanted::SanitizeSet => ForwardClientCertDetails::SanitizeSet,
+        Wanted::Sanitize => ForwardClientCertDetails::Sanitize,
+        Wanted::ForwardOnly => ForwardClientCertDetails::ForwardOnly,
+        Wanted::AppendForward => ForwardClientCertDetails::AppendForward,
+        Wanted::AlwaysForwardOnly => ForwardClientCertDetails::AlwaysForwardOnly,
     }
 }
 
@@ -106,6 +121,10 @@ impl Http<'_> {
                 }
             }),
             use_remote_address: Some(matches!(self.place, Place::Edge { .. })),
+            xff_num_trusted_hops: match self.place {
+                Place::Edge { topology } => topology.trusted_proxies,
+                Place::Inbound { .. } | Place::Outbound => 0,
+            },
             generate_request_id: Some(true),
             server_name: SERVER_NAME.to_owned(),
             stream_idle_timeout: Some(UNLIMITED),

@@ -9,15 +9,18 @@ use std::collections::BTreeSet;
 
 use meltemi_api::istio::Server;
 use meltemi_envoy::config::core::v3::TrafficDirection;
-use meltemi_envoy::config::listener::v3::{Filter, FilterChain, Listener};
+use meltemi_envoy::config::listener::v3::{Filter, FilterChain, Listener, ListenerFilter};
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
-use meltemi_snapshot::{GatewayServer, GatewayWorkload, MergedGateway, MergedPort, ServerKind};
+use meltemi_snapshot::{
+    GatewayServer, GatewayTopology, GatewayWorkload, MergedGateway, MergedPort, ServerKind,
+};
 
 use crate::cluster;
 use crate::connection_manager::{Http, Place, Routes, Tcp};
 use crate::context::{Context, origin};
-use crate::listener::{self, chain::tls_inspector, listener};
+use crate::listener::chain::{proxy_protocol, tls_inspector};
+use crate::listener::{self, listener};
 use crate::message::duration;
 use crate::names;
 use crate::resources::Origins;
@@ -50,12 +53,13 @@ pub(crate) struct Built {
 pub(crate) fn build(context: &Context<'_>, edge: &Edge, origins: &mut Origins) -> Built {
     let mut built = Built::default();
     let everywhere = edge.bind.to_string();
+    let topology = edge.topology.unwrap_or(context.snapshot.config.mesh.gateway_topology);
     for merged in merged(context, edge).ports {
         if edge.is_unprivileged && merged.number < FIRST_UNPRIVILEGED_PORT {
             continue;
         }
         let address = merged.bind.as_deref().unwrap_or(&everywhere);
-        let port = Port { context, merged: &merged, address };
+        let port = Port { context, merged: &merged, address, topology };
         if let Some(listener) = port.listener(&mut built, origins) {
             built.listeners.push(listener);
         }
@@ -80,6 +84,7 @@ struct Port<'a> {
     context: &'a Context<'a>,
     merged: &'a MergedPort,
     address: &'a str,
+    topology: GatewayTopology,
 }
 
 impl Port<'_> {
@@ -93,13 +98,16 @@ impl Port<'_> {
             return None;
         }
         let empty = listener(self.address, self.merged.number, TrafficDirection::Outbound, Vec::new());
-        let listener = Listener {
-            filter_chains: chains,
-            listener_filters: needs_names.then(tls_inspector).into_iter().collect(),
-            ..empty
-        };
+        let listener =
+            Listener { filter_chains: chains, listener_filters: self.inspectors(needs_names), ..empty };
         let origin = Some(origin(&first.gateway.object, format!("spec.servers[{}]", first.index)));
         Some(listener::Built { listener, origin })
+    }
+
+    /// What looks at the beginning of a connection; a PROXY header comes before everything.
+    fn inspectors(&self, needs_names: bool) -> Vec<ListenerFilter> {
+        let header = self.topology.has_proxy_protocol.then(proxy_protocol);
+        header.into_iter().chain(needs_names.then(tls_inspector)).collect()
     }
 
     /// The chain without a condition: requests of all its servers, or the bytes of the one that has a route.
@@ -133,7 +141,7 @@ impl Port<'_> {
             options: self.context.options,
             stat_prefix: own_prefix.unwrap_or_else(|| format!("outbound_{}", self.name())),
             routes: Routes::Named(routes),
-            place: Place::Edge { terminates_tls: server.is_some() },
+            place: Place::Edge { topology: self.topology },
         };
         http.filters()
     }

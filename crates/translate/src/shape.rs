@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use meltemi_api::istio::ForwardClientCertDetails;
 use meltemi_envoy::config::core::v3::Node;
+use meltemi_snapshot::GatewayTopology;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 
@@ -91,6 +93,8 @@ pub struct Edge {
     /// Clients come through Services, so that servers listen on their target ports. Not so where
     /// `MELTEMI_GATEWAY_BIND` says that the gateway stands for itself.
     pub is_behind_services: bool,
+    /// What stands before it, as `PROXY_CONFIG` says; `None` for what the mesh says.
+    pub topology: Option<GatewayTopology>,
     /// `UNPRIVILEGED_POD`: ports below 1024 cannot be listened on.
     pub is_unprivileged: bool,
 }
@@ -288,6 +292,25 @@ impl<'a> Metadata<'a> {
         self.0.fields.iter().filter_map(text).collect()
     }
 
+    /// `PROXY_CONFIG` is the whole configuration of the proxy, so what is not in it has its default.
+    fn topology(&self) -> Option<GatewayTopology> {
+        let Some(Kind::StructValue(config)) = self.value("PROXY_CONFIG") else { return None };
+        let Some(Kind::StructValue(topology)) = Metadata(config).value("gatewayTopology") else {
+            return Some(GatewayTopology::default());
+        };
+        let topology = Metadata(topology);
+        let trusted_proxies = match topology.value("numTrustedProxies") {
+            // More proxies than a number holds are as good as all.
+            Some(Kind::NumberValue(number)) => number.clamp(0.0, f64::from(u32::MAX)) as u32,
+            _ => 0,
+        };
+        Some(GatewayTopology {
+            trusted_proxies,
+            client_certificates: client_certificates(topology.text("forwardClientCertDetails")),
+            has_proxy_protocol: matches!(topology.value("proxyProtocol"), Some(Kind::StructValue(_))),
+        })
+    }
+
     fn labels(&self) -> BTreeMap<String, String> {
         let Some(Kind::StructValue(labels)) = self.value("LABELS") else { return BTreeMap::new() };
         let text = |v: &Value| match &v.kind {
@@ -347,8 +370,15 @@ fn edge(id: &NodeId<'_>, metadata: &Metadata<'_>) -> Result<Edge, ShapeError> {
         // One that no Service stands before has the shape of every other such.
         addresses: if is_behind_services { addresses.collect() } else { Vec::new() },
         is_behind_services,
+        topology: metadata.topology(),
         is_unprivileged: metadata.text("UNPRIVILEGED_POD") == Some("true"),
     })
+}
+
+fn client_certificates(word: Option<&str>) -> ForwardClientCertDetails {
+    use ForwardClientCertDetails as Is;
+    let known = [Is::Sanitize, Is::ForwardOnly, Is::AppendForward, Is::SanitizeSet, Is::AlwaysForwardOnly];
+    known.into_iter().find(|known| Some(known.as_str()) == word).unwrap_or_default()
 }
 
 fn gateway_bind(metadata: &Metadata<'_>) -> Result<IpAddr, ShapeError> {
@@ -408,10 +438,42 @@ metadata: {INSTANCE_IPS: '10.0.0.1,fd00::1', DNS_CAPTURE: 'true', ENVOY_STATUS_P
             bind: Ipv4Addr::UNSPECIFIED.into(),
             addresses: vec![Ipv4Addr::new(10, 0, 0, 1).into()],
             is_behind_services: true,
+            topology: None,
             is_unprivileged: false,
         };
         assert_eq!(shape.role, Role::Router(edge));
         assert_eq!(shape.namespace, "infra");
+    }
+
+    #[test]
+    fn what_stands_before_a_gateway_is_in_its_configuration() {
+        let topology = |config: &str| {
+            let node = format!("id: router~10.0.0.1~gw-0.infra~x\nmetadata: {{PROXY_CONFIG: {config}}}");
+            match shape(&node).expect("supported").role {
+                Role::Router(edge) => edge.topology,
+                other => panic!("no gateway: {other:?}"),
+            }
+        };
+        assert_eq!(topology("text"), None);
+        assert_eq!(topology("{}"), Some(GatewayTopology::default()));
+        let said = "{gatewayTopology: {numTrustedProxies: 3, forwardClientCertDetails: SANITIZE, proxyProtocol: {}}}";
+        let expected = GatewayTopology {
+            trusted_proxies: 3,
+            client_certificates: ForwardClientCertDetails::Sanitize,
+            has_proxy_protocol: true,
+        };
+        assert_eq!(topology(said), Some(expected));
+    }
+
+    #[test]
+    fn what_a_node_says_of_itself_is_kept_for_patches() {
+        let of = |node: &str| shape(&format!("id: router~10.0.0.1~gw-0.infra~x\n{node}")).expect("supported");
+        let node = "metadata: {NAME: gw-0, SEASON: winter, ISTIO_VERSION: 1.30.0}";
+        let expected = [("ISTIO_VERSION", "1.30.0"), ("SEASON", "winter")];
+        assert!(of(node).metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected));
+        let lists = "extensions: [{name: a, type_urls: [type.googleapis.com/a.B]}]";
+        assert!(of(lists).takes("a.B") && !of(lists).takes("a.C"));
+        assert!(of(&format!("{lists}\nuser_agent_name: envoy")).takes("a.C") && of("").takes("a.C"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::check;
 use crate::decode::{wire, wire_enum};
 use crate::istio::{
-    ConnectionPoolSettings, HttpRetry, LocalityLbSetting, OutboundTrafficPolicy, OutlierDetection,
+    ConnectionPoolSettings, HttpRetry, LocalityLbSetting, MeshProxyConfig, OutboundTrafficPolicy, OutlierDetection,
     TcpKeepalive, ZoneAwareLbSetting,
 };
 use crate::object::{Object, Spec};
@@ -42,6 +42,8 @@ wire! {
         access_log_file: Option<String>, "accessLogFile";
         /// What happens to traffic for hosts nobody knows, where no Sidecar says it.
         outbound_traffic_policy: Option<OutboundTrafficPolicy>, "outboundTrafficPolicy";
+        /// How proxies run, where their nodes do not say it.
+        default_config: Option<MeshProxyConfig>, "defaultConfig";
         /// Who sees a service that does not say it; absent: all.
         default_service_export_to: Vec<String>, "defaultServiceExportTo" => syntax::export_to;
         /// The namespaces whose objects count, by their labels; absent: all.
@@ -71,7 +73,7 @@ wire! {
     }
     later NO_EFFECT_YET "proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "protocolDetectionTimeout", "ingressClass", "ingressService", "ingressControllerMode",
         "ingressSelector", "enableTracing", "accessLogFormat", "accessLogEncoding", "enableEnvoyAccessLogService",
-        "disableEnvoyListenerLog", "defaultConfig", "inboundTrafficPolicy", "configSources", "caCertificates",
+        "disableEnvoyListenerLog", "inboundTrafficPolicy", "configSources", "caCertificates",
         "certificates", "serviceSettings", "serviceScopeConfigs", "enablePrometheusMerge",
         "verifyCertificateAtClient", "ca", "extensionProviders", "defaultProviders", "pathNormalization",
         "compliancePolicy", "hboneIdleTimeout",

@@ -5,6 +5,7 @@
 use meltemi_envoy::Any;
 use meltemi_envoy::config::listener::v3::{FilterChainMatch, ListenerFilter, listener_filter};
 use meltemi_envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
+use meltemi_envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use meltemi_envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use meltemi_snapshot::{MtlsMode, Protocol};
 
@@ -89,6 +90,11 @@ pub(crate) fn tls_inspector() -> ListenerFilter {
 /// Looks at the first request.
 pub(crate) fn http_inspector() -> ListenerFilter {
     listener_filter("envoy.filters.listener.http_inspector", packed::<HttpInspector>())
+}
+
+/// Takes the PROXY header off.
+pub(crate) fn proxy_protocol() -> ListenerFilter {
+    listener_filter("envoy.filters.listener.proxy_protocol", packed::<ProxyProtocol>())
 }
 
 /// A filter with its configuration.
