@@ -13,7 +13,6 @@ mod fault;
 mod gateway;
 mod load_balancer;
 mod mesh_config;
-mod mesh_proxy_config;
 mod peer_authentication;
 mod policy_target;
 mod proxy_config;
@@ -62,15 +61,12 @@ pub use mesh_config::{
     MinProtocolVersion, NamespaceSelector, TlsConfig,
 };
 pub(crate) use mesh_config::{MESH, is_config_map};
-pub use mesh_proxy_config::{
-    ForwardClientCertDetails, GatewayTopology, MeshProxyConfig, ProxyProtocolConfiguration,
-};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PodSelector};
 pub use policy_target::PolicyTargetReference;
 pub use proxy_config::{
-    CurrentClientCertDetails, Disabled, Enabled, ForwardClientCertDetails, MeshProxyConfig,
+    CurrentClientCertDetails, Disabled, Enabled, ForwardClientCertDetails, GatewayTopology, MeshProxyConfig,
     MetadataExchangeHeaders, MetadataExchangeMode, ProxyConfig, ProxyHeaders, ProxyImage,
-    ProxyProtocolConfiguration, ServerHeader, Topology,
+    ProxyProtocolConfiguration, ServerHeader,
 };
 pub use request_authentication::{ClaimToHeader, JwtHeader, JwtRule, RequestAuthentication};
 pub use server_tls::{ServerTlsSettings, TlsCertificate, TlsMode, TlsProtocol};

@@ -11,9 +11,9 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::decode::Wire;
 use crate::istio::{
-    AuthorizationPolicy, DestinationRule, EnvoyFilter, Gateway, IstioOperator, PeerAuthentication, ProxyConfig,
-    RequestAuthentication, ServiceEntry, Sidecar, Telemetry, TrafficExtension, VirtualService, WasmPlugin,
-    WorkloadEntry, WorkloadGroup,
+    AuthorizationPolicy, DestinationRule, EnvoyFilter, Gateway, IstioOperator, PeerAuthentication,
+    ProxyConfig, RequestAuthentication, ServiceEntry, Sidecar, Telemetry, TrafficExtension, VirtualService,
+    WasmPlugin, WorkloadEntry, WorkloadGroup,
 };
 use crate::kubernetes::{
     ConfigMap, DaemonSet, Deployment, EndpointSlice, Endpoints, Job, Namespace, Node, Pod, ReplicaSet,

@@ -11,22 +11,21 @@ use meltemi_api::istio::Server;
 use meltemi_envoy::config::core::v3::TrafficDirection;
 use meltemi_envoy::config::listener::v3::{Filter, FilterChain, Listener, ListenerFilter};
 use meltemi_envoy::config::route::v3::RouteConfiguration;
-use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use meltemi_snapshot::{
     GatewayServer, GatewayTopology, GatewayWorkload, MergedGateway, MergedPort, ServerKind,
 };
 
 use crate::cluster;
-use crate::connection_manager::{Http, Place, Routes, Tcp};
+use crate::connection_manager::{Http, Place, Routes};
 use crate::context::{Context, origin};
 use crate::listener::chain::{proxy_protocol, tls_inspector};
-use crate::listener::{self, listener};
+use crate::listener::outbound::network;
+use crate::listener::{self, ACCEPTS_PER_EVENT, listener};
 use crate::message::duration;
 use crate::names;
 use crate::resources::Origins;
 use crate::route::{Binding, l4};
 use crate::shape::Edge;
-use crate::tcp_rule;
 use crate::virtual_host::route_configuration;
 
 use self::hosts::virtual_hosts;
@@ -98,8 +97,12 @@ impl Port<'_> {
             return None;
         }
         let empty = listener(self.address, self.merged.number, TrafficDirection::Outbound, Vec::new());
-        let listener =
-            Listener { filter_chains: chains, listener_filters: self.inspectors(needs_names), ..empty };
+        let listener = Listener {
+            filter_chains: chains,
+            listener_filters: self.inspectors(needs_names),
+            max_connections_to_accept_per_socket_event: Some(ACCEPTS_PER_EVENT),
+            ..empty
+        };
         let origin = Some(origin(&first.gateway.object, format!("spec.servers[{}]", first.index)));
         Some(listener::Built { listener, origin })
     }
@@ -119,7 +122,7 @@ impl Port<'_> {
             built.routes.push(route_configuration(&name, hosts, true, origins));
             self.requests(name, None)
         } else {
-            self.bytes(tcp_destination(self.context, first)?, false)
+            bytes(self.context, first, false)?
         };
         Some(chain(filters))
     }
@@ -145,19 +148,6 @@ impl Port<'_> {
         };
         http.filters()
     }
-
-    /// `exchanges`: clients of the mesh may tell who they are.
-    fn bytes(&self, destination: ClusterSpecifier, exchanges: bool) -> Vec<Filter> {
-        let tcp = Tcp {
-            shape: self.context.shape,
-            options: self.context.options,
-            listener: &self.name(),
-            rule: tcp_rule::of(self.context, &destination),
-            destination,
-            exchanges,
-        };
-        tcp.filters()
-    }
 }
 
 /// A chain for connections of any kind.
@@ -169,15 +159,20 @@ fn chain(filters: Vec<Filter>) -> FilterChain {
     }
 }
 
-/// The first TCP route of the oldest VirtualService that is bound to the server. A server without one stays closed.
-fn tcp_destination(context: &Context<'_>, server: &GatewayServer) -> Option<ClusterSpecifier> {
+/// By the first TCP route of the oldest VirtualService that is bound to the server; a server without one stays closed.
+/// `exchanges`: clients of the mesh may tell who they are.
+fn bytes(context: &Context<'_>, server: &GatewayServer, exchanges: bool) -> Option<Vec<Filter>> {
     let accepted = server.hosts();
-    let gateway = &server.gateway.name;
+    let (gateway, port) = (&server.gateway.name, server.port());
     let bound = context.scope.virtual_services_of(gateway).into_iter();
     let mut admitted = bound.filter(|v| {
         v.hosts.iter().any(|host| accepted.iter().any(|a| a.admit(v.namespace(), host).is_some()))
     });
     admitted.find_map(|v| {
-        l4::tcp(&Binding { context, virtual_service: v, gateway, port: server.port(), is_of_one_port: false })
+        let routes =
+            l4::tcp_routes(&Binding { context, virtual_service: v, gateway, port, is_of_one_port: false });
+        // What a client of a gateway dials is no address of a service, so such conditions are passed over.
+        let first = routes.into_iter().next()?;
+        Some(network::routed_for(context, &v.object, first.cluster, exchanges))
     })
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::check;
 use crate::decode::{wire, wire_enum};
 use crate::istio::{
-    ConnectionPoolSettings, HttpRetry, LocalityLbSetting, MeshProxyConfig, OutboundTrafficPolicy, OutlierDetection,
-    TcpKeepalive, ZoneAwareLbSetting,
+    ConnectionPoolSettings, HttpRetry, LocalityLbSetting, MeshProxyConfig, OutboundTrafficPolicy,
+    OutlierDetection, TcpKeepalive, ZoneAwareLbSetting,
 };
 use crate::object::{Object, Spec};
 use crate::syntax;

@@ -35,7 +35,7 @@ wire! {
     /// How proxies are to be set up, in MeshConfig and in the metadata of a node. What starts a proxy looks at the rest.
     pub struct MeshProxyConfig {
         /// Who stands before gateways.
-        gateway_topology: Option<Topology>, "gatewayTopology";
+        gateway_topology: Option<GatewayTopology>, "gatewayTopology";
         /// Headers that proxies add or leave alone.
         proxy_headers: Option<ProxyHeaders>, "proxyHeaders";
     }
@@ -51,7 +51,7 @@ wire! {
 
 wire! {
     /// Who stands before gateways.
-    pub struct Topology {
+    pub struct GatewayTopology {
         /// Proxies that a request has come through, whose `x-forwarded-for` is believed.
         num_trusted_proxies: Option<u32>, "numTrustedProxies";
         /// What becomes of `x-forwarded-client-cert`; absent: `SANITIZE_SET`.

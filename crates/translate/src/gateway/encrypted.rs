@@ -9,15 +9,16 @@ use std::collections::BTreeSet;
 use meltemi_api::istio::{ServerTlsSettings, TlsMode};
 use meltemi_envoy::Any;
 use meltemi_envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch};
-use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use meltemi_snapshot::{GatewayServer, Host, Protocol, ServerKind, Service};
 
 use super::hosts::virtual_hosts;
-use super::{Built, Port, chain, tcp_destination};
+use super::{Built, Port, bytes, chain};
 use crate::cluster;
+use crate::listener::outbound::network;
 use crate::names;
 use crate::resources::Origins;
-use crate::route::{Binding, l4};
+use crate::route::Binding;
+use crate::route::l4::{self, L4Route};
 use crate::tls::{MESH_ALPN, downstream, transport_socket};
 use crate::virtual_host::route_configuration;
 
@@ -78,10 +79,9 @@ impl Port<'_> {
     }
 
     fn bytes_in_tls(&self, server: &GatewayServer, tls: &ServerTlsSettings) -> Option<FilterChain> {
-        let destination = tcp_destination(self.context, server)?;
         let context = downstream::of_server(self.context, tls, false);
         let is_of_mesh = tls.mode() == TlsMode::IstioMutual;
-        Some(terminating(server, self.bytes(destination, is_of_mesh), context))
+        Some(terminating(server, bytes(self.context, server, is_of_mesh)?, context))
     }
 
     /// By the TLS routes of the VirtualServices that are bound to the server. A route that asks for a server name which
@@ -103,12 +103,14 @@ impl Port<'_> {
                 port: server.port(),
                 is_of_one_port: false,
             };
-            for (names, destination) in l4::tls(&binding) {
-                if names.iter().any(|name| routed.contains(name)) {
+            for L4Route { server_names, cluster, .. } in l4::tls_routes(&binding) {
+                if server_names.iter().any(|name| routed.contains(name)) {
                     continue;
                 }
-                routed.extend(names.iter().cloned());
-                chains.push(by_server_name(names, self.bytes(destination, false)));
+                routed.extend(server_names.iter().cloned());
+                let object = &virtual_service.object;
+                let filters = network::routed(self.context, object, cluster);
+                chains.push(by_server_name(server_names, filters));
             }
         }
         chains
@@ -125,7 +127,7 @@ impl Port<'_> {
             for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
                 for cluster in cluster::by_server_name(self.context, service, port) {
                     let name = cluster.cluster.name.clone();
-                    let filters = self.bytes(ClusterSpecifier::Cluster(name.clone()), false);
+                    let filters = network::through(self.context, name.clone(), &service.host);
                     let mut chain = by_server_name(vec![name], filters);
                     let alpn = MESH_ALPN.iter().map(|name| (*name).to_owned()).collect();
                     chain.filter_chain_match.get_or_insert_default().application_protocols = alpn;

@@ -5,7 +5,7 @@
 
 mod catch_all;
 mod entry;
-mod network;
+pub(crate) mod network;
 mod opaque;
 mod services;
 
