@@ -10,6 +10,7 @@ mod dynamic;
 mod encrypted;
 mod endurance;
 mod envoy_api;
+mod envoy_filter;
 mod foreign;
 mod generations;
 mod hashing;
