@@ -7,22 +7,29 @@
 mod analyze;
 mod ask;
 mod control_plane;
+mod diff;
 mod explain;
+mod get;
 mod inspect;
+mod mesh;
 mod output;
 mod proxy_config;
+mod proxy_status;
 mod report;
 mod rollback;
 mod validate;
 
 pub use analyze::{AnalyzeArgs, analyze};
 pub use control_plane::MeshArgs;
+pub use diff::{DiffArgs, diff};
 pub use explain::{ExplainArgs, explain};
+pub use get::{GetArgs, get};
 pub use inspect::{InspectArgs, inspect};
 pub use output::Format;
 pub use proxy_config::{
     AllArgs, BootstrapArgs, ClusterArgs, ClusterFilter, EndpointArgs, EndpointFilter, ListenerArgs,
     ListenerFilter, ProxyConfigCommand, RouteArgs, SecretArgs, SourceArgs, proxy_config,
 };
+pub use proxy_status::{ProxyStatusArgs, proxy_status};
 pub use rollback::{RollbackArgs, rollback};
 pub use validate::{Output, ValidateArgs, validate};

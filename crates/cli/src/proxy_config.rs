@@ -69,6 +69,31 @@ pub fn proxy_config(command: &ProxyConfigCommand) -> ExitCode {
     })
 }
 
+/// A resource that came from a control plane.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Resource {
+    pub(crate) kind: &'static str,
+    pub(crate) name: String,
+    pub(crate) body: Value,
+}
+
+/// What a proxy has from its control plane.
+///
+/// # Errors
+/// If it cannot be asked.
+pub(crate) fn dynamic(args: &SourceArgs) -> anyhow::Result<Vec<Resource>> {
+    Ok(sections(args)?.dynamic())
+}
+
+/// The resources of a dump that is at hand.
+///
+/// # Errors
+/// If it is no configuration dump.
+pub(crate) fn dynamic_of(from: &str, dump: &Value) -> anyhow::Result<Vec<Resource>> {
+    let dump = source::Dump { from: from.to_owned(), text: dump.to_string().into_bytes() };
+    Ok(Sections::read(&dump)?.dynamic())
+}
+
 fn sections(args: &SourceArgs) -> anyhow::Result<Sections> {
     Sections::read(&source::dump(args)?)
 }

@@ -8,6 +8,7 @@ mod mtls;
 mod objects;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -28,6 +29,8 @@ pub(crate) struct Subject {
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) orders: Orders,
+    /// The files of objects that another process maintains.
+    pub(crate) machine: Arc<[PathBuf]>,
 }
 
 /// Path and one line about it; `/debug` lists them.

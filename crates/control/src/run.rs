@@ -172,6 +172,7 @@ impl ControlPlane {
             metrics: Arc::clone(&self.metrics),
         };
         let (orders, taken) = Orders::channel();
+        let machine = self.mesh.machine.clone().into();
         let inlets = Inlets { batches, orders: taken };
         let mesh = task::spawn("mesh", mesh::run(inlets, Mesh::new(self.mesh), outlets));
         let service = Service::new(Arc::clone(&self.proxies), signal.clone());
@@ -186,7 +187,7 @@ impl ControlPlane {
             "xds server",
             serve_xds(self.xds, service, Arc::clone(&self.proxies), signal.clone()),
         );
-        let subject = Subject { proxies: self.proxies, metrics: self.metrics, orders };
+        let subject = Subject { proxies: self.proxies, metrics: self.metrics, orders, machine };
         let admin = task::spawn("admin server", serve_admin(self.admin, subject, signal));
         let mut servers =
             Box::pin(async { tokio::try_join!(flat(xds), flat(admin), flat(secure)).map(drop) });

@@ -13,6 +13,7 @@ mod decide;
 mod effects;
 mod explanation;
 mod journey;
+pub mod diff;
 mod listener;
 mod mesh;
 mod proxy;

@@ -10,6 +10,7 @@
 mod args;
 mod block;
 mod credentials;
+mod imagine;
 mod instance;
 mod limits;
 mod logs;
@@ -29,6 +30,7 @@ mod unit;
 mod up;
 
 pub use args::{OutputFormat, ReaperArgs, UpArgs};
+pub use imagine::{Imagination, Imagined, ImaginedProxy};
 pub use reaper::reap;
 pub use running::{RunningMesh, RunningProxy, running_meshes, running_proxies};
 pub use up::up;

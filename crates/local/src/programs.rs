@@ -100,34 +100,14 @@ impl Programs {
     }
 
     pub(crate) fn sidecar(&self, workload: &Workload, replica: &Replica, state: &StateDir) -> ProxyLaunch {
-        let spec = ProxySpec {
-            kind: ProxyKind::Sidecar,
-            name: replica.name.clone(),
-            namespace: workload.id.namespace.to_string(),
-            workload: workload.id.name.to_string(),
-            service_account: workload.service_account.clone(),
-            labels: sidecar_labels(workload),
-            address: replica.address.into(),
-            xds: XdsServer::Agent(state.sockets(&instance_name(&workload.id.namespace, &replica.name))),
-            protocol: self.protocol,
-            gateway_bind: None,
-        };
+        let sockets = state.sockets(&instance_name(&workload.id.namespace, &replica.name));
+        let spec = ProxySpec { protocol: self.protocol, ..sidecar_spec(workload, replica, sockets) };
         self.proxy(&spec, state)
     }
 
     pub(crate) fn gateway(&self, gateway: &GatewayInstance, state: &StateDir) -> ProxyLaunch {
-        let spec = ProxySpec {
-            kind: ProxyKind::Router,
-            name: gateway.name.clone(),
-            namespace: gateway.namespace.clone(),
-            workload: gateway.workload.clone(),
-            service_account: gateway.workload.clone(),
-            labels: gateway.labels.clone(),
-            address: gateway.address.into(),
-            xds: XdsServer::Agent(state.sockets(&instance_name(&gateway.namespace, &gateway.name))),
-            protocol: self.protocol,
-            gateway_bind: Some(self.gateway_bind),
-        };
+        let sockets = state.sockets(&instance_name(&gateway.namespace, &gateway.name));
+        let spec = ProxySpec { protocol: self.protocol, ..gateway_spec(gateway, self.gateway_bind, sockets) };
         self.proxy(&spec, state)
     }
 
@@ -202,6 +182,38 @@ impl Programs {
         let mut command = Command::new(executable);
         command.args(["reaper", mesh]);
         command
+    }
+}
+
+/// The sidecar of a replica.
+pub(crate) fn sidecar_spec(workload: &Workload, replica: &Replica, sockets: PathBuf) -> ProxySpec {
+    ProxySpec {
+        kind: ProxyKind::Sidecar,
+        name: replica.name.clone(),
+        namespace: workload.id.namespace.to_string(),
+        workload: workload.id.name.to_string(),
+        service_account: workload.service_account.clone(),
+        labels: sidecar_labels(workload),
+        address: replica.address.into(),
+        xds: XdsServer::Agent(sockets),
+        protocol: Protocol::default(),
+        gateway_bind: None,
+    }
+}
+
+/// The proxy of a gateway.
+pub(crate) fn gateway_spec(gateway: &GatewayInstance, bind: IpAddr, sockets: PathBuf) -> ProxySpec {
+    ProxySpec {
+        kind: ProxyKind::Router,
+        name: gateway.name.clone(),
+        namespace: gateway.namespace.clone(),
+        workload: gateway.workload.clone(),
+        service_account: gateway.workload.clone(),
+        labels: gateway.labels.clone(),
+        address: gateway.address.into(),
+        xds: XdsServer::Agent(sockets),
+        protocol: Protocol::default(),
+        gateway_bind: Some(bind),
     }
 }
 

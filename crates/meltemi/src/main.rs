@@ -19,6 +19,7 @@ Examples:
   meltemi validate examples/shop                 check manifests without running anything
   meltemi analyze examples/shop                  look for what is doubtful between them
   meltemi proxy-config secret frontend-v1-0      certificates and trust of one proxy
+  meltemi diff before/ after/                    what would change for which proxies
   meltemi rollback                               the last generations of the mesh; serve an earlier one
   meltemi load http://localhost:8080/ --rate 100 --duration 10s
   meltemi proxy -c bootstrap.yaml --concurrency 2
@@ -46,6 +47,10 @@ enum Command {
     /// Look at what one proxy has in force, ours or an Envoy
     #[command(subcommand, visible_alias = "pc")]
     ProxyConfig(meltemi_cli::ProxyConfigCommand),
+    #[command(visible_alias = "ps")]
+    ProxyStatus(meltemi_cli::ProxyStatusArgs),
+    Get(meltemi_cli::GetArgs),
+    Diff(meltemi_cli::DiffArgs),
     Rollback(meltemi_cli::RollbackArgs),
     Echo(meltemi_traffic::EchoArgs),
     Load(meltemi_traffic::LoadArgs),
@@ -97,6 +102,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cert(CertCommand::Issue(args)) => meltemi_control::issue(&args),
         Command::Cert(CertCommand::RotateRoot(args)) => meltemi_control::rotate_root(&args),
         Command::ProxyConfig(command) => Ok(meltemi_cli::proxy_config(&command)),
+        Command::ProxyStatus(args) => Ok(meltemi_cli::proxy_status(&args)),
+        Command::Get(args) => Ok(meltemi_cli::get(&args)),
+        Command::Diff(args) => Ok(meltemi_cli::diff(&args)),
         Command::Rollback(args) => Ok(meltemi_cli::rollback(&args)),
         Command::Echo(args) => meltemi_traffic::echo(&args),
         Command::Load(args) => meltemi_traffic::load(&args),

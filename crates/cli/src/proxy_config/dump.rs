@@ -6,6 +6,7 @@
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
 
+use super::Resource;
 use super::source::Dump;
 
 /// The sections of a dump.
@@ -114,6 +115,28 @@ impl Sections {
             }
         }
         resources
+    }
+}
+
+impl Sections {
+    /// What came from a control plane and is in force.
+    pub(super) fn dynamic(&self) -> Vec<Resource> {
+        let kinds =
+            [("cluster", CLUSTERS), ("listener", LISTENERS), ("route", ROUTES), ("endpoint", ENDPOINTS)];
+        let resources = kinds.into_iter().flat_map(|(kind, of)| {
+            let section = self.section(of.section);
+            let (field, path) = of.fields[0];
+            let found: Vec<Resource> = elements(&section, field)
+                .iter()
+                .filter_map(|element| path.iter().try_fold(element, |value, name| value.get(*name)))
+                .map(|body| {
+                    let name = body["name"].as_str().or_else(|| body["cluster_name"].as_str());
+                    Resource { kind, name: name.unwrap_or_default().to_owned(), body: body.clone() }
+                })
+                .collect();
+            found
+        });
+        resources.collect()
     }
 }
 

@@ -35,11 +35,17 @@ async fn objectz(State(subject): State<Subject>, Query(which): Query<Which>) -> 
     };
     let generation = subject.proxies.generation();
     let objects = generation.iter().flat_map(|generation| generation.snapshot.objects());
-    let page: Vec<Value> = objects.filter(|object| is_asked(object)).map(|object| entry(object)).collect();
+    let page: Vec<Value> = objects
+        .filter(|object| is_asked(object))
+        .map(|object| {
+            let is_of_machine = subject.machine.iter().any(|path| path.as_os_str() == &*object.origin.file);
+            entry(object, is_of_machine)
+        })
+        .collect();
     json(&page)
 }
 
-fn entry(object: &Object) -> Value {
+fn entry(object: &Object, is_of_machine: bool) -> Value {
     let mut written = object.to_json();
     match object.kind() {
         Kind::Secret => hide(&mut written, &["data", "stringData"]),
@@ -50,7 +56,7 @@ fn entry(object: &Object) -> Value {
         }
         _ => {}
     }
-    json!({ "origin": object.origin, "object": written })
+    json!({ "origin": object.origin, "isOfMachine": is_of_machine, "object": written })
 }
 
 /// Takes fields away.
@@ -106,7 +112,7 @@ spec:
 ";
         let (objects, diagnostics) = meltemi_api::parse(text, &"a.yaml".into());
         assert_eq!(diagnostics, []);
-        let shown: Vec<Value> = objects.iter().map(entry).collect();
+        let shown: Vec<Value> = objects.iter().map(|object| entry(object, false)).collect();
         assert!(!json!(shown).to_string().contains("hunter2"), "{shown:?}");
         assert_eq!(shown[1]["object"]["spec"]["template"]["spec"]["containers"][0]["command"][0], "web");
         assert_eq!(shown[0]["origin"]["line"], 2);
