@@ -7,6 +7,7 @@
 mod analyze;
 mod ask;
 mod control_plane;
+mod describe;
 mod diff;
 mod explain;
 mod get;
@@ -21,6 +22,7 @@ mod validate;
 
 pub use analyze::{AnalyzeArgs, analyze};
 pub use control_plane::MeshArgs;
+pub use describe::{DescribeArgs, describe};
 pub use diff::{DiffArgs, diff};
 pub use explain::{ExplainArgs, explain};
 pub use get::{GetArgs, get};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use meltemi_api::{Change, Kind, Object, ObjectId, Origin, parse};
+use meltemi_api::{Change, Kind, Object, Origin, parse};
 use meltemi_local::{Imagination, ImaginedProxy};
 use meltemi_sources::files;
 use serde::Deserialize;
@@ -156,10 +156,5 @@ impl Entry {
 /// `VirtualService default/reviews (traffic.yaml:12)`.
 pub(crate) fn cited(object: &Object) -> String {
     let file = Path::new(&*object.origin.file).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    format!("{} ({file}:{})", name(&object.id), object.origin.line)
-}
-
-/// `reviews.default`.
-fn name(id: &ObjectId) -> String {
-    id.to_string()
+    format!("{} ({file}:{})", object.id, object.origin.line)
 }

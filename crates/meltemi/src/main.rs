@@ -50,6 +50,7 @@ enum Command {
     #[command(visible_alias = "ps")]
     ProxyStatus(meltemi_cli::ProxyStatusArgs),
     Get(meltemi_cli::GetArgs),
+    Describe(meltemi_cli::DescribeArgs),
     Diff(meltemi_cli::DiffArgs),
     Rollback(meltemi_cli::RollbackArgs),
     Echo(meltemi_traffic::EchoArgs),
@@ -104,6 +105,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::ProxyConfig(command) => Ok(meltemi_cli::proxy_config(&command)),
         Command::ProxyStatus(args) => Ok(meltemi_cli::proxy_status(&args)),
         Command::Get(args) => Ok(meltemi_cli::get(&args)),
+        Command::Describe(args) => Ok(meltemi_cli::describe(&args)),
         Command::Diff(args) => Ok(meltemi_cli::diff(&args)),
         Command::Rollback(args) => Ok(meltemi_cli::rollback(&args)),
         Command::Echo(args) => meltemi_traffic::echo(&args),

@@ -47,15 +47,10 @@ async fn objectz(State(subject): State<Subject>, Query(which): Query<Which>) -> 
 
 fn entry(object: &Object, is_of_machine: bool) -> Value {
     let mut written = object.to_json();
-    match object.kind() {
-        Kind::Secret => hide(&mut written, &["data", "stringData"]),
-        Kind::Deployment => {
-            let containers =
-                written.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut);
-            containers.into_iter().flatten().for_each(|container| hide(container, &["env"]));
-        }
-        _ => {}
+    if object.kind() == Kind::Secret {
+        hide(&mut written, &["data", "stringData"]);
     }
+    hide_environment(&mut written);
     json!({ "origin": object.origin, "isOfMachine": is_of_machine, "object": written })
 }
 
@@ -63,6 +58,20 @@ fn entry(object: &Object, is_of_machine: bool) -> Value {
 fn hide(value: &mut Value, fields: &[&str]) {
     if let Some(map) = value.as_object_mut() {
         fields.iter().for_each(|field| drop(map.remove(*field)));
+    }
+}
+
+/// The environment of every container, wherever a kind has its pods.
+fn hide_environment(value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.iter_mut().for_each(|(name, field)| match (name.as_str(), field) {
+            ("containers" | "initContainers", Value::Array(containers)) => {
+                containers.iter_mut().for_each(|container| hide(container, &["env", "envFrom"]));
+            }
+            (_, field) => hide_environment(field),
+        }),
+        Value::Array(items) => items.iter_mut().for_each(hide_environment),
+        _ => {}
     }
 }
 

@@ -30,4 +30,5 @@ mod shop;
 mod static_proxy;
 mod stock_envoy;
 mod tcp;
+mod tools;
 mod xds_server;
