@@ -184,7 +184,7 @@ fn compare(proxy: &str, args: &ProxyStatusArgs) -> anyhow::Result<Outcome> {
 
 fn deviations(served: &[Resource], has: &[Resource]) -> Vec<Deviation> {
     let by_name = |list: &[Resource]| -> BTreeMap<(&'static str, String), Value> {
-        list.iter().map(|each| ((each.kind, each.name.clone()), each.body.clone())).collect()
+        list.iter().map(|each| ((each.kind, each.name.clone()), comparable(each))).collect()
     };
     let (served, has) = (by_name(served), by_name(has));
     let deviation =
@@ -199,9 +199,25 @@ fn deviations(served: &[Resource], has: &[Resource]) -> Vec<Deviation> {
             Some(_) => {}
         }
     }
-    let surplus = has.keys().filter(|key| !served.contains_key(*key));
+    // A proxy tells of the endpoints of static clusters and of those that need none, too.
+    let surplus = has.keys().filter(|key| key.0 != "endpoint" && !served.contains_key(*key));
     found.extend(surplus.map(|key| deviation(key, "the control plane does not have it")));
     found
+}
+
+/// What both sides should have alike. An Envoy tells of endpoints as it sees them, with the rest filled in, so only
+/// addresses are compared.
+fn comparable(resource: &Resource) -> Value {
+    if resource.kind != "endpoint" {
+        return resource.body.clone();
+    }
+    let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
+    let localities = list(&resource.body, "endpoints").into_iter();
+    let endpoints = localities.flat_map(|locality| list(&locality, "lb_endpoints"));
+    let mut addresses: Vec<String> =
+        endpoints.map(|endpoint| endpoint["endpoint"]["address"].to_string()).collect();
+    addresses.sort();
+    json!(addresses)
 }
 
 #[cfg(test)]

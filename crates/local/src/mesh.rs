@@ -62,6 +62,8 @@ struct Mesh {
     departures: mpsc::Sender<String>,
     /// Whether the manifests could not be read at the last look.
     is_blind: bool,
+    /// Whether the manifests have changed and are not followed yet.
+    is_behind: bool,
     _reaper: Reaper,
 
     instances: BTreeMap<String, Instance>,
@@ -163,6 +165,7 @@ impl Mesh {
             verdicts,
             departures,
             is_blind: false,
+            is_behind: false,
             _reaper: reaper,
             instances: BTreeMap::new(),
             leaving: BTreeSet::new(),

@@ -15,8 +15,9 @@ use crate::limits::{MAX_SECURITY_BYTES, SECURITY_TIMEOUT};
 /// A line with its workloads that is longer is two, in characters: 80 columns, less the margin.
 const LINE: usize = 76;
 
-/// The control plane's page.
+/// The control plane's pages.
 const PAGE: &str = "/debug/mtlsz";
+const GENERATIONS: &str = "/debug/generations";
 
 /// One port of a replica, as the control plane's page has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,15 +172,35 @@ fn exception(calls: &Calls) -> String {
 /// # Errors
 /// If it does not answer in time, or with something else.
 pub(crate) async fn ask(control_plane: SocketAddr) -> io::Result<Vec<Port>> {
-    let answer = timeout(SECURITY_TIMEOUT, get(control_plane)).await.map_err(io::Error::other)??;
+    page(control_plane, PAGE).await
+}
+
+/// Whether the control plane refuses the files as they are now (`--strict`).
+///
+/// # Errors
+/// If it does not tell.
+pub(crate) async fn is_refused(control_plane: SocketAddr) -> io::Result<bool> {
+    let told: Generations = page(control_plane, GENERATIONS).await?;
+    Ok(told.is_refused)
+}
+
+/// What the control plane says of generations, as far as it matters here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Generations {
+    is_refused: bool,
+}
+
+async fn page<T: for<'de> Deserialize<'de>>(control_plane: SocketAddr, path: &str) -> io::Result<T> {
+    let answer = timeout(SECURITY_TIMEOUT, get(control_plane, path)).await.map_err(io::Error::other)??;
     let body = body(&answer).ok_or_else(|| io::Error::other("the control plane does not tell"))?;
     serde_json::from_slice(body).map_err(io::Error::other)
 }
 
 /// An answer to HTTP/1.0 comes in one piece and ends with the connection.
-async fn get(address: SocketAddr) -> io::Result<Vec<u8>> {
+async fn get(address: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(format!("GET {PAGE} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(MAX_SECURITY_BYTES).read_to_end(&mut answer).await?;
     Ok(answer)

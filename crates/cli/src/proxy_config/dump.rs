@@ -217,10 +217,18 @@ pub(super) fn cluster_order(name: &str) -> (String, String, u16, String) {
 /// the contents of structs are the user's, and stay.
 pub(super) fn camel_case(value: Value) -> Value {
     match value {
+        // A message that its sender knows by its name alone.
+        Value::Object(fields) if is_typed_struct(&fields) => {
+            fields.into_iter().map(|(name, value)| (camel_case_name(&name), value)).collect()
+        }
         Value::Object(fields) => fields.into_iter().map(camel_case_field).collect(),
         Value::Array(items) => items.into_iter().map(camel_case).collect(),
         plain => plain,
     }
+}
+
+fn is_typed_struct(fields: &Map<String, Value>) -> bool {
+    fields.get("@type").and_then(Value::as_str).is_some_and(|name| name.ends_with(".TypedStruct"))
 }
 
 /// Fields that are maps from names to messages.
@@ -263,6 +271,7 @@ mod tests {
     fn names_are_those_of_protobuf_json_and_the_users_stay() {
         let resource = json!({
             "lb_policy": "RANDOM",
+            "filter": {"@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "type_url": "a", "value": {"b_c": 1}},
             "metadata": {"filter_metadata": {"istio": {"default_original_port": 80}}},
             "typed_extension_protocol_options": {"a_b": {"explicit_http_config": {}}},
             "node": {"user_agent_name": "envoy", "metadata": {"INSTANCE_IPS": "10.0.0.1"}},
@@ -271,6 +280,7 @@ mod tests {
             camel_case(resource),
             json!({
                 "lbPolicy": "RANDOM",
+                "filter": {"@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "typeUrl": "a", "value": {"b_c": 1}},
                 "metadata": {"filterMetadata": {"istio": {"default_original_port": 80}}},
                 "typedExtensionProtocolOptions": {"a_b": {"explicitHttpConfig": {}}},
                 "node": {"userAgentName": "envoy", "metadata": {"INSTANCE_IPS": "10.0.0.1"}},

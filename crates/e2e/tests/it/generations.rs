@@ -98,8 +98,14 @@ async fn an_atomic_mesh_takes_a_folder_whole_or_not_at_all() {
     });
     held.await.unwrap_or_else(|error| panic!("{error}\n{}", mesh.up.output()));
     gets(&mesh, "jason", "recommendation@v3").await;
+    // Programs are not touched either: `up` looks at the files twice a second.
+    let frontend = mesh.text("frontend.yaml").expect("its text");
+    mesh.save("frontend.yaml", &frontend.replacen("replicas: 2", "replicas: 3", 1)).expect("saved");
+    let third = async || (mesh.members_with(&["echo", "--service=frontend"]).len() == 3).then_some(());
+    assert!(until("a third replica", Duration::from_secs(3), third).await.is_err(), "{}", mesh.up.output());
 
     std::fs::remove_file(mesh.dir.join("broken.yaml")).expect("removed");
     gets(&mesh, "maria", "recommendation@v3").await;
+    until("the third replica", DEADLINE, third).await.expect("it runs");
     assert_eq!(run(&mesh, &["rollback"]).0, Some(0));
 }

@@ -63,7 +63,7 @@ async fn check(mesh: &Mesh) {
     assert_eq!((code, told.lines().count()), (Some(0), 5), "the service and three subsets: {told}");
     let clusters = json(mesh, &[&fqdn[..], &["--subset", "v3"]].concat());
     assert_eq!(
-        clusters[0]["name"], "outbound|9080|v3|recommendation.default.svc.cluster.local",
+        clusters[0]["name"], "outbound|8080|v3|recommendation.default.svc.cluster.local",
         "{clusters}"
     );
     assert_eq!(clusters[0]["edsClusterConfig"]["edsConfig"]["resourceApiVersion"], "V3", "{clusters}");

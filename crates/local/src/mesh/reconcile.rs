@@ -18,6 +18,7 @@ use crate::plan::{Replica, Workload, instance_name, plan};
 use crate::preflight;
 use crate::probe::Target;
 use crate::programs::ProxyLaunch;
+use crate::security;
 use crate::state::{create_private, write_atomically};
 use crate::terminal::Happening;
 
@@ -33,10 +34,13 @@ impl Mesh {
     /// Looks at the manifests again, and follows them if the plan has changed.
     pub(super) async fn rescan(&mut self) {
         match self.manifests.refresh() {
-            Ok(true) => self.is_blind = false,
-            Ok(false) => {
+            Ok(has_changed) => {
                 self.is_blind = false;
-                return;
+                self.is_behind |= has_changed;
+                if !self.is_behind || !self.is_taken(has_changed).await {
+                    return;
+                }
+                self.is_behind = false;
             }
             Err(error) => {
                 // Looked at twice a second, told once.
@@ -57,6 +61,16 @@ impl Mesh {
         }
         self.plan = next;
         self.reconcile().await;
+    }
+
+    /// Whether manifests that have changed may be followed. With `--atomic` not before the control plane has taken them: it
+    /// is asked at the next look, when it has read them as well.
+    async fn is_taken(&self, just_now: bool) -> bool {
+        if !self.programs.is_atomic {
+            return true;
+        }
+        let control_plane = self.programs.control_admin();
+        !just_now && security::is_refused(control_plane).await.is_ok_and(|is_refused| !is_refused)
     }
 
     /// Tells what was not told before, and forgets what is no longer so.
