@@ -18,12 +18,17 @@ pub(crate) use store::{Kept, Store};
 /// Whether an object says what is there, not what should happen: it stays as it is now, also when an earlier generation
 /// is served. A program does not go back because a route does, and a key that was replaced must not come back.
 pub(crate) fn is_of_now(kind: Kind) -> bool {
-    match kind {
-        Kind::Secret | Kind::Node => true,
-        Kind::Pod | Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::ReplicaSet | Kind::Job => {
-            true
-        }
-        Kind::Endpoints | Kind::EndpointSlice => true,
-        _ => false,
-    }
+    const THERE: [Kind; 10] = [
+        Kind::Secret,
+        Kind::Node,
+        Kind::Pod,
+        Kind::Deployment,
+        Kind::StatefulSet,
+        Kind::DaemonSet,
+        Kind::ReplicaSet,
+        Kind::Job,
+        Kind::Endpoints,
+        Kind::EndpointSlice,
+    ];
+    THERE.contains(&kind)
 }
