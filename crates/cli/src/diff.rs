@@ -97,7 +97,8 @@ fn sides(before: &Mesh, after: &Mesh) -> anyhow::Result<Sides> {
     let names = |mesh: &Mesh| mesh.proxies.iter().map(|proxy| proxy.name.clone()).collect::<BTreeSet<_>>();
     let (old, new) = (names(before), names(after));
     let common = after.proxies.iter().filter(|proxy| old.contains(&proxy.name));
-    let proxies = common.map(proxy).collect::<anyhow::Result<_>>()?;
+    let nodes = common.map(|proxy: &Node| (proxy.name.as_str(), &proxy.node, proxy.is_authenticated));
+    let proxies = Proxy::of_nodes(nodes).map_err(anyhow::Error::msg)?;
     let build = |mesh: &Mesh| Snapshot::build(&Inputs { objects: mesh.all() }).0;
     Ok(Sides {
         before: build(before),
@@ -106,11 +107,6 @@ fn sides(before: &Mesh, after: &Mesh) -> anyhow::Result<Sides> {
         added: new.difference(&old).cloned().collect(),
         removed: old.difference(&new).cloned().collect(),
     })
-}
-
-fn proxy(node: &Node) -> anyhow::Result<Proxy> {
-    Proxy::of_node(&node.name, &node.node, node.is_authenticated)
-        .map_err(|reason| anyhow!("the proxy {} cannot be served: {reason}", node.name))
 }
 
 fn text(sides: &Sides, difference: &Difference, with_resources: bool) -> String {

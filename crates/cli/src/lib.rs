@@ -1,8 +1,9 @@
-//! Commands that look: at files ([`validate()`], [`analyze()`]), at certificates ([`inspect()`]), at one proxy ([`proxy_config()`]).
+//! Commands that look: at files ([`validate()`], [`analyze()`], [`explain()`], [`diff()`]), at certificates ([`inspect()`]),
+//! at one proxy ([`proxy_config()`]), and at a running mesh ([`get()`], [`describe()`], [`proxy_status()`], [`rollback()`]).
 //!
-//! Owns: arguments, output and exit codes. Must not know: what is wrong with an object, which is `api`'s and the
-//! snapshot's to say, nor how a mesh is run; where the proxies of a running one are, `local` tells.
-//! Entry points: [`validate()`], [`inspect()`], [`proxy_config()`].
+//! Owns: arguments, output and exit codes (`output.rs`). Must not know: what is wrong with an object, which is `api`'s and the
+//! snapshot's to say, nor how a mesh is run; where the proxies and the control plane of a running one are, `local` tells.
+//! Read next: `control_plane.rs` and `ask.rs` (how they are asked), `mesh.rs` (a folder or what runs as one thing).
 
 mod analyze;
 mod ask;
@@ -30,7 +31,7 @@ pub use inspect::{InspectArgs, inspect};
 pub use output::Format;
 pub use proxy_config::{
     AllArgs, BootstrapArgs, ClusterArgs, ClusterFilter, EndpointArgs, EndpointFilter, ListenerArgs,
-    ListenerFilter, ProxyConfigCommand, RouteArgs, SecretArgs, SourceArgs, proxy_config,
+    ListenerFilter, LogArgs, ProxyConfigCommand, RouteArgs, SecretArgs, SourceArgs, proxy_config,
 };
 pub use proxy_status::{ProxyStatusArgs, proxy_status};
 pub use rollback::{RollbackArgs, rollback};

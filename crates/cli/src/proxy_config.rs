@@ -9,6 +9,7 @@ mod cluster;
 mod dump;
 mod endpoint;
 mod listener;
+mod log;
 mod route;
 mod secret;
 mod source;
@@ -26,6 +27,7 @@ pub use bootstrap::BootstrapArgs;
 pub use cluster::{ClusterArgs, ClusterFilter};
 pub use endpoint::{EndpointArgs, EndpointFilter};
 pub use listener::{ListenerArgs, ListenerFilter};
+pub use log::LogArgs;
 pub use route::RouteArgs;
 pub use secret::SecretArgs;
 pub use source::SourceArgs;
@@ -51,6 +53,9 @@ pub enum ProxyConfigCommand {
     /// Certificates, keys and trust: what is valid, until when, for whom
     #[command(visible_alias = "secrets", alias = "s", long_about = secret::ABOUT)]
     Secret(SecretArgs),
+    /// How much it logs, and changing it
+    #[command(visible_alias = "logs", alias = "o", long_about = log::ABOUT)]
+    Log(LogArgs),
     /// Everything
     #[command(alias = "a", long_about = all::ABOUT)]
     All(AllArgs),
@@ -65,6 +70,7 @@ pub fn proxy_config(command: &ProxyConfigCommand) -> ExitCode {
         ProxyConfigCommand::Endpoint(args) => endpoint::run(args),
         ProxyConfigCommand::Bootstrap(args) => bootstrap::run(args),
         ProxyConfigCommand::Secret(args) => secret::run(args),
+        ProxyConfigCommand::Log(args) => log::run(args),
         ProxyConfigCommand::All(args) => all::run(args),
     })
 }

@@ -86,6 +86,8 @@ pub(crate) struct Mesh {
     is_ahead: bool,
     /// The kept generation that is served instead of the files.
     serves: Option<u64>,
+    /// Whether what the files say has been given to the store.
+    is_kept: bool,
     /// What the sources say of single objects, and the snapshot of several.
     of_sources: Vec<Diagnostic>,
     of_snapshot: Vec<Diagnostic>,
@@ -115,6 +117,7 @@ impl Mesh {
             has_begun: false,
             is_ahead: true,
             serves: None,
+            is_kept: true,
             of_sources: Vec::new(),
             of_snapshot: Vec::new(),
             sources: BTreeMap::new(),

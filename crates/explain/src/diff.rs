@@ -41,14 +41,23 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// The proxy of a node, as it would ask over TLS with a certificate of its namespace if `is_authenticated`.
+    /// The proxies of nodes as xDS carries them, in the JSON of protobuf: each with its name, and whether it asks over TLS
+    /// with a certificate of its namespace.
     ///
     /// # Errors
-    /// If it is no node that can be served.
-    pub fn of_node(name: &str, node: &Json, is_authenticated: bool) -> Result<Proxy, String> {
-        let node: Node = Codec::new().from_json(node).map_err(|error| error.to_string())?;
-        let shape = ProxyShape::from_node(&node).map_err(|error| error.to_string())?;
-        Ok(Proxy { name: name.to_owned(), shape: ProxyShape { is_authenticated, ..shape } })
+    /// If one is no node that can be served.
+    pub fn of_nodes<'n>(
+        nodes: impl Iterator<Item = (&'n str, &'n Json, bool)>,
+    ) -> Result<Vec<Proxy>, String> {
+        // One for all: it holds the descriptors of the whole Envoy API.
+        let codec = Codec::new();
+        let proxies = nodes.map(|(name, node, is_authenticated)| {
+            let wrong = |reason: String| format!("the proxy {name} cannot be served: {reason}");
+            let node: Node = codec.from_json(node).map_err(|error| wrong(error.to_string()))?;
+            let shape = ProxyShape::from_node(&node).map_err(|error| wrong(error.to_string()))?;
+            Ok(Proxy { name: name.to_owned(), shape: ProxyShape { is_authenticated, ..shape } })
+        });
+        proxies.collect()
     }
 }
 

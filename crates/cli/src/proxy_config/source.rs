@@ -58,6 +58,25 @@ pub(super) fn dump(args: &SourceArgs) -> anyhow::Result<Dump> {
 /// # Errors
 /// With what to do next, if there is no such proxy, or it does not answer.
 pub(super) fn page(args: &SourceArgs, path: &str) -> anyhow::Result<Dump> {
+    of_proxy(args, path, ask::get)
+}
+
+/// Asks the proxy's admin interface for a change.
+///
+/// # Errors
+/// As of [`page`].
+pub(super) fn change(args: &SourceArgs, path: &str) -> anyhow::Result<Dump> {
+    of_proxy(args, path, ask::post)
+}
+
+/// How an address is asked for a path.
+type Ask = fn(&str, &str) -> anyhow::Result<Vec<u8>>;
+
+fn of_proxy(args: &SourceArgs, path: &str, ask: Ask) -> anyhow::Result<Dump> {
+    let get = |name: &str, address: &str, path: &str| -> anyhow::Result<Dump> {
+        let text = ask(address, path).with_context(|| format!("{name} does not tell"))?;
+        Ok(Dump { from: name.to_owned(), text })
+    };
     if let Some(admin) = &args.admin {
         return get(admin, &with_port(admin, ADMIN_PORT), path).context(
             "is it a proxy's admin interface (`admin.address` in its bootstrap)? `--admin HOST:PORT` names another one",
@@ -102,11 +121,6 @@ fn read(path: &Path) -> anyhow::Result<Dump> {
     reader.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).with_context(|| format!("read {shown}"))?;
     ensure!(text.len() <= MAX_BYTES, "{shown} is larger than {} MiB", MAX_BYTES >> 20);
     Ok(Dump { from: shown.to_string(), text })
-}
-
-fn get(name: &str, address: &str, path: &str) -> anyhow::Result<Dump> {
-    let text = ask::get(address, path).with_context(|| format!("{name} does not tell"))?;
-    Ok(Dump { from: name.to_owned(), text })
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ impl Mesh {
     /// The files are in force from now on.
     fn of_files(&mut self) -> Snapshot {
         self.is_ahead = false;
+        self.is_kept = false;
         if self.serves.take().is_some()
             && let Some(store) = &self.settings.generations
         {
@@ -89,9 +90,10 @@ impl Mesh {
 
     /// Keeps what the files say, if that is what is in force.
     pub(super) fn keep(&mut self) {
-        if self.is_ahead || self.serves.is_some() || self.settings.generations.is_none() {
+        if self.is_kept || self.is_ahead || self.serves.is_some() || self.settings.generations.is_none() {
             return;
         }
+        self.is_kept = true;
         let objects = self.of_user();
         let Some(store) = &mut self.settings.generations else { return };
         if let Err(error) = store.save(self.number, &objects, SystemTime::now()) {

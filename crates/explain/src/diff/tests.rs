@@ -41,7 +41,7 @@ fn sidecar(name: &str, address: &str) -> Proxy {
     let node = json!({"id": format!("sidecar~{address}~{name}.default~default.svc.cluster.local"), "metadata": {
         "NAMESPACE": "default", "INTERCEPTION_MODE": "NONE", "HTTP_PROXY_PORT": "15002", "MELTEMI_SDS": "true",
         "LABELS": {"app": "web"}}});
-    Proxy::of_node(name, &node, false).expect("a proxy")
+    Proxy::of_nodes([(name, &node, false)].into_iter()).expect("a proxy").remove(0)
 }
 
 fn proxies() -> [Proxy; 2] {
@@ -224,13 +224,26 @@ fn policies_are_told_in_their_own_words() {
         told.iter().any(|words| words.starts_with("outlier detection of ratings (port 9080) begins")),
         "{told:#?}"
     );
-    let strict = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default}, \
-        spec: {mtls: {mode: STRICT}}}";
-    let told = words("", strict);
-    let expected =
-        "what is let in changes from plaintext and mutual TLS (PERMISSIVE) to mutual TLS alone (STRICT)";
-    // A sidecar without inbound listeners lets in nothing, and then nothing changes for it.
-    assert!(told.is_empty() || told.iter().any(|words| words.starts_with(expected)), "{told:#?}");
+}
+
+#[test]
+fn what_is_let_in_is_told_in_one_sentence() {
+    let inbound = "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: in}, spec: {workloadSelector: \
+        {labels: {app: web}}, ingress: [{port: {number: 8080, protocol: HTTP, name: http}, defaultEndpoint: \
+        '127.0.0.1:9000'}], egress: [{hosts: ['*/*']}]}}";
+    let mode = |mode: &str| {
+        let policy = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default}, \
+            spec: {mtls: {mode: MODE}}}";
+        format!("{inbound}\n---\n{}", policy.replace("MODE", mode))
+    };
+    let told = words(&mode("PERMISSIVE"), &mode("STRICT"));
+    let [only] = told.as_slice() else { panic!("{told:#?}") };
+    assert_eq!(
+        only,
+        "what is let in changes from plaintext and mutual TLS (PERMISSIVE) to mutual TLS alone (STRICT) for all proxies"
+    );
+    let told = words(&mode("STRICT"), &mode("DISABLE"));
+    assert!(told[0].contains("to plaintext alone (DISABLE)"), "{told:#?}");
 }
 
 #[test]
