@@ -26,6 +26,7 @@ const ANALYZERS: &[Analyzer] = &[
     gateway::certificates,
     gateway::conflicts,
     injection::namespaces,
+    injection::without_sidecar,
     own::export_to,
     own::idle_policies,
     own::weights,

@@ -95,7 +95,7 @@ const SET_BY_ISTIO: &[&str] =
     &["sidecar.istio.io/status", "gateway.istio.io/controller-version", "istio.io/rev"];
 
 /// Kinds whose annotations are looked at.
-const KINDS: &[Kind] = &[Kind::Namespace, Kind::Service, Kind::Deployment];
+const KINDS: &[Kind] = &[Kind::Namespace, Kind::Service, Kind::Pod, Kind::Deployment];
 
 pub(crate) fn annotations(mesh: &Mesh<'_>, findings: &mut Vec<Diagnostic>) {
     for object in mesh.objects().filter(|object| KINDS.contains(&object.kind())) {

@@ -43,8 +43,7 @@ catalogue! {
         "Something that is named does not exist: a host, a port, a subset, a Gateway, a Secret, a namespace, a workload.";
     NAMESPACE_NOT_INJECTED "IST0102" Info "NamespaceNotInjected"
         "Workloads of the namespace get no sidecar in a cluster.";
-    POD_MISSING_PROXY "IST0103" Warning "PodMissingProxy" "A pod of a namespace with injection has no sidecar."
-        never "pods are not read yet";
+    POD_MISSING_PROXY "IST0103" Warning "PodMissingProxy" "A pod of a namespace with injection has no sidecar.";
     SCHEMA_VALIDATION_ERROR "IST0106" Error "SchemaValidationError"
         "The object is not valid; the MEL code in the message says why.";
     MISPLACED_ANNOTATION "IST0107" Warning "MisplacedAnnotation" "An annotation stands on a kind that has no use for it.";
@@ -63,8 +62,7 @@ catalogue! {
         "Nothing says which protocol the port speaks, so it is found out from the traffic.";
     SEVERAL_INJECTION_LABELS "IST0123" Warning "NamespaceMultipleInjectionLabels"
         "Labels of a namespace contradict each other about injection.";
-    INVALID_ANNOTATION "IST0125" Warning "InvalidAnnotation" "The value of an annotation is not valid."
-        never "pods are not read yet";
+    INVALID_ANNOTATION "IST0125" Warning "InvalidAnnotation" "The value of an annotation is not valid.";
     UNKNOWN_REGISTRY "IST0126" Error "UnknownMeshNetworksServiceRegistry" "A network names a registry that is not known."
         never "networks of several clusters are not supported; meshNetworks that are not empty are MEL0305";
     NO_MATCHING_WORKLOADS "IST0127" Warning "NoMatchingWorkloadsFound" "The selector of a policy finds no workload.";

@@ -120,21 +120,52 @@ fn workloads<'a>(object: &'a Arc<Object>, namespaces: &BTreeMap<&str, &'a Labels
     let plain = |name, labels| Workload { namespace, name, labels, is_in_mesh: true, is_ambient: false };
     match &object.spec {
         Spec::WorkloadEntry(entry) => vec![plain(name, &entry.labels)],
-        Spec::Deployment(spec) => {
-            let template = &spec.template;
-            let (labels, annotations) = (&template.metadata.labels, &template.metadata.annotations);
-            let has_proxy = template.spec.containers.iter().any(|container| container.name == PROXY);
-            let is_in_mesh =
-                has_proxy || is_injected(namespaces.get(namespace).copied(), labels, annotations);
-            let is_ambient = annotations.get(REDIRECTION).is_some_and(|value| value == "enabled");
-            vec![Workload { is_in_mesh, is_ambient, ..plain(name, labels) }]
-        }
         Spec::ServiceEntry(entry) => {
             let endpoints = entry.endpoints.iter().enumerate();
             endpoints.map(|(index, endpoint)| plain(format!("{name}[{index}]"), &endpoint.labels)).collect()
         }
-        _ => Vec::new(),
+        _ => pods(object)
+            .map(|pods| {
+                let of_namespace = namespaces.get(namespace).copied();
+                let is_in_mesh = pods.has_proxy || is_injected(of_namespace, pods.labels, pods.annotations);
+                let is_ambient = pods.annotations.get(REDIRECTION).is_some_and(|value| value == "enabled");
+                Workload { is_in_mesh, is_ambient, ..plain(name, pods.labels) }
+            })
+            .into_iter()
+            .collect(),
     }
+}
+
+/// What the pods are like that an object is, or makes.
+pub(crate) struct Pods<'a> {
+    pub(crate) labels: &'a Labels,
+    pub(crate) annotations: &'a Labels,
+    /// Whether they have a sidecar already.
+    pub(crate) has_proxy: bool,
+}
+
+/// The pods of a Kubernetes object.
+pub(crate) fn pods(object: &Object) -> Option<Pods<'_>> {
+    let metadata = match &object.spec {
+        Spec::Pod(pod) => {
+            let mut containers = pod.containers.iter().chain(&pod.init_containers);
+            let has_proxy = containers.any(|container| container.name == PROXY);
+            return Some(Pods {
+                labels: &object.meta.labels,
+                annotations: &object.meta.annotations,
+                has_proxy,
+            });
+        }
+        Spec::Deployment(spec) => {
+            let metadata = &spec.template.metadata;
+            let has_proxy = spec.template.spec.containers.iter().any(|container| container.name == PROXY);
+            return Some(Pods { labels: &metadata.labels, annotations: &metadata.annotations, has_proxy });
+        }
+        Spec::StatefulSet(spec) => &spec.template.metadata,
+        Spec::DaemonSet(spec) => &spec.template.metadata,
+        _ => return None,
+    };
+    Some(Pods { labels: &metadata.labels, annotations: &metadata.annotations, has_proxy: false })
 }
 
 /// Whether pods with these labels and annotations get a sidecar. `meltemi up` gives one to all; a Namespace that is an

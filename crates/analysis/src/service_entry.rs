@@ -55,7 +55,7 @@ fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 pub(crate) fn addresses(mesh: &Mesh<'_>, findings: &mut Vec<Diagnostic>) {
     for object in mesh.objects() {
         let Spec::ServiceEntry(entry) = &object.spec else { continue };
-        if !entry.addresses.is_empty() {
+        if !entry.addresses.is_empty() || !object.status.addresses.is_empty() {
             continue;
         }
         for (index, port) in entry.ports.iter().enumerate() {

@@ -31,14 +31,14 @@ MeshConfig has a [page of its own](mesh-config.md), the codes are explained in [
 ";
 
 /// A line of the list.
-struct Leaf<'a> {
-    kind: &'a str,
+pub(crate) struct Leaf<'a> {
+    pub(crate) kind: &'a str,
     path: &'a str,
     /// `A|B|C` or `minimum=1`, as the CRD has it.
     values: &'a str,
 }
 
-fn leaves() -> Vec<Leaf<'static>> {
+pub(crate) fn leaves() -> Vec<Leaf<'static>> {
     let mut kind = "";
     let mut found = Vec::new();
     for line in FIELDS.lines().filter(|line| !line.is_empty()) {
@@ -54,7 +54,7 @@ fn leaves() -> Vec<Leaf<'static>> {
 
 impl Leaf<'_> {
     /// `http[].match[].uri.exact` as an object that has just this field.
-    fn object(&self, value: &Value) -> Value {
+    pub(crate) fn object(&self, value: &Value) -> Value {
         let path = self.path.replace("[]", ".[]").replace("{}", ".{}");
         let spec = path.split('.').rev().fold(value.clone(), |below, step| match step {
             "[]" => json!([below]),
@@ -85,7 +85,7 @@ impl Leaf<'_> {
     }
 
     /// Values to try, the likeliest first.
-    fn candidates(&self) -> Vec<Value> {
+    pub(crate) fn candidates(&self) -> Vec<Value> {
         if self.values.contains('|') {
             return self.values.split('|').map(Value::from).collect();
         }

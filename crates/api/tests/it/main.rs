@@ -1,6 +1,7 @@
 //! The parser at its boundary: text in, objects and diagnostics out.
 
 mod docs;
+mod fuzz;
 mod golden;
 mod ledger;
 mod objects;

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod fuzz;
 mod golden;
 mod laws;
 mod mesh;
