@@ -37,8 +37,7 @@ macro_rules! catalogue {
 catalogue! {
     INTERNAL_ERROR "IST0001" Error "InternalError" "The tool itself failed."
         never "a fault of Meltemi ends the command with its message and exit code 2";
-    DEPRECATED "IST0002" Warning "Deprecated" "A field or kind is deprecated; another one has taken its place."
-        never "the deprecated fields are not supported yet";
+    DEPRECATED "IST0002" Warning "Deprecated" "A field or kind is deprecated; another one has taken its place.";
     REFERENCED_RESOURCE_NOT_FOUND "IST0101" Error "ReferencedResourceNotFound"
         "Something that is named does not exist: a host, a port, a subset, a Gateway, a Secret, a namespace, a workload.";
     NAMESPACE_NOT_INJECTED "IST0102" Info "NamespaceNotInjected"

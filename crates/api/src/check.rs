@@ -6,6 +6,7 @@
 mod cors;
 mod destination_rule;
 mod envoy_filter;
+mod egress;
 mod extension;
 mod fault;
 mod gateway;
@@ -14,12 +15,14 @@ mod load_balancer;
 mod mesh_config;
 mod policy;
 mod route;
+mod selector;
 mod service_entry;
 mod sidecar;
 mod telemetry;
 mod text_match;
 mod tls;
 mod virtual_service;
+mod visibility;
 mod workload;
 
 pub(crate) use cors::cors_policy;
@@ -44,6 +47,7 @@ pub(crate) use route::{
     header_operations, headers, http_body, http_match, http_redirect, http_retry, http_rewrite, http_route,
     regex_rewrite, tcp_route, tls_route,
 };
+pub(crate) use selector::{pod_selector, workload_selector};
 pub(crate) use service_entry::service_entry;
 pub(crate) use sidecar::{ingress_listener, outbound_traffic_policy, sidecar};
 pub(crate) use telemetry::{custom_tag, metric_selector, tag_override, telemetry};

@@ -18,6 +18,10 @@ pub(crate) fn destination_rule(rule: &DestinationRule, decoder: &mut Decoder) {
         let field = format!("subsets[{index}].trafficPolicy");
         level(subset.traffic_policy.as_ref(), detection, &field, decoder);
     }
+    super::visibility::export_to(&rule.export_to, false, decoder);
+    for (index, subset) in rule.subsets.iter().enumerate() {
+        super::label_keys(&subset.labels, &format!("subsets[{index}].labels"), decoder);
+    }
     if rule.workload_selector.is_some() && rule.export_to.iter().any(|to| to != ".") {
         let message = "a rule with `workloadSelector` is for workloads of its own namespace only".to_owned();
         decoder.report_below(
@@ -46,6 +50,10 @@ fn level(
         let detection = port.outlier_detection.as_ref();
         failover_without_detection(port.load_balancer.as_ref(), detection, &field, decoder);
     }
+}
+
+pub(crate) fn connection_pool(pool: &ConnectionPoolSettings, decoder: &mut Decoder) {
+    super::at_least_one(decoder, &[("tcp", pool.tcp.is_some()), ("http", pool.http.is_some())]);
 }
 
 pub(crate) fn traffic_policy(policy: &TrafficPolicy, decoder: &mut Decoder) {

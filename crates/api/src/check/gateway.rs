@@ -9,6 +9,8 @@ use crate::istio::{Gateway, Port, Server, ServerTlsSettings};
 
 pub(crate) fn gateway(gateway: &Gateway, decoder: &mut Decoder) {
     not_empty(decoder, &gateway.servers, "servers", "");
+    super::label_keys(&gateway.selector, "selector", decoder);
+    name(decoder);
     let ports = gateway.servers.iter().map(|server| server.port.name.as_str()).enumerate();
     unique(decoder, ports.filter(|(_, name)| !name.is_empty()), |index| {
         format!("servers[{index}].port.name")
@@ -16,6 +18,15 @@ pub(crate) fn gateway(gateway: &Gateway, decoder: &mut Decoder) {
     let names = gateway.servers.iter().enumerate();
     let names = names.filter_map(|(index, server)| Some((index, server.name.as_deref()?)));
     shared_names(decoder, names);
+}
+
+/// The name becomes a part of the names of routes, which has no dots.
+fn name(decoder: &mut Decoder) {
+    if decoder.object.as_ref().is_some_and(|id| id.name.contains('.')) {
+        let message = "the name of a Gateway has no dots".to_owned();
+        decoder
+            .within("", |d| d.report_below("metadata.name", &codes::BAD_NAME, message, "write `-` instead"));
+    }
 }
 
 /// Servers may share a name, but then they share the statistics under it.

@@ -54,6 +54,11 @@ pub(crate) fn consistent_hash(hash: &ConsistentHashLb, decoder: &mut Decoder) {
             ("minimumRingSize", hash.minimum_ring_size.is_some_and(|size| size != 0)),
         ],
     );
+    if hash.minimum_ring_size.is_some_and(|size| size != 0) {
+        let message = "`minimumRingSize` is deprecated here".to_owned();
+        let help = "write `ringHash: {minimumRingSize: …}`";
+        decoder.report_below("minimumRingSize", &codes::DEPRECATED, message, help);
+    }
 }
 
 pub(crate) fn hash_cookie(cookie: &HashCookie, decoder: &mut Decoder) {

@@ -47,17 +47,6 @@ pub(super) fn attachment(
             ("targetRefs", !targets.is_empty()),
         ],
     );
-    selector_labels(selector, decoder);
-}
-
-/// A selector that is there and names no label selects everything, which is better said by leaving it out.
-pub(super) fn selector_labels(selector: Option<&PodSelector>, decoder: &mut Decoder) {
-    let Some(selector) = selector else { return };
-    super::label_keys(&selector.match_labels, "selector.matchLabels", decoder);
-    if selector.match_labels.is_empty() {
-        let message = "the selector has no labels, so it selects every workload".to_owned();
-        decoder.report_below("selector", &codes::DOUBTFUL, message, "name labels, or remove it");
-    }
 }
 
 pub(crate) fn authorization_policy(policy: &AuthorizationPolicy, decoder: &mut Decoder) {

@@ -91,6 +91,7 @@ fn prefix_to_replace(route: &HttpRoute, decoder: &mut Decoder) {
 }
 
 pub(crate) fn http_match(condition: &HttpMatchRequest, decoder: &mut Decoder) {
+    super::label_keys(&condition.source_labels, "sourceLabels", decoder);
     for (field, headers) in [("headers", &condition.headers), ("withoutHeaders", &condition.without_headers)]
     {
         for (name, value) in headers {

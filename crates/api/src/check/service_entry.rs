@@ -31,9 +31,23 @@ pub(crate) fn service_entry(entry: &ServiceEntry, decoder: &mut Decoder) {
         let message = "a service cannot have the host `*`".to_owned();
         decoder.report_below(&format!("hosts[{index}]"), &codes::BAD_HOST, message, "use `*.` and a domain");
     }
+    super::visibility::export_to(&entry.export_to, true, decoder);
     several_hosts(entry, decoder);
+    half_wildcards(entry, decoder);
     resolution(entry, decoder);
     endpoint_ports(entry, decoder);
+}
+
+/// A wildcard within a label is one only where names are looked up as they are called.
+fn half_wildcards(entry: &ServiceEntry, decoder: &mut Decoder) {
+    if entry.resolution == Some(Resolution::DynamicDns) {
+        return;
+    }
+    let halves = entry.hosts.iter().enumerate();
+    for (index, host) in halves.filter(|(_, host)| host.starts_with("*-")) {
+        let message = format!("`{host}` is matched by what comes before its first dot only with DYNAMIC_DNS");
+        decoder.report_below(&format!("hosts[{index}]"), &codes::DOUBTFUL, message, "use `*.` and a domain");
+    }
 }
 
 /// A stream of bytes says no name, so that nobody could tell which of the hosts is meant.

@@ -16,6 +16,7 @@ pub(crate) fn sidecar(sidecar: &Sidecar, decoder: &mut Decoder) {
         egress_port(listener, index, decoder);
     }
     egress_order(sidecar, decoder);
+    super::egress::egress(sidecar, decoder);
 }
 
 /// The listener without port takes what the others leave, so there is one, and it comes last.

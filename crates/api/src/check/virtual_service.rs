@@ -18,6 +18,8 @@ pub(crate) fn virtual_service(service: &VirtualService, decoder: &mut Decoder) {
         ],
     );
     unique(decoder, service.hosts.iter().enumerate(), |index| format!("hosts[{index}]"));
+    covered_hosts(service, decoder);
+    super::visibility::export_to(&service.export_to, false, decoder);
     wildcard_in_mesh(service, decoder);
     sni_hosts(service, decoder);
     claims_in_mesh(service, decoder);
@@ -61,6 +63,19 @@ fn claims_in_mesh(service: &VirtualService, decoder: &mut Decoder) {
                     decoder.report_below(&at, &codes::CONFLICTING_FIELDS, message, help);
                 }
             }
+        }
+    }
+}
+
+/// Of two hosts that stand for the same names only one has an effect. Istio's webhook refuses such an object, istiod itself
+/// serves it.
+fn covered_hosts(service: &VirtualService, decoder: &mut Decoder) {
+    for (index, host) in service.hosts.iter().enumerate() {
+        let others = service.hosts.iter().enumerate();
+        let mut wider = others.filter(|(other, wide)| *other != index && *wide != host && covers(wide, host));
+        if let Some((_, wide)) = wider.next() {
+            let message = format!("`{host}` is covered by `{wide}`");
+            decoder.report_below(&format!("hosts[{index}]"), &codes::DOUBTFUL, message, "remove one of them");
         }
     }
 }

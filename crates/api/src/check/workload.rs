@@ -16,6 +16,14 @@ pub(crate) fn workload_entry(entry: &WorkloadEntry, decoder: &mut Decoder) {
         let message = "required field `address` is missing".to_owned();
         decoder.report_below("address", &codes::MISSING_FIELD, message, "");
     }
+    super::label_keys(&entry.labels, "labels", decoder);
+    for name in entry.ports.keys() {
+        if let Err(flaw) = crate::syntax::port_name(name) {
+            let mut field = "ports".to_owned();
+            crate::span::push_key(&mut field, name);
+            decoder.report_below(&field, flaw.code, flaw.message, &flaw.help);
+        }
+    }
     if address.starts_with(UNIX) && !entry.ports.is_empty() {
         let message = "a Unix socket has no ports".to_owned();
         decoder.report_below("ports", &codes::CONFLICTING_FIELDS, message, "remove `ports`");

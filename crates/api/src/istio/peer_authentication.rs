@@ -26,6 +26,7 @@ wire! {
         /// Labels they carry; all of them.
         match_labels: BTreeMap<String, String>, "matchLabels" => syntax::label_value;
     }
+    rule check::pod_selector;
 }
 
 wire! {

@@ -31,6 +31,7 @@ wire! {
         /// Labels they carry; all of them.
         labels: BTreeMap<String, String>, "labels" => syntax::label_value;
     }
+    rule check::workload_selector;
 }
 
 wire! {

@@ -100,9 +100,9 @@ wire! {
         /// Port on which the request was addressed.
         port: Option<u32>, "port" => syntax::port;
         /// Labels of the calling workload.
-        source_labels: BTreeMap<String, String>, "sourceLabels";
+        source_labels: BTreeMap<String, String>, "sourceLabels" => syntax::label_value;
         /// Namespace of the calling workload.
-        source_namespace: Option<String>, "sourceNamespace";
+        source_namespace: Option<String>, "sourceNamespace" => syntax::dns_label;
         /// Gateways on which the condition holds; overrides the object's.
         gateways: Vec<String>, "gateways" => syntax::gateway_reference;
         /// Query parameters that must match.
@@ -312,11 +312,11 @@ wire! {
         /// Port addressed.
         port: Option<u32>, "port" => syntax::port;
         /// Labels of the calling workload.
-        source_labels: BTreeMap<String, String>, "sourceLabels";
+        source_labels: BTreeMap<String, String>, "sourceLabels" => syntax::label_value;
         /// Gateways on which the condition holds; overrides the object's.
         gateways: Vec<String>, "gateways" => syntax::gateway_reference;
         /// Namespace of the calling workload.
-        source_namespace: Option<String>, "sourceNamespace";
+        source_namespace: Option<String>, "sourceNamespace" => syntax::dns_label;
         /// Addresses that the connection is made to, as IP or CIDR.
         destination_subnets: Vec<String>, "destinationSubnets" => syntax::ip_or_cidr;
     }
@@ -332,11 +332,11 @@ wire! {
         /// Port addressed.
         port: Option<u32>, "port" => syntax::port;
         /// Labels of the calling workload.
-        source_labels: BTreeMap<String, String>, "sourceLabels";
+        source_labels: BTreeMap<String, String>, "sourceLabels" => syntax::label_value;
         /// Gateways on which the condition holds; overrides the object's.
         gateways: Vec<String>, "gateways" => syntax::gateway_reference;
         /// Namespace of the calling workload.
-        source_namespace: Option<String>, "sourceNamespace";
+        source_namespace: Option<String>, "sourceNamespace" => syntax::dns_label;
         /// Addresses that the connection is made to, as IP or CIDR.
         destination_subnets: Vec<String>, "destinationSubnets" => syntax::ip_or_cidr;
     }

@@ -174,7 +174,8 @@ pub(crate) fn default_endpoint(text: &str) -> Verdict {
 /// The address of a workload.
 pub(crate) fn workload_address(text: &str) -> Verdict {
     if let Some(path) = text.strip_prefix(UNIX) {
-        let fine = path.starts_with('/') && path.len() > 1 || path.starts_with('@') && path.len() > 1;
+        let is_socket = path.starts_with('/') && !path.ends_with('/');
+        let fine = is_socket || path.starts_with('@') && path.len() > 1;
         let flaw = || {
             bad_address(text, "the address of a Unix socket").help("write `unix:///PATH` or `unix://@NAME`")
         };

@@ -3,6 +3,7 @@
 mod docs;
 mod fuzz;
 mod golden;
+mod invalid;
 mod ledger;
 mod objects;
 mod property;
