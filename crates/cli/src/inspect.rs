@@ -68,15 +68,20 @@ pub fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     };
     let mut out = io::stdout().lock();
     match args.output {
-        Output::Text => {
+        // A certificate has more to say than a row holds.
+        Output::Text | Output::Table => {
             for (index, certificate) in certificates.iter().enumerate() {
                 print(&mut out, index + 1, certificate, now)?;
             }
         }
-        Output::Json => {
+        Output::Json | Output::Yaml => {
             let all: Vec<Shown<'_>> =
                 certificates.iter().map(|certificate| Shown::new(certificate, now)).collect();
-            writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "certificates": all }))?)?;
+            let all = json!({ "certificates": all });
+            match args.output {
+                Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?,
+                _ => out.write_all(serde_saphyr::to_string(&all)?.as_bytes())?,
+            }
         }
     }
     out.flush()?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use comfy_table::{Table, presets};
 use meltemi_api::{Diagnostic, Severity, render};
 use serde::Serialize;
 
@@ -47,6 +48,10 @@ impl Report {
             let source = file.and_then(|file| self.sources.get(file)).map_or("", |text| text);
             writeln!(out, "{}\n", render(diagnostic, source, color))?;
         }
+        self.write_summary(out)
+    }
+
+    fn write_summary(&self, out: &mut impl Write) -> io::Result<()> {
         let counts = [
             counted(self.objects, "object"),
             counted(self.errors, "error"),
@@ -55,11 +60,43 @@ impl Report {
         writeln!(out, "{}", counts.join(", "))
     }
 
+    /// Columns, then a line that sums up.
+    pub(crate) fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
+        if !self.diagnostics.is_empty() {
+            writeln!(out, "{}", table(self.diagnostics.iter()))?;
+        }
+        self.write_summary(out)
+    }
+
     /// One JSON object on several lines.
     pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut *out, self)?;
         writeln!(out)
     }
+}
+
+/// A row per finding.
+pub(crate) fn table<'a>(findings: impl Iterator<Item = &'a Diagnostic>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.force_no_tty();
+    table.set_header(["LEVEL", "CODE", "OBJECT", "FIELD", "PLACE", "MESSAGE"]);
+    for finding in findings {
+        let object = finding.object.as_ref().map(ToString::to_string).unwrap_or_default();
+        let place = place(finding).unwrap_or_default();
+        let level = finding.severity.as_str();
+        table.add_row([level, finding.code, &object, &finding.field, &place, &finding.message]);
+    }
+    table.trim_fmt()
+}
+
+/// `FILE:LINE`, or the file alone.
+pub(crate) fn place(finding: &Diagnostic) -> Option<String> {
+    let location = finding.location.as_ref()?;
+    Some(match location.span.line {
+        0 => location.file.to_string(),
+        line => format!("{}:{line}", location.file),
+    })
 }
 
 fn counted(count: usize, what: &str) -> String {

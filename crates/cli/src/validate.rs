@@ -28,12 +28,13 @@ const TROUBLE: u8 = 2;
     after_help = "Examples:\n  \
         meltemi validate examples/shop              a directory, with everything below it\n  \
         meltemi validate reviews.yaml gateway.yaml  files that belong together\n  \
-        meltemi validate -o json examples/shop      for scripts: {\"diagnostics\": [...], \"errors\": 0, ...}\n\n\
+        meltemi validate -o json examples/shop      for scripts: {\"diagnostics\": [...], \"errors\": 0, ...}\n  \
+        kubectl get vs -A -o yaml | meltemi validate -\n\n\
         Exit code: 0 when everything can be put in force, 1 when something cannot, 2 when the files cannot be read\n\
         or there are none."
 )]
 pub struct ValidateArgs {
-    /// Files and directories; directories are searched for *.yaml, *.yml and *.json
+    /// Files and directories; directories are searched for *.yaml, *.yml and *.json, and - is standard input
     ///
     /// References are followed among all of them, so name everything that belongs together.
     #[arg(required = true, value_name = "PATH")]
@@ -50,8 +51,12 @@ pub enum Output {
     /// Annotated excerpts of the files, and a summary
     #[default]
     Text,
+    /// Columns, and a summary
+    Table,
     /// One JSON object
     Json,
+    /// The same in YAML
+    Yaml,
 }
 
 /// Checks the files and prints what is wrong with them on standard output, in colour on a terminal.
@@ -95,7 +100,9 @@ fn check(args: &ValidateArgs) -> io::Result<Report> {
 fn print(report: &Report, output: Output, color: bool, out: &mut impl Write) -> anyhow::Result<()> {
     match output {
         Output::Text => report.write_text(color, out)?,
+        Output::Table => report.write_table(out)?,
         Output::Json => report.write_json(out)?,
+        Output::Yaml => out.write_all(serde_saphyr::to_string(report)?.as_bytes())?,
     }
     Ok(())
 }

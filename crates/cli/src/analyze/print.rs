@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use comfy_table::{Table, presets};
 use meltemi_api::{Diagnostic, ObjectId, Severity};
 use serde::Serialize;
 
 use super::AnalyzeOutput;
-use crate::report::Report;
+use crate::report::{Report, place, table};
 
 /// Where Istio explains its codes.
 const DOCUMENTATION: &str = "https://istio.io/latest/docs/reference/config/analysis";
@@ -60,22 +59,13 @@ impl<'a> Message<'a> {
                 .then(|| format!("{DOCUMENTATION}/{}/", finding.code.to_ascii_lowercase())),
             message: &finding.message,
             origin: finding.object.as_ref().map(ToString::to_string),
-            reference: reference(finding),
+            reference: place(finding),
             object: finding.object.as_ref(),
             field: &finding.field,
             line,
             help: &finding.help,
         }
     }
-}
-
-/// `FILE:LINE`.
-fn reference(finding: &Diagnostic) -> Option<String> {
-    let location = finding.location.as_ref()?;
-    Some(match location.span.line {
-        0 => location.file.to_string(),
-        line => format!("{}:{line}", location.file),
-    })
 }
 
 fn level(severity: Severity) -> &'static str {
@@ -100,7 +90,7 @@ impl Printed {
         let messages = || self.shown().map(Message::of).collect::<Vec<_>>();
         match output {
             AnalyzeOutput::Log => self.log(color, out)?,
-            AnalyzeOutput::Table => self.table(out)?,
+            AnalyzeOutput::Table => writeln!(out, "{}", table(self.shown()))?,
             AnalyzeOutput::Text => {
                 let shown = self.shown().cloned().collect();
                 Report::new(self.objects, self.sources.clone(), shown).write_text(color, out)?;
@@ -122,8 +112,8 @@ impl Printed {
                 (true, Severity::Warning) => ("\u{1b}[33m", "\u{1b}[0m"),
                 (true, Severity::Info) => ("\u{1b}[36m", "\u{1b}[0m"),
             };
-            let place = [finding.object.as_ref().map(ToString::to_string), reference(finding)];
-            let place = place.into_iter().flatten().collect::<Vec<_>>().join(" ");
+            let origin = [finding.object.as_ref().map(ToString::to_string), place(finding)];
+            let place = origin.into_iter().flatten().collect::<Vec<_>>().join(" ");
             let place = if place.is_empty() { place } else { format!(" ({place})") };
             let (level, code) = (level(finding.severity), finding.code);
             writeln!(out, "{begin}{level}{end} [{code}]{place} {}", finding.message)?;
@@ -132,24 +122,5 @@ impl Printed {
             writeln!(out, "nothing found in {} objects", self.objects)?;
         }
         Ok(())
-    }
-
-    fn table(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.force_no_tty();
-        table.set_header(["LEVEL", "CODE", "OBJECT", "FIELD", "PLACE", "MESSAGE"]);
-        for finding in self.shown() {
-            let object = finding.object.as_ref().map(ToString::to_string).unwrap_or_default();
-            table.add_row([
-                level(finding.severity),
-                finding.code,
-                &object,
-                &finding.field,
-                &reference(finding).unwrap_or_default(),
-                &finding.message,
-            ]);
-        }
-        writeln!(out, "{}", table.trim_fmt())
     }
 }

@@ -105,3 +105,14 @@ fn a_directory_without_files_is_trouble() {
     let args = Cli::parse_from(["validate", directory.path().to_str().unwrap()]).args;
     assert_eq!(validate(&args).unwrap(), ExitCode::from(2));
 }
+
+#[test]
+fn columns_and_yaml_say_the_same() {
+    let (code, text) = run(&[BROKEN], "table");
+    assert_eq!(code, ExitCode::from(1));
+    assert!(text.starts_with(" LEVEL"), "{text}");
+    assert!(text.contains("MEL0106") && text.contains("DIR/0.yaml:7"), "{text}");
+    assert!(text.ends_with("0 objects, 2 errors, 0 warnings\n"), "{text}");
+    let (_, yaml) = run(&[BROKEN], "yaml");
+    assert!(yaml.contains("errors: 2") && yaml.contains("code: MEL0106"), "{yaml}");
+}
