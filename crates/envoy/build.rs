@@ -12,7 +12,7 @@ use std::{env, fs};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-use described::{istio_ca, spiffe_workload, typed_struct};
+use described::{istio_ca, istio_names, spiffe_workload, typed_struct};
 
 #[path = "build/described.rs"]
 mod described;
@@ -110,7 +110,7 @@ fn main() {
     fs::write(out.join("whole.bin"), whole(&all).encode_to_vec()).expect("write whole.bin");
     let mut pruned = prune(all);
     pruned.file.extend(["udpa.type.v1", "xds.type.v3"].map(typed_struct));
-    pruned.file.extend([istio_ca(), spiffe_workload()]);
+    pruned.file.extend([istio_ca(), istio_names(), spiffe_workload()]);
     fs::write(out.join("descriptors.bin"), pruned.encode_to_vec()).expect("write descriptors.bin");
     generate(&out, pruned);
 }

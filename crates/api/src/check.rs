@@ -5,8 +5,8 @@
 
 mod cors;
 mod destination_rule;
-mod envoy_filter;
 mod egress;
+mod envoy_filter;
 mod extension;
 mod fault;
 mod gateway;

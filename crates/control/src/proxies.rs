@@ -325,6 +325,7 @@ pub(crate) fn short_type(type_url: &str) -> &'static str {
         type_url::LISTENER => "lds",
         type_url::ROUTE => "rds",
         type_url::SECRET => "sds",
+        type_url::NAME_TABLE => "nds",
         // What else a client may ask for must not make names of its own in the metrics.
         _ => "other",
     }

@@ -1,5 +1,5 @@
 //! Definitions that `types.bin` lacks, described field by field: `TypedStruct` of cncf/xds, Istio's certificate service
-//! and the SPIFFE Workload API. Names and numbers are the wire contract; nothing else of those files is here.
+//! and name table, and the SPIFFE Workload API. Names and numbers are the wire contract; nothing else of those files is here.
 
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
@@ -43,6 +43,27 @@ pub(crate) fn istio_ca() -> FileDescriptorProto {
         ],
         service: vec![service("IstioCertificateService", vec![method])],
         ..file("istio.v1.auth")
+    }
+}
+
+/// Istio's `nds.proto`: names with their addresses, for agents that answer DNS queries.
+pub(crate) fn istio_names() -> FileDescriptorProto {
+    let info = vec![
+        repeated(field("ips", 1, Type::String, None)),
+        field("registry", 2, Type::String, None),
+        field("shortname", 3, Type::String, None),
+        field("namespace", 4, Type::String, None),
+    ];
+    let info_name = ".istio.networking.nds.v1.NameTable.NameInfo";
+    let entry = vec![field("key", 1, Type::String, None), field("value", 2, Type::Message, Some(info_name))];
+    let table = vec![map_field("table", 1, ".istio.networking.nds.v1.NameTable.TableEntry")];
+    FileDescriptorProto {
+        name: Some("istio/networking/nds/v1/nds.proto".to_owned()),
+        message_type: vec![DescriptorProto {
+            nested_type: vec![message("NameInfo", info), map_entry("TableEntry", entry)],
+            ..message("NameTable", table)
+        }],
+        ..file("istio.networking.nds.v1")
     }
 }
 
@@ -124,7 +145,10 @@ fn map_field(name: &str, number: i32, entry: &str) -> FieldDescriptorProto {
 
 /// One entry of a `map<string, bytes>`.
 fn bytes_entry(name: &str) -> DescriptorProto {
-    let fields = vec![field("key", 1, Type::String, None), field("value", 2, Type::Bytes, None)];
+    map_entry(name, vec![field("key", 1, Type::String, None), field("value", 2, Type::Bytes, None)])
+}
+
+fn map_entry(name: &str, fields: Vec<FieldDescriptorProto>) -> DescriptorProto {
     let options = MessageOptions { map_entry: Some(true), ..Default::default() };
     DescriptorProto { options: Some(options), ..message(name, fields) }
 }

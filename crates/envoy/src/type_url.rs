@@ -13,6 +13,8 @@ pub const ENDPOINT: &str = "type.googleapis.com/envoy.config.endpoint.v3.Cluster
 pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// `envoy.config.core.v3.TypedExtensionConfig` (ECDS).
 pub const EXTENSION_CONFIG: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+/// `istio.networking.nds.v1.NameTable` (NDS): for Istio's agents, not for proxies.
+pub const NAME_TABLE: &str = "type.googleapis.com/istio.networking.nds.v1.NameTable";
 
 /// The types that ADS carries, in the order in which a server pushes them so that nothing refers to what
 /// is not there yet: clusters, endpoints, listeners, routes, secrets,

@@ -16,6 +16,7 @@ mod gateway;
 mod grpc;
 mod listener;
 mod message;
+mod name_table;
 mod names;
 mod peer_metadata;
 mod resources;

@@ -53,13 +53,15 @@ pub struct Resources {
     pub extension_configs: Vec<Arc<Resource>>,
     /// What of the user's objects this proxy does not get, and why.
     pub left_out: Vec<Diagnostic>,
+    /// NDS: the names that the workload resolves, one table or none.
+    pub name_tables: Vec<Arc<Resource>>,
     /// Where resources came from. Not on the wire, so a moved line changes no version.
     pub origins: Origins,
 }
 
 impl Resources {
     /// The lists with their type URLs, in the order in which a server pushes them.
-    pub fn by_type(&self) -> [(&'static str, &[Arc<Resource>]); 6] {
+    pub fn by_type(&self) -> [(&'static str, &[Arc<Resource>]); 7] {
         [
             (type_url::CLUSTER, &self.clusters),
             (type_url::ENDPOINT, &self.endpoints),
@@ -67,6 +69,7 @@ impl Resources {
             (type_url::ROUTE, &self.routes),
             (type_url::SECRET, &self.secrets),
             (type_url::EXTENSION_CONFIG, &self.extension_configs),
+            (type_url::NAME_TABLE, &self.name_tables),
         ]
     }
 }

@@ -10,6 +10,7 @@ use crate::envoy_filter;
 use crate::gateway;
 use crate::grpc;
 use crate::listener::{self, inbound, outbound, own_address};
+use crate::name_table;
 use crate::resources::{Origin, Origins, Resource, Resources};
 use crate::shape::{ProxyShape, Role};
 use crate::tls::secret;
@@ -103,6 +104,7 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
         resources.left_out = envoy_filter::apply(&context, &mut draft, &mut resources.origins);
     }
     resources.encode(draft);
+    resources.name_tables = name_table::build(&context);
     resources.sort();
     resources
 }

@@ -86,13 +86,6 @@ pub(crate) fn port_traffic_policy(policy: &PortTrafficPolicy, decoder: &mut Deco
     }
 }
 
-pub(crate) fn connection_pool(pool: &ConnectionPoolSettings, decoder: &mut Decoder) {
-    if pool.tcp.is_none() && pool.http.is_none() {
-        let message = "the connection pool says nothing".to_owned();
-        decoder.report_below("", &codes::EMPTY, message, "remove it, or say what is meant");
-    }
-}
-
 pub(crate) fn http_settings(http: &HttpSettings, decoder: &mut Decoder) {
     if http.use_client_protocol == Some(true) && http.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade) {
         let message = "`useClientProtocol` and `h2UpgradePolicy: UPGRADE` exclude each other".to_owned();

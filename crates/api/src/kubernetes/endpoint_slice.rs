@@ -9,8 +9,8 @@ use crate::syntax;
 wire! {
     /// A part of the addresses behind the Service that the label `kubernetes.io/service-name` names.
     pub struct EndpointSlice {
-        /// What the addresses are.
-        address_type: Option<AddressType>, "addressType", required;
+        /// What the addresses are; absent: as they look.
+        address_type: Option<AddressType>, "addressType";
         /// The addresses.
         endpoints: Vec<SliceEndpoint>, "endpoints";
         /// The ports that each of them has.

@@ -51,6 +51,9 @@ fn check(case: &Path, codec: &Codec) -> Result<(), String> {
     if !resources.extension_configs.is_empty() {
         document["extension_configs"] = dump(codec, &resources.extension_configs);
     }
+    if !resources.name_tables.is_empty() {
+        document["name_tables"] = dump(codec, &resources.name_tables);
+    }
     let actual = serde_saphyr::to_string(&document).unwrap();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(case.join("expected.yaml"), &actual).unwrap();
