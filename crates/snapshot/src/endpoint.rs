@@ -3,6 +3,7 @@
 //! Source: Istio `pilot/pkg/serviceregistry/serviceentry/conversion.go`, `kube/controller` (EndpointSlices, Pods, and the
 //! selection of WorkloadEntries by Kubernetes Services). What is not ready is left out.
 
+mod group;
 mod slice;
 mod topology;
 mod workload;

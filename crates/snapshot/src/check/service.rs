@@ -36,7 +36,7 @@ fn nobody_behind(
     };
     let has_endpoints = || service.ports.iter().any(|p| !snapshot.endpoints.of(service, p.number).is_empty());
     let is_known = || !workloads.select(&service.namespace, &service.selector).is_empty();
-    if service.selector.is_empty() || is_known() || has_endpoints() {
+    if service.selector.is_empty() || has_endpoints() || is_known() {
         return;
     }
     let labels: Vec<String> = service.selector.iter().map(|(k, v)| format!("{k}={v}")).collect();

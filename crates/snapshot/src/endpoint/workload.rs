@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use meltemi_api::{Object, Spec, istio, kubernetes};
 
+use super::group::Group;
 use super::topology::{self, NETWORK_LABEL, Topology};
 use super::{Endpoint, EndpointAddress};
-use crate::config::labels_match;
 use crate::service::{Service, ServicePort, TargetPort};
 
 /// The condition under which a WorkloadEntry gets traffic. Without it, it does, unless its health is to be looked at.
@@ -166,6 +166,11 @@ impl Workload {
         })
     }
 
+    /// Its labels.
+    pub(super) fn labels(&self) -> &BTreeMap<String, String> {
+        &self.endpoint.labels
+    }
+
     /// The endpoint of a service port. A Unix socket has no ports.
     pub(super) fn endpoint(&self, port: &ServicePort) -> Option<Endpoint> {
         let number = match &self.endpoint.address {
@@ -184,9 +189,9 @@ impl Workload {
 
 /// The workloads that get traffic, by namespace.
 pub(super) struct Workloads<'a> {
-    entries: BTreeMap<&'a str, Vec<Workload>>,
-    /// Pods that run and have an address, each with whether it is ready.
-    pods: BTreeMap<&'a str, Vec<(bool, Workload)>>,
+    entries: BTreeMap<&'a str, Group>,
+    /// Pods that run and have an address.
+    pods: BTreeMap<&'a str, Group>,
     by_pod: BTreeMap<(&'a str, &'a str), (&'a str, usize)>,
 }
 
@@ -199,13 +204,13 @@ impl<'a> Workloads<'a> {
             match &object.spec {
                 Spec::WorkloadEntry(entry) if is_healthy(object) => {
                     let workload = Workload::of_object(object, entry);
-                    found.entries.entry(namespace).or_default().push(workload);
+                    found.entries.entry(namespace).or_default().push(true, workload);
                 }
                 Spec::Pod(pod) if runs(object) => {
                     let Some(workload) = Workload::of_pod(object, pod, topology) else { continue };
-                    let list = found.pods.entry(namespace).or_default();
-                    found.by_pod.insert((namespace, &*object.id.name), (namespace, list.len()));
-                    list.push((object.status.condition(READY) == Some(true), workload));
+                    let is_ready = object.status.condition(READY) == Some(true);
+                    let position = found.pods.entry(namespace).or_default().push(is_ready, workload);
+                    found.by_pod.insert((namespace, &*object.id.name), (namespace, position));
                 }
                 _ => {}
             }
@@ -215,18 +220,15 @@ impl<'a> Workloads<'a> {
 
     /// The WorkloadEntries at IP addresses that a selector finds; an empty one finds none.
     pub(super) fn entries(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<Workload> {
-        let all = self.entries.get(namespace).map_or(&[][..], Vec::as_slice);
-        let found = all.iter().filter(|one| one.has_address && selects(selector, one));
-        found.cloned().collect()
+        let found = self.entries.get(namespace).into_iter().flat_map(|group| group.select(selector));
+        found.map(|(_, one)| one).filter(|one| one.has_address).cloned().collect()
     }
 
     /// The WorkloadEntries and ready Pods that the selector of a ServiceEntry finds; an empty one finds none.
     pub(super) fn all(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<Workload> {
-        let pods = self.pods.get(namespace).map_or(&[][..], Vec::as_slice).iter();
-        let ready = pods.filter(|(is_ready, _)| *is_ready).map(|(_, workload)| workload);
-        let entries = self.entries.get(namespace).map_or(&[][..], Vec::as_slice);
-        let found = ready.chain(entries).filter(|one| selects(selector, one));
-        found.map(|one| Workload { maps_names: true, ..one.clone() }).collect()
+        let groups = self.pods.get(namespace).into_iter().chain(self.entries.get(namespace));
+        let ready = groups.flat_map(|group| group.select(selector)).filter(|(is_ready, _)| *is_ready);
+        ready.map(|(_, one)| Workload { maps_names: true, ..one.clone() }).collect()
     }
 
     /// The Pods of a Kubernetes Service that get traffic.
@@ -235,20 +237,16 @@ impl<'a> Workloads<'a> {
             Spec::Service(spec) => spec.publish_not_ready_addresses == Some(true),
             _ => false,
         };
-        let all = self.pods.get(&*service.namespace).map_or(&[][..], Vec::as_slice).iter();
-        let found = all.filter(|(is_ready, one)| (*is_ready || publishes) && selects(&service.selector, one));
-        found.map(|(_, workload)| workload).collect()
+        let group = self.pods.get(&*service.namespace).into_iter();
+        let found = group.flat_map(|group| group.select(&service.selector));
+        found.filter(|(is_ready, _)| *is_ready || publishes).map(|(_, workload)| workload).collect()
     }
 
     /// The Pod of this name.
     pub(super) fn pod(&self, namespace: &str, name: &str) -> Option<&Workload> {
-        let (namespace, index) = self.by_pod.get(&(namespace, name))?;
-        self.pods.get(namespace)?.get(*index).map(|(_, workload)| workload)
+        let (namespace, position) = self.by_pod.get(&(namespace, name))?;
+        self.pods.get(namespace)?.get(*position)
     }
-}
-
-fn selects(selector: &BTreeMap<String, String>, workload: &Workload) -> bool {
-    !selector.is_empty() && labels_match(selector, &workload.endpoint.labels)
 }
 
 /// The name of a pod below its service; its host name is its own name unless it says another.
