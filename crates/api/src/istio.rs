@@ -57,8 +57,9 @@ pub use load_balancer::{
     LocalityLbSetting, Maglev, RingHash, SimpleLb, Warmup, ZoneAwareLbSetting,
 };
 pub use mesh_config::{
-    DefaultTrafficPolicy, IstioOperator, LabelOperator, LabelRequirement, MeshConfig, MeshH2UpgradePolicy,
-    MinProtocolVersion, NamespaceSelector, TlsConfig,
+    AccessLogEncoding, DefaultTrafficPolicy, InboundTrafficPolicy, InboundTrafficPolicyMode, IstioOperator,
+    LabelOperator, LabelRequirement, MeshConfig, MeshH2UpgradePolicy, MinProtocolVersion, NamespaceSelector,
+    NormalizationType, ProxyPathNormalization, TlsConfig,
 };
 pub(crate) use mesh_config::{MESH, is_config_map};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PodSelector};

@@ -10,6 +10,7 @@ mod protocol;
 pub(crate) mod proxyless;
 mod stat_name;
 
+pub(crate) use protocol::preserving_case;
 pub(crate) use stat_name::Names;
 
 use std::collections::BTreeSet;

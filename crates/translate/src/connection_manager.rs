@@ -24,6 +24,7 @@ use meltemi_snapshot::{DestinationRule, GatewayTopology};
 use crate::access_log::access_logs;
 use crate::message::{UNLIMITED, ads, fields, list, packed, structure, text};
 use crate::peer_metadata;
+use crate::serving::Serving;
 use crate::tcp_rule;
 use crate::{ISTIO_ALPN, ISTIO_STATS, METADATA_EXCHANGE, Options, ProxyShape};
 
@@ -109,8 +110,8 @@ impl Http<'_> {
 
     fn filter(self) -> Filter {
         let (forward, current) = self.place.client_certificate();
-        let manager = HttpConnectionManager {
-            http_filters: http_filters(self.shape, self.place),
+        let mut manager = HttpConnectionManager {
+            http_filters: http_filters(self.shape, self.place, &self.options.serving),
             forward_client_cert_details: forward as i32,
             set_current_client_cert_details: current,
             stat_prefix: self.stat_prefix,
@@ -133,14 +134,15 @@ impl Http<'_> {
                 upgrade_type: "websocket".to_owned(),
                 ..Default::default()
             }],
-            access_log: access_logs(self.options.access_log_file.as_deref()),
+            access_log: access_logs(self.options),
             ..Default::default()
         };
+        self.options.serving.apply(self.place, &mut manager);
         network_filter("envoy.filters.network.http_connection_manager", Any::pack(&manager))
     }
 }
 
-fn http_filters(shape: &ProxyShape, place: Place) -> Vec<HttpFilter> {
+fn http_filters(shape: &ProxyShape, place: Place, serving: &Serving) -> Vec<HttpFilter> {
     let grpc_stats = FilterConfig {
         emit_filter_state: true,
         per_method_stat_specifier: Some(filter_config::PerMethodStatSpecifier::StatsForAllMethods(false)),
@@ -148,7 +150,7 @@ fn http_filters(shape: &ProxyShape, place: Place) -> Vec<HttpFilter> {
     };
     let mut filters = Vec::new();
     if shape.has_extension(METADATA_EXCHANGE) {
-        filters.push(http_filter(METADATA_EXCHANGE, peer_metadata::http(place)));
+        filters.push(http_filter(METADATA_EXCHANGE, peer_metadata::http(place, serving.keeps_peers_in_mesh)));
     }
     filters.push(http_filter("envoy.filters.http.grpc_stats", Any::pack(&grpc_stats)));
     if shape.has_extension(ISTIO_ALPN) && !matches!(place, Place::Inbound { .. }) {
@@ -159,7 +161,9 @@ fn http_filters(shape: &ProxyShape, place: Place) -> Vec<HttpFilter> {
     if shape.has_extension(ISTIO_STATS) {
         filters.push(http_filter(ISTIO_STATS, istio_stats()));
     }
-    filters.push(http_filter("envoy.filters.http.router", packed::<router::v3::Router>()));
+    let router =
+        router::v3::Router { suppress_envoy_headers: serving.omits_debug_headers, ..Default::default() };
+    filters.push(http_filter("envoy.filters.http.router", Any::pack(&router)));
     filters
 }
 
@@ -224,7 +228,7 @@ pub(crate) fn tcp_filters(
     proxy: TcpProxy,
     exchanges: bool,
 ) -> Vec<Filter> {
-    let proxy = TcpProxy { access_log: access_logs(options.access_log_file.as_deref()), ..proxy };
+    let proxy = TcpProxy { access_log: access_logs(options), ..proxy };
     let mut filters = exchange(shape, exchanges);
     if shape.has_extension(ISTIO_STATS) {
         filters.push(network_filter(ISTIO_STATS, istio_stats()));

@@ -49,7 +49,7 @@ impl<'a> Context<'a> {
 
     /// Names of headers keep their case in HTTP/1.
     pub(crate) fn preserves_case(&self) -> bool {
-        false
+        self.options.serving.preserves_case
     }
 
     /// The proxy has no IPv4 address of its own.

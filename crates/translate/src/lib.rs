@@ -21,6 +21,7 @@ mod names;
 mod peer_metadata;
 mod resources;
 mod route;
+mod serving;
 mod shape;
 mod tcp_rule;
 mod tls;
@@ -30,6 +31,7 @@ mod virtual_host;
 pub use endpoint::Locality;
 pub use envoy_filter::check as check_patches;
 pub use resources::{Origin, Origins, Place, Resource, Resources};
+pub use serving::Serving;
 pub use shape::{
     Edge, ISTIO_ALPN, ISTIO_STATS, Interception, METADATA_EXCHANGE, ProxyShape, Role, ShapeError,
     SidecarShape,

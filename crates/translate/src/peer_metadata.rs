@@ -18,10 +18,16 @@ const NETWORK_CONFIG: &str = "type.googleapis.com/envoy.tcp.metadataexchange.con
 pub(crate) const PEER_EXCHANGE: &str = "istio-peer-exchange";
 
 /// The HTTP filter: before a workload it believes requests, elsewhere only responses of those whom it chose to call.
-pub(crate) fn http(place: Place) -> Any {
+/// `only_in_mesh`: services outside of the mesh are told nothing.
+pub(crate) fn http(place: Place, only_in_mesh: bool) -> Any {
     let method = |name| structure([(name, structure([]))]);
     let discovery = list([method("istio_headers"), method("workload_discovery")]);
-    let propagation = list([method("istio_headers")]);
+    let is_outbound = matches!(place, Place::Outbound | Place::Edge { .. });
+    let propagation = match only_in_mesh && is_outbound {
+        true => structure([("istio_headers", structure([("skip_external_clusters", boolean(true))]))]),
+        false => method("istio_headers"),
+    };
+    let propagation = list([propagation]);
     let value = match place {
         Place::Inbound { .. } => {
             fields([("downstream_discovery", discovery), ("downstream_propagation", propagation)])

@@ -1,5 +1,6 @@
 //! [`translate`]: all resources of one proxy shape.
 
+use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_envoy::type_url;
 use meltemi_snapshot::{MeshConfig, Snapshot};
 
@@ -10,8 +11,10 @@ use crate::envoy_filter;
 use crate::gateway;
 use crate::grpc;
 use crate::listener::{self, inbound, outbound, own_address};
+use crate::message::duration;
 use crate::name_table;
 use crate::resources::{Origin, Origins, Resource, Resources};
+use crate::serving::Serving;
 use crate::shape::{ProxyShape, Role};
 use crate::tls::secret;
 
@@ -22,6 +25,8 @@ pub struct Options {
     pub access_log_file: Option<String>,
     /// Who vouches for whom; `None` without a CA, and then no proxy speaks mutual TLS.
     pub identity: Option<MeshIdentity>,
+    /// What MeshConfig says of requests; [`translate`] fills it in.
+    pub serving: Serving,
 }
 
 impl Options {
@@ -31,6 +36,7 @@ impl Options {
         Options {
             access_log_file: access_log_file.filter(|path| !path.is_empty()).cloned(),
             identity: self.identity.clone(),
+            serving: Serving::of(mesh),
         }
     }
 }
@@ -63,7 +69,8 @@ impl MeshIdentity {
 /// The resources of the proxies of one shape. The same snapshot and shape give the same bytes, however the snapshot
 /// came about.
 pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> Resources {
-    let options = options.under(&snapshot.config.mesh);
+    let mesh = &snapshot.config.mesh;
+    let options = options.under(mesh);
     let context = Context::new(snapshot, shape, &options);
     let mut resources = Resources::default();
     let mut draft = Draft::default();
@@ -100,6 +107,7 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
             resources.secrets = secret::build(&context, &credentials);
         }
     }
+    serve(&context, &mut draft);
     if shape.role != Role::Proxyless {
         resources.left_out = envoy_filter::apply(&context, &mut draft, &mut resources.origins);
     }
@@ -107,6 +115,19 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
     resources.name_tables = name_table::build(&context);
     resources.sort();
     resources
+}
+
+/// What MeshConfig says of every listener and route.
+fn serve(context: &Context<'_>, draft: &mut Draft) {
+    if context.options.serving.omits_attempt_count {
+        let hosts = draft.routes.iter_mut().flat_map(|routes| &mut routes.virtual_hosts);
+        hosts.for_each(|host| host.include_request_attempt_count = false);
+    }
+    // The mesh's time to find out what is spoken, where a sidecar waits for it.
+    let wanted = context.snapshot.config.mesh.wire().and_then(|wire| wire.protocol_detection_timeout);
+    let Some(wanted) = wanted.filter(|_| !context.is_gateway()) else { return };
+    let timeouts = draft.listeners.iter_mut().map(|built| &mut built.listener.listener_filters_timeout);
+    timeouts.flatten().for_each(|timeout| *timeout = duration(wanted));
 }
 
 impl Resources {

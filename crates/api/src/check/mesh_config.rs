@@ -3,7 +3,7 @@
 use super::tls::{CIPHER_SUITES, WEAK_CIPHER_SUITES};
 use crate::codes;
 use crate::decode::Decoder;
-use crate::istio::{MeshConfig, TlsConfig};
+use crate::istio::{AccessLogEncoding, MeshConfig, TlsConfig};
 use crate::syntax::did_you_mean;
 
 /// Suites without forward secrecy in Istio's own list for the mesh. They are never chosen: whoever has them has the others.
@@ -16,6 +16,13 @@ const CURVES: &[&str] = &["X25519MLKEM768", "X25519", "P-256", "P-384"];
 const OTHER_CURVES: &[&str] = &["P-224", "P-521"];
 
 pub(crate) fn mesh_config(mesh: &MeshConfig, decoder: &mut Decoder) {
+    let is_json = mesh.access_log_encoding == Some(AccessLogEncoding::Json);
+    let has_format = mesh.access_log_format.as_ref().is_some_and(|format| !format.is_empty());
+    if is_json && has_format && mesh.access_log_fields().is_none() {
+        let message = "the format of an access log in JSON is an object of texts".to_owned();
+        let help = "write such as {\"path\": \"%REQ(:PATH)%\"}; until then Istio's own fields are logged";
+        decoder.report_below("accessLogFormat", &codes::NO_USE, message, help);
+    }
     if mesh.mesh_mtls.as_ref().is_some_and(|tls| !tls.ecdh_curves.is_empty()) {
         let message = "mutual TLS of the mesh does not look at `ecdhCurves`".to_owned();
         let help = "remove it; `tlsDefaults` has it for other TLS";

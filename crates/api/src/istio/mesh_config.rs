@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::check;
-use crate::decode::{wire, wire_enum};
+use crate::decode::{Decoder, Wire, wire, wire_enum};
 use crate::istio::{
     ConnectionPoolSettings, HttpRetry, LocalityLbSetting, MeshProxyConfig, OutboundTrafficPolicy,
     OutlierDetection, TcpKeepalive, ZoneAwareLbSetting,
 };
+use crate::node::{self, Document};
 use crate::object::{Object, Spec};
 use crate::syntax;
 
@@ -68,15 +69,24 @@ wire! {
         inbound_cluster_stat_name: Option<String>, "inboundClusterStatName";
         /// Pattern of the name of outbound clusters in statistics.
         outbound_cluster_stat_name: Option<String>, "outboundClusterStatName";
+        /// What becomes of paths before anything looks at them; absent: BASE.
+        path_normalization: Option<ProxyPathNormalization>, "pathNormalization";
+        /// A line of the access log, or with JSON an object of its fields; absent: Istio's own.
+        access_log_format: Option<String>, "accessLogFormat";
+        /// Whether the access log is text or JSON.
+        access_log_encoding: Option<AccessLogEncoding>, "accessLogEncoding";
+        /// Time to find out what is spoken on a connection; absent or 0: no bound.
+        protocol_detection_timeout: Option<Duration>, "protocolDetectionTimeout" => syntax::duration_or_zero;
+        /// Where sidecars reach their workloads.
+        inbound_traffic_policy: Option<InboundTrafficPolicy>, "inboundTrafficPolicy";
         /// What holds where no DestinationRule says it.
         default_traffic_policy: Option<DefaultTrafficPolicy>, "defaultTrafficPolicy";
     }
-    later NO_EFFECT_YET "proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "protocolDetectionTimeout", "ingressClass", "ingressService", "ingressControllerMode",
-        "ingressSelector", "enableTracing", "accessLogFormat", "accessLogEncoding", "enableEnvoyAccessLogService",
-        "disableEnvoyListenerLog", "inboundTrafficPolicy", "configSources", "caCertificates",
+    later NO_EFFECT_YET "proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "ingressClass", "ingressService", "ingressControllerMode",
+        "ingressSelector", "enableTracing", "enableEnvoyAccessLogService",
+        "disableEnvoyListenerLog", "configSources", "caCertificates",
         "certificates", "serviceSettings", "serviceScopeConfigs", "enablePrometheusMerge",
-        "verifyCertificateAtClient", "ca", "extensionProviders", "defaultProviders", "pathNormalization",
-        "compliancePolicy", "hboneIdleTimeout",
+        "verifyCertificateAtClient", "ca", "extensionProviders", "defaultProviders", "compliancePolicy", "hboneIdleTimeout",
         "serviceEntryVisibility";
     rule check::mesh_config;
 }
@@ -138,6 +148,58 @@ impl LabelRequirement {
 }
 
 wire! {
+    /// What becomes of paths.
+    pub struct ProxyPathNormalization {
+        /// How far it goes.
+        normalization: Option<NormalizationType>, "normalization";
+    }
+}
+
+wire_enum! {
+    /// How far the normalization of paths goes.
+    pub enum NormalizationType {
+        /// As BASE.
+        Default = "DEFAULT",
+        /// Paths stay as they are.
+        None = "NONE",
+        /// RFC 3986: dot segments go, and `\\` is `/`.
+        Base = "BASE",
+        /// Several slashes are one besides.
+        MergeSlashes = "MERGE_SLASHES",
+        /// Escaped slashes are slashes besides.
+        DecodeAndMergeSlashes = "DECODE_AND_MERGE_SLASHES",
+    }
+}
+
+wire_enum! {
+    /// Whether the access log is text or JSON.
+    pub enum AccessLogEncoding {
+        /// Text.
+        Text = "TEXT",
+        /// JSON.
+        Json = "JSON",
+    }
+}
+
+wire! {
+    /// Where sidecars reach their workloads.
+    pub struct InboundTrafficPolicy {
+        /// On which address.
+        mode: Option<InboundTrafficPolicyMode>, "mode";
+    }
+}
+
+wire_enum! {
+    /// On which address a workload listens.
+    pub enum InboundTrafficPolicyMode {
+        /// The one that callers ask for.
+        Passthrough = "PASSTHROUGH",
+        /// Localhost.
+        Localhost = "LOCALHOST",
+    }
+}
+
+wire! {
     /// What holds where no DestinationRule says it, block by block.
     pub struct DefaultTrafficPolicy {
         /// Limits of the connections.
@@ -193,6 +255,15 @@ wire! {
 }
 
 impl MeshConfig {
+    /// The fields of an access log in JSON; `None` where `accessLogFormat` is not an object of texts.
+    pub fn access_log_fields(&self) -> Option<BTreeMap<String, String>> {
+        let text = self.access_log_format.as_deref()?;
+        let mut decoder = Decoder::new(Arc::from("accessLogFormat"));
+        let Some(Document::Read(node, _)) = node::read(text).into_iter().next() else { return None };
+        let fields = BTreeMap::decode(&node, &mut decoder, None)?;
+        decoder.diagnostics.is_empty().then_some(fields)
+    }
+
     /// What one object says of the mesh.
     pub fn of(object: &Object) -> Option<&MeshConfig> {
         match &object.spec {

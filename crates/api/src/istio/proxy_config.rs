@@ -1,12 +1,10 @@
-//! How proxies are to be set up: for the whole mesh or one node ([`MeshProxyConfig`]), and as an object of its own
+//! How proxies are to be set up: for the whole mesh ([`MeshProxyConfig`]), and as an object of its own
 //! ([`ProxyConfig`]). Leaves out defaults. Source: Istio `mesh.v1alpha1.ProxyConfig`, `networking.v1beta1.ProxyConfig`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use crate::decode::{Decoder, Wire, wire, wire_enum};
+use crate::decode::{wire, wire_enum};
 use crate::istio::PodSelector;
-use crate::node::{self, Document};
 use crate::syntax;
 
 wire! {
@@ -32,7 +30,7 @@ wire! {
 }
 
 wire! {
-    /// How proxies are to be set up, in MeshConfig and in the metadata of a node. What starts a proxy looks at the rest.
+    /// How proxies are to be set up, in MeshConfig. What starts a proxy looks at the rest.
     pub struct MeshProxyConfig {
         /// Who stands before gateways.
         gateway_topology: Option<GatewayTopology>, "gatewayTopology";
@@ -103,11 +101,10 @@ wire! {
         metadata_exchange_headers: Option<MetadataExchangeHeaders>, "metadataExchangeHeaders";
         /// HTTP/1 header names keep their case.
         preserve_http1_header_case: Option<bool>, "preserveHttp1HeaderCase";
-        /// `x-forwarded-host` where a route changes the host.
-        x_forwarded_host: Option<Enabled>, "xForwardedHost";
         /// `x-forwarded-port`.
         x_forwarded_port: Option<Enabled>, "xForwardedPort";
     }
+    later NO_EFFECT_YET "xForwardedHost";
 }
 
 wire! {
@@ -167,19 +164,5 @@ wire_enum! {
         Undefined = "UNDEFINED",
         /// Services of the mesh.
         InMesh = "IN_MESH",
-    }
-}
-
-impl MeshProxyConfig {
-    /// Reads what the metadata of a node says (`PROXY_CONFIG`), as JSON. What cannot be read is left out: it was checked
-    /// where it was written.
-    pub fn of_node(json: &str) -> MeshProxyConfig {
-        let mut decoder = Decoder::new(Arc::from("PROXY_CONFIG"));
-        match node::read(json).into_iter().next() {
-            Some(Document::Read(node, _)) => {
-                MeshProxyConfig::decode(&node, &mut decoder, None).unwrap_or_default()
-            }
-            _ => MeshProxyConfig::default(),
-        }
     }
 }

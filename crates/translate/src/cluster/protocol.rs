@@ -72,14 +72,18 @@ impl Http2 {
     }
 }
 
-fn http1(preserves_case: bool) -> Http1ProtocolOptions {
-    let formatter = || HeaderKeyFormat {
+/// Names of headers go on as they were written.
+pub(crate) fn preserving_case() -> HeaderKeyFormat {
+    HeaderKeyFormat {
         header_format: Some(HeaderFormat::StatefulFormatter(TypedExtensionConfig {
             name: "preserve_case".to_owned(),
             typed_config: Some(packed::<PreserveCaseFormatterConfig>()),
         })),
-    };
-    Http1ProtocolOptions { header_key_format: preserves_case.then(formatter), ..Default::default() }
+    }
+}
+
+fn http1(preserves_case: bool) -> Http1ProtocolOptions {
+    Http1ProtocolOptions { header_key_format: preserves_case.then(preserving_case), ..Default::default() }
 }
 
 /// Sets the HTTP version; `options` carries what else the cluster has to say.

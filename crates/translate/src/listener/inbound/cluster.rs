@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use meltemi_api::istio::InboundTrafficPolicyMode;
 use meltemi_envoy::config::core::v3::Address;
 
 use crate::cluster::Built;
@@ -27,11 +28,21 @@ pub(super) fn of_port(context: &Context<'_>, sidecar: &SidecarShape, port: &Port
         port: port.number,
         services: port.services.clone(),
         protocol: port.protocol,
-        application: endpoint(sidecar, port),
+        application: endpoint(sidecar, port).or_else(|| on_localhost(context, sidecar, port)),
         pool: resource.and_then(|resource| resource.inbound_connection_pool(port.number)),
         redirected: is_redirected.then_some(sidecar.addresses.as_slice()),
     };
     Some(Built { cluster: inbound.build(context), endpoints: None, origin: port.origin.clone() })
+}
+
+/// Where `inboundTrafficPolicy` says that workloads listen, if nothing of their own does.
+fn on_localhost(context: &Context<'_>, sidecar: &SidecarShape, port: &Port<'_>) -> Option<Address> {
+    let mesh = context.snapshot.config.mesh.wire()?;
+    let mode = mesh.inbound_traffic_policy.as_ref().and_then(|policy| policy.mode);
+    let is_declared = context.scope.sidecar().is_some_and(|resource| !resource.spec().ingress.is_empty());
+    let has_v4 = sidecar.addresses.iter().any(IpAddr::is_ipv4);
+    let asked = mode == Some(InboundTrafficPolicyMode::Localhost) && !is_declared;
+    asked.then(|| socket(if has_v4 { "127.0.0.1" } else { "::1" }, port.number))
 }
 
 /// The cluster of what comes to ports that nobody declares.
