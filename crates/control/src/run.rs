@@ -118,6 +118,7 @@ impl ControlPlane {
         let options = Options {
             access_log_file: args.access_log_file.clone(),
             identity: secure.as_ref().map(|secure| secure.trust.identity()),
+            ..Options::default()
         };
         let proxies = Arc::new(Proxies::new(options, reports.clone(), Arc::clone(&metrics)));
         let paths = args.config.iter().chain(&args.state).cloned().collect();
