@@ -8,6 +8,7 @@
 mod destination_rule;
 mod gateway;
 mod peer_authentication;
+mod server_name;
 mod service;
 mod virtual_service;
 

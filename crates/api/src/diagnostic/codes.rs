@@ -121,6 +121,8 @@ codes! {
         "The ConfigMap `istio` in `istio-system` counts, or without it the oldest IstioOperator; nothing is taken from the others."
     NEEDS_RESTART "MEL0222" Warning "the change needs a restart"
         "Every certificate of the mesh says its trust domain, so it is read when the mesh starts. What it was then stays in force; start `meltemi up`, or the control plane, again."
+    SERVER_NAME_TAKEN "MEL0231" Warning "another route has the server name"
+        "On a port of a gateway a server name leads to one place, the one of the oldest VirtualService. The condition that asks for it again is left out, with all of its server names."
 
     UNKNOWN_NAMESPACE "MEL0240" Warning "the namespace is not known"
         "No object is in this namespace, so exporting to it makes the object visible to nobody."

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use meltemi_api::istio::{Server, ServerTlsSettings, TlsMode};
 use meltemi_api::{Diagnostic, codes};
 
-use crate::check::Workloads;
+use crate::check::{Workloads, server_name};
 use crate::config::Gateway;
 use crate::gateway::{GatewayWorkload, MergedGateway, Rejected, Rejection};
 use crate::mesh::Snapshot;
@@ -26,15 +26,17 @@ pub(super) fn check(snapshot: &Snapshot, workloads: &Workloads<'_>, diagnostics:
     }
 }
 
-/// Servers that some workload does not open: one workload for each selector.
+/// Servers and server names that some workload does not open: one workload for each selector.
 fn closed_servers(snapshot: &Snapshot) -> Vec<Diagnostic> {
     let gateways = || snapshot.config.gateways.values();
     let workloads: BTreeSet<_> = gateways().map(|g| (&g.spec().selector, &*g.name.namespace)).collect();
-    let rejected = workloads.into_iter().flat_map(|(labels, namespace)| {
+    let found = workloads.into_iter().flat_map(|(labels, namespace)| {
         let workload = GatewayWorkload { namespace, labels, addresses: &[], is_behind_services: true };
-        MergedGateway::of(snapshot, workload).rejected
+        let merged = MergedGateway::of(snapshot, workload);
+        let names = merged.ports.iter().flat_map(|port| server_name::check(snapshot, port));
+        merged.rejected.iter().map(closed).chain(names).collect::<Vec<_>>()
     });
-    rejected.map(|rejected| closed(&rejected)).collect()
+    found.collect()
 }
 
 fn closed(Rejected { server, port, reason }: &Rejected) -> Diagnostic {

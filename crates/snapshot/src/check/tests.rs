@@ -225,6 +225,26 @@ spec:
     );
 }
 
+/// A condition is left out whole, and told once, whichever gateway brings it.
+#[test]
+fn server_names_belong_to_the_oldest() {
+    let gateway = "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: g}, spec: {selector: {istio: edge}, servers: [\
+        {port: {number: 443, name: a, protocol: TLS}, hosts: ['*.org'], tls: {mode: PASSTHROUGH}}, \
+        {port: {number: 444, name: b, protocol: TLS}, hosts: ['*.org'], tls: {mode: PASSTHROUGH}}]}}\n---\n";
+    let route = |port: u16, names: &str| {
+        format!(
+            "{{hosts: ['*.org'], gateways: [g], tls: [{{match: [{{port: {port}, sniHosts: [{names}]}}], route: [{{destination: {{host: reviews, port: {{number: 9080}}}}}}]}}]}}"
+        )
+    };
+    let of = |port, names| {
+        let (a, b) = (virtual_service("a", &route(443, "a.org")), virtual_service("b", &route(port, names)));
+        found(&format!("{gateway}{a}---\n{b}"))
+    };
+    assert_eq!(of(443, "b.org, a.org"), ["MEL0231 VirtualService b spec.tls[0].match[0].sniHosts"]);
+    assert_eq!(of(443, "b.org"), Vec::<String>::new());
+    assert_eq!(of(444, "a.org"), Vec::<String>::new());
+}
+
 #[test]
 fn tls_of_an_ingress_listener_needs_the_port_for_itself() {
     let sidecar = "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: s}, spec: {workloadSelector: {labels: {app: reviews}}, \
