@@ -86,7 +86,12 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Listener) -> Option<Listener
     };
     let (chains, default_chain, index) =
         chains::chains(at, &message.filter_chains, message.default_filter_chain.as_ref(), direction);
-    let filters = at.each("listener_filters", &message.listener_filters, filter::listener_filter);
+    let hands_on = message.use_original_dst == Some(true);
+    let mut filters = at.each("listener_filters", &message.listener_filters, filter::listener_filter);
+    if hands_on {
+        // As in Envoy the flag brings the filter with it, which Istio relies on.
+        filters.push(ListenerFilter { disabled: None, kind: ListenerFilterKind::OriginalDst });
+    }
     let access_log = access_logs(at, &message.access_log);
     let (first, additional) = addresses?;
     let address = first.address;
@@ -97,7 +102,7 @@ pub(crate) fn compile(at: &At<'_>, message: &proto::Listener) -> Option<Listener
         addresses: std::iter::once(first).chain(additional).collect(),
         sockets: socket::settings(message),
         direction,
-        hands_on: message.use_original_dst == Some(true),
+        hands_on,
         chains,
         index,
         default_chain,

@@ -37,6 +37,9 @@ pub struct MeshConfig {
     pub retries: Option<Retries>,
     /// `outboundTrafficPolicy`: traffic for hosts that nobody knows goes on to where it wants.
     pub allows_unknown_hosts: bool,
+    /// Requests for hosts nobody knows go to what the host resolves to (`ALLOW_ANY_DYNAMIC_DNS`), where no Sidecar says
+    /// otherwise.
+    pub resolves_unknown_hosts: bool,
     /// `meshMTLS`: mutual TLS between workloads.
     pub mesh_mtls: TlsParameters,
     /// `tlsDefaults`: all other TLS.
@@ -105,8 +108,11 @@ impl MeshConfig {
             virtual_service_export_to: wire.default_virtual_service_export_to.clone(),
             retries: wire.default_http_retry_policy.as_ref().map(Retries::of),
             // The default of the field is to allow, that of its mode to refuse.
-            allows_unknown_hosts: policy
-                .is_none_or(|policy| policy.mode == Some(OutboundTrafficPolicyMode::AllowAny)),
+            allows_unknown_hosts: policy.is_none_or(|policy| {
+                policy.mode.is_some_and(|mode| mode != OutboundTrafficPolicyMode::RegistryOnly)
+            }),
+            resolves_unknown_hosts: policy
+                .is_some_and(|policy| policy.mode == Some(OutboundTrafficPolicyMode::AllowAnyDynamicDns)),
             mesh_mtls: TlsParameters::new(wire.mesh_mtls.as_ref()),
             tls_defaults: TlsParameters::new(wire.tls_defaults.as_ref()),
             access_log_file: wire.access_log_file.clone(),

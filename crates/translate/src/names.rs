@@ -10,6 +10,8 @@ use meltemi_snapshot::GatewayName;
 pub(crate) const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
 /// A cluster without hosts.
 pub(crate) const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
+/// Where requests go whose host is to be resolved.
+pub(crate) const RESOLVING_CLUSTER: &str = "AllowAnyDynamicDNSCluster";
 /// Where traffic goes that comes to a port nobody declares.
 pub(crate) const INBOUND_PASSTHROUGH_CLUSTER: &str = "InboundPassthroughCluster";
 /// The route configuration of the listener for all outbound HTTP.

@@ -1,6 +1,5 @@
 //! [`translate`]: all resources of one proxy shape.
 
-use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_envoy::type_url;
 use meltemi_snapshot::{MeshConfig, Snapshot};
 
@@ -93,6 +92,7 @@ pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> 
                 }
                 None => outbound::build(&context, sidecar, &mut resources.origins),
             };
+            draft.clusters.extend(out.clusters);
             draft.listeners.extend(out.listeners);
             draft.routes.extend(out.routes);
         }

@@ -19,12 +19,15 @@ use meltemi_snapshot::{
 };
 
 use crate::context::{Context, origin};
-use crate::names::{HTTP_PROXY_ROUTE, PASSTHROUGH_CLUSTER, bracketed, domain, outbound_cluster};
+use crate::names::{HTTP_PROXY_ROUTE, PASSTHROUGH_CLUSTER, RESOLVING_CLUSTER, bracketed, domain, outbound_cluster};
 use crate::resources::{Origin, Origins};
 use crate::route::{self, Binding, Built};
 
 /// The largest body of a direct response, Istio's bound.
 const MAX_DIRECT_RESPONSE_BYTES: u32 = 1 << 20;
+
+/// The route configuration, virtual host and route of hosts that are to be resolved.
+const RESOLVING: &str = "allow_any_dynamic_dns";
 
 /// The port that a host without a service is taken to have.
 const PORT_OF_UNKNOWN_HOST: u16 = 80;
@@ -168,6 +171,9 @@ pub(crate) fn is_routed(protocol: Protocol) -> bool {
 
 fn unknown_host(context: &Context<'_>) -> BuiltHost {
     let mut route = route::unknown_host(allows_unknown_hosts(context));
+    if resolves_unknown_hosts(context) {
+        RESOLVING.clone_into(&mut route.name);
+    }
     if let Some(Action::Route(action)) = &mut route.action {
         action.cluster_specifier = Some(ClusterSpecifier::Cluster(unknown_host_cluster(context)));
     }
@@ -186,11 +192,24 @@ pub(crate) fn allows_unknown_hosts(context: &Context<'_>) -> bool {
     })
 }
 
-/// Where traffic goes that no service claims, if that is allowed: the Sidecar's `egressProxy`, else to where it wants.
+/// Whether requests for unknown hosts are to go to what the host resolves to.
+pub(crate) fn resolves_unknown_hosts(context: &Context<'_>) -> bool {
+    let has_policy = context.scope.sidecar().is_some_and(|s| s.spec().outbound_traffic_policy.is_some());
+    context.snapshot.config.mesh.resolves_unknown_hosts && !has_policy && !context.is_gateway()
+}
+
+/// The route configuration of requests that come where no listener is for: every host is unknown there.
+pub(crate) fn of_unknown_hosts(context: &Context<'_>) -> RouteConfiguration {
+    let hosts = vec![unknown_host(context)];
+    route_configuration(RESOLVING, hosts, true, &mut Origins::default())
+}
+
+/// Where requests go that no service claims, if that is allowed: the Sidecar's `egressProxy`, else to where it wants.
 pub(crate) fn unknown_host_cluster(context: &Context<'_>) -> String {
     let policy = context.scope.sidecar().and_then(|s| s.spec().outbound_traffic_policy.as_ref());
     let Some(proxy) = policy.and_then(|policy| policy.egress_proxy.as_ref()) else {
-        return PASSTHROUGH_CLUSTER.to_owned();
+        let resolves = resolves_unknown_hosts(context);
+        return if resolves { RESOLVING_CLUSTER } else { PASSTHROUGH_CLUSTER }.to_owned();
     };
     let port = proxy.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
     outbound_cluster(port.unwrap_or(0), proxy.subset.as_deref().unwrap_or_default(), Host::new(&proxy.host))

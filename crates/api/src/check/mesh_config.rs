@@ -3,7 +3,7 @@
 use super::tls::{CIPHER_SUITES, WEAK_CIPHER_SUITES};
 use crate::codes;
 use crate::decode::Decoder;
-use crate::istio::{AccessLogEncoding, MeshConfig, TlsConfig};
+use crate::istio::{AccessLogEncoding, MeshConfig, OutboundTrafficPolicyMode, TlsConfig};
 use crate::syntax::did_you_mean;
 
 /// Suites without forward secrecy in Istio's own list for the mesh. They are never chosen: whoever has them has the others.
@@ -28,7 +28,12 @@ pub(crate) fn mesh_config(mesh: &MeshConfig, decoder: &mut Decoder) {
         let help = "remove it; `tlsDefaults` has it for other TLS";
         decoder.report_below("meshMTLS.ecdhCurves", &codes::NO_USE, message, help);
     }
-    if mesh.outbound_traffic_policy.as_ref().is_some_and(|policy| policy.egress_proxy.is_some()) {
+    let policy = mesh.outbound_traffic_policy.as_ref();
+    if policy.and_then(|policy| policy.mode) == Some(OutboundTrafficPolicyMode::AllowAnyDynamicDns) {
+        let message = "hosts are not resolved yet: requests go to the address that they came for".to_owned();
+        decoder.report_below("outboundTrafficPolicy.mode", &codes::NO_EFFECT_YET, message, "write ALLOW_ANY");
+    }
+    if policy.is_some_and(|policy| policy.egress_proxy.is_some()) {
         let message = "only a Sidecar has an `egressProxy`".to_owned();
         decoder.report_below("outboundTrafficPolicy.egressProxy", &codes::UNKNOWN_FIELD, message, "");
     }

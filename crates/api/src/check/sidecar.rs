@@ -17,6 +17,11 @@ pub(crate) fn sidecar(sidecar: &Sidecar, decoder: &mut Decoder) {
     }
     egress_order(sidecar, decoder);
     super::egress::egress(sidecar, decoder);
+    let policy = sidecar.outbound_traffic_policy.as_ref();
+    if policy.and_then(|policy| policy.mode) == Some(OutboundTrafficPolicyMode::AllowAnyDynamicDns) {
+        let message = "only MeshConfig has the mode ALLOW_ANY_DYNAMIC_DNS".to_owned();
+        decoder.report_below("outboundTrafficPolicy.mode", &codes::BAD_ENUM, message, "write ALLOW_ANY");
+    }
 }
 
 /// The listener without port takes what the others leave, so there is one, and it comes last.

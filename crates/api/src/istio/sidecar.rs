@@ -110,5 +110,7 @@ wire_enum! {
         RegistryOnly = "REGISTRY_ONLY",
         /// Forward to the address that was asked for.
         AllowAny = "ALLOW_ANY",
+        /// Forward requests to what their host resolves to, all else as it came; of the mesh only.
+        AllowAnyDynamicDns = "ALLOW_ANY_DYNAMIC_DNS",
     }
 }

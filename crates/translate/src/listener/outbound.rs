@@ -17,6 +17,7 @@ use meltemi_envoy::config::listener::v3::{Filter, Listener};
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_snapshot::GatewayName;
 
+use crate::cluster;
 use crate::connection_manager::{Http, Place, Routes};
 use crate::context::Context;
 use crate::listener::Built;
@@ -32,6 +33,7 @@ use crate::virtual_host;
 pub(crate) struct Outbound {
     pub(crate) listeners: Vec<Built>,
     pub(crate) routes: Vec<RouteConfiguration>,
+    pub(crate) clusters: Vec<cluster::Built>,
 }
 
 /// The outbound listeners and the route configurations that they name.
@@ -43,6 +45,7 @@ pub(crate) fn build(context: &Context<'_>, sidecar: &SidecarShape, origins: &mut
     let mut out = Outbound {
         routes: names.into_iter().map(|name| virtual_host::of_route_name(context, name, origins)).collect(),
         listeners: entries.iter().map(|entry| finish(context, entry)).collect(),
+        clusters: catch_all::resolving(context).into_iter().collect(),
     };
     if let Some(port) = sidecar.http_proxy_port
         && let Some(view) = context.scope.catch_all()
@@ -58,7 +61,7 @@ pub(crate) fn build(context: &Context<'_>, sidecar: &SidecarShape, origins: &mut
 }
 
 fn finish(context: &Context<'_>, entry: &Entry) -> Built {
-    let unmatched = network::to_cluster(context, &catch_all::cluster(context));
+    let unmatched = network::to_cluster(context, &catch_all::unmatched(context));
     Built { listener: entry.build(unmatched), origin: entry.origin.clone() }
 }
 
