@@ -77,8 +77,8 @@ async fn check(mesh: &Mesh) {
     );
     let (code, told) = run(mesh, &["pc", "bootstrap", "frontend-v1-0"]);
     assert!(code == Some(0) && lines(&told, &["node", "~frontend-v1-0.default~"]), "{told}");
-    let (code, told) = run(mesh, &["pc", "log", "frontend-v1-0", "--level", "http:debug"]);
-    assert!(code == Some(0) && lines(&told, &["http", "debug"]), "{told}");
+    let (code, told) = run(mesh, &["pc", "log", "frontend-v1-0", "--level", "debug"]);
+    assert!(code == Some(0) && lines(&told, &["LOGGER", "LEVEL"]) && lines(&told, &["debug"]), "{told}");
     let all = json(mesh, &["pc", "all", "frontend-v1-0"]);
     for part in ["clusters", "listeners", "routes", "endpoints"] {
         assert!(all[part].as_array().is_some_and(|list| list.len() > 1), "{part} of {all}");
