@@ -186,7 +186,10 @@ fn routes(snapshot: &Snapshot, object: &Arc<Object>, host: &Host) -> Option<Rout
     let Spec::VirtualService(spec) = &object.spec else { return None };
     let namespace = &object.id.namespace;
     let resolved = |name: &str| Host::resolve(name, namespace);
-    let is_for_host = spec.hosts.iter().any(|name| resolved(name) == *host || resolved(name).covers(host));
+    // One that is bound to gateways alone has nothing to do with calls in the mesh.
+    let is_for_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|name| name == "mesh");
+    let is_for_host =
+        is_for_mesh && spec.hosts.iter().any(|name| resolved(name) == *host || resolved(name).covers(host));
     let json = object.to_json();
     let mut destinations = Vec::new();
     destinations_in(&json["spec"], &mut destinations);

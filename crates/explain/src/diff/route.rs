@@ -115,7 +115,8 @@ fn virtual_host(sides: &[Json; 2], place: &Place<'_>) -> Vec<Said> {
     }
     for (key, (index, route)) in &before {
         if !after.contains_key(key) {
-            let text = format!("the route of {} is gone ({} before)", requests(&to, route), goal(route));
+            let (what, before) = (requests(&to, route), goal(route));
+            let text = format!("{what} have no route of their own any more; before, they {before}");
             say(text, [Some(*index), None]);
         }
     }
@@ -180,7 +181,7 @@ fn goal(route: &Json) -> String {
     match shares.iter().next() {
         None => "go on".to_owned(),
         Some((only, _)) if shares.len() == 1 => format!("go to {}", Destination::of(only).said()),
-        _ => format!("are shared: {}", list(&shares)),
+        _ => format!("are shared: {}", list(&shares, "")),
     }
 }
 
@@ -207,12 +208,19 @@ fn percent(weight: u64, total: u64) -> String {
     }
 }
 
-fn list(shares: &BTreeMap<String, u64>) -> String {
+/// `90 % v1, 10 % v3`: subsets of the host that is spoken of by their names alone.
+fn list(shares: &BTreeMap<String, u64>, of: &str) -> String {
     let total = shares.values().sum();
     let each = shares.iter().filter(|(_, weight)| **weight > 0);
-    let each =
-        each.map(|(name, weight)| format!("{} {}", percent(*weight, total), Destination::of(name).said()));
+    let each = each.map(|(name, weight)| format!("{} {}", percent(*weight, total), part(name, of)));
     each.collect::<Vec<_>>().join(", ")
+}
+
+/// A destination in a sentence about a host.
+fn part(cluster: &str, of: &str) -> String {
+    let destination = Destination::of(cluster);
+    let is_part = !destination.subset.is_empty() && short(destination.host) == of;
+    if is_part { destination.subset.to_owned() } else { destination.said() }
 }
 
 fn route_words(to: &str, sides: &[Json; 2]) -> Vec<String> {
@@ -302,15 +310,9 @@ fn moved(to: &str, what: &str, actions: &[Json; 2]) -> Vec<String> {
     let total = old_total * new_total;
     let is_same_host =
         |name: &String| Destination::of(name).host == Destination::of(gains[0].0.as_str()).host;
-    let goal = |name: &str| {
-        let destination = Destination::of(name);
-        match destination.subset {
-            subset if !subset.is_empty() && short(destination.host) == to => subset.to_owned(),
-            _ => destination.said(),
-        }
-    };
+    let goal = |name: &str| part(name, to);
     let subject = what.strip_prefix("requests for ").unwrap_or(what);
-    let rest = format!("(before {}; then {})", list(&before), list(&after));
+    let rest = format!("(before {}; then {})", list(&before, to), list(&after, to));
     match gains.as_slice() {
         [(name, gain)] => {
             vec![format!("{} of {subject} moves to {} {rest}", percent(*gain, total), goal(name))]

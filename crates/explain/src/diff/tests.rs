@@ -80,7 +80,7 @@ fn a_share_that_moves_is_told_and_nothing_else() {
     let [statement] = difference.statements.as_slice() else { panic!("{:?}", difference.statements) };
     assert_eq!(
         statement.text,
-        "10 % of reviews moves to v3 (before 100 % v1 of reviews; then 90 % v1 of reviews, 10 % v3 of reviews) for all callers"
+        "10 % of reviews moves to v3 (before 100 % v1; then 90 % v1, 10 % v3) for all callers"
     );
     assert_eq!(statement.proxies, ["web-0", "web-1"]);
     assert_eq!(statement.by.as_deref(), Some("VirtualService default/reviews spec.http[0]"));
