@@ -56,11 +56,13 @@ pub struct Subject {
     pub unsound: Vec<Arc<Object>>,
     /// What the parser said.
     pub diagnostics: Vec<Diagnostic>,
+    /// Whether the Secrets among the objects are there without their data, of which nothing can be said then.
+    pub are_secrets_hidden: bool,
 }
 
 /// What is doubtful or wrong about objects by themselves and together. Sorted by object, field and code.
 pub fn analyze(subject: Subject) -> Vec<Diagnostic> {
-    let Subject { sound, unsound, diagnostics: parsed } = subject;
+    let Subject { sound, unsound, diagnostics: parsed, are_secrets_hidden } = subject;
     let (snapshot, across) = Snapshot::build(&Inputs { objects: sound });
     let provided = provided();
     let mesh = Mesh::new(&snapshot, &unsound, &provided);
@@ -71,6 +73,7 @@ pub fn analyze(subject: Subject) -> Vec<Diagnostic> {
     let own = own::of_snapshot(across, &findings, !unsound.is_empty());
     findings.extend(own);
     findings.extend(own::of_snapshot(parsed, &findings, false).into_iter().map(as_schema));
+    findings.retain(|finding| !(are_secrets_hidden && OF_SECRETS.contains(&finding.code)));
     findings.retain(|finding| finding.object.as_ref().is_none_or(|id| !KUBERNETES.contains(&&*id.namespace)));
     findings.sort_by(|a, b| {
         (&a.object, &a.field, a.code, &a.message).cmp(&(&b.object, &b.field, b.code, &b.message))
@@ -82,6 +85,9 @@ pub fn analyze(subject: Subject) -> Vec<Diagnostic> {
 
 /// Namespaces of Kubernetes itself, of which Istio says nothing.
 const KUBERNETES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
+
+/// Codes that speak of what is in a Secret.
+const OF_SECRETS: &[&str] = &[crate::catalogue::INVALID_CREDENTIAL.id, codes::INCOMPLETE_SECRET.id];
 
 /// Codes of the parser that speak of Meltemi and not of the object.
 const OF_MELTEMI: &[&str] = &[

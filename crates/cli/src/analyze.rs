@@ -1,19 +1,24 @@
 //! `meltemi analyze`: what is doubtful or wrong across the objects of a set of files, with the codes of
 //! `istioctl analyze`. Leaves out what the findings are, which is the analysis' to say.
 
+mod live;
 mod print;
 
-use std::io::{self, ErrorKind, Write};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use meltemi_analysis::{CATALOGUE, Subject, Suppression, suppressed};
-use meltemi_api::{Change, Diagnostic, Severity, codes};
+use meltemi_api::{Change, Diagnostic, Object, Severity, codes};
 use meltemi_sources::files;
 
+use self::live::Live;
 use self::print::Printed;
+use crate::control_plane::{ControlPlane, MeshArgs};
 
 /// Exit code when there are findings of the threshold's severity; that of `istioctl analyze`.
 const FINDINGS: u8 = 79;
@@ -31,16 +36,25 @@ const TROUBLE: u8 = 2;
         meltemi analyze examples/shop\n  \
         kubectl get vs,dr,gw,se,svc,deploy -A -o yaml | meltemi analyze -\n  \
         meltemi analyze mesh/ -S 'IST0102=Namespace *' --failure-threshold warning\n  \
+        meltemi analyze --live\n  \
         meltemi analyze mesh/ -o json | jq -r '.[] | [.code, .reference] | @tsv'\n\n\
         An object that carries the annotation `galley.istio.io/analyze-suppress: IST0101,IST0132` (or `*`) is not\n\
         reported with these codes.\n\n\
         Exit code: 0 when there is no finding of the threshold's severity, 79 when there is one, 2 when the files cannot\n\
-        be read or there are none."
+        be read, there are none, or the control plane does not answer."
 )]
 pub struct AnalyzeArgs {
     /// Files and directories; directories are searched for *.yaml, *.yml and *.json, and - is standard input
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "live", conflicts_with = "live", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+
+    /// Analyze what a running control plane has in force
+    #[arg(long)]
+    pub live: bool,
+
+    /// Which control plane.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
 
     /// How to print the findings
     #[arg(short, long, value_enum, default_value_t = AnalyzeOutput::Log)]
@@ -114,7 +128,7 @@ pub fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
             Ok(exit_code(&found.all, args.failure_threshold))
         }
         Err(error) => {
-            anstream::eprintln!("error: {error}");
+            anstream::eprintln!("error: {error:#}");
             Ok(ExitCode::from(TROUBLE))
         }
     }
@@ -130,15 +144,22 @@ fn is_known(code: &str) -> bool {
     CATALOGUE.iter().any(|entry| entry.code.id == code) || codes::ALL.iter().any(|known| known.id == code)
 }
 
-/// Reads the files and analyzes what is in them.
-fn find(args: &AnalyzeArgs) -> io::Result<Printed> {
+/// Analyzes what is in the files, or in force.
+fn find(args: &AnalyzeArgs) -> anyhow::Result<Printed> {
+    let least = args.output_threshold.severity();
+    let (objects, sources, findings) = if args.live { in_force(args)? } else { in_files(args)? };
+    let all = suppressed(findings, &args.suppress, objects.iter().map(|object| &**object));
+    Ok(Printed { objects: objects.len(), sources, least, all })
+}
+
+/// Objects, the texts of their files, and what is found in them.
+type Analyzed = (Vec<Arc<Object>>, BTreeMap<Arc<str>, Arc<str>>, Vec<Diagnostic>);
+
+fn in_files(args: &AnalyzeArgs) -> anyhow::Result<Analyzed> {
     let batch = files::load(&args.paths)?;
     // A wrong path in a script must not pass as sound.
     if batch.sources.is_empty() && batch.diagnostics.is_empty() {
-        return Err(io::Error::new(
-            ErrorKind::NotFound,
-            "there is no file to analyze (*.yaml, *.yml, *.json)",
-        ));
+        bail!("there is no file to analyze (*.yaml, *.yml, *.json)");
     }
     let objects = batch.changes.into_iter().filter_map(|change| match change {
         Change::Put(object) => Some(object),
@@ -148,10 +169,15 @@ fn find(args: &AnalyzeArgs) -> io::Result<Printed> {
     let unsound = batch.sources.iter().flat_map(|(file, text)| meltemi_api::parse_unsound(text, file));
     let unsound: Vec<_> = unsound.map(Arc::new).collect();
     let objects: Vec<_> = sound.iter().chain(&unsound).cloned().collect();
-    let findings = meltemi_analysis::analyze(Subject { sound, unsound, diagnostics: batch.diagnostics });
-    let all = suppressed(findings, &args.suppress, objects.iter().map(|object| &**object));
-    let least = args.output_threshold.severity();
-    Ok(Printed { objects: objects.len(), sources: batch.sources, least, all })
+    let diagnostics = batch.diagnostics;
+    let subject = Subject { sound, unsound, diagnostics, are_secrets_hidden: false };
+    Ok((objects, batch.sources, meltemi_analysis::analyze(subject)))
+}
+
+fn in_force(args: &AnalyzeArgs) -> anyhow::Result<Analyzed> {
+    let live = Live::ask(&ControlPlane::find(&args.mesh)?)?;
+    let findings = live.placed(meltemi_analysis::analyze(live.subject.clone()));
+    Ok((live.objects(), BTreeMap::new(), findings))
 }
 
 #[cfg(test)]

@@ -17,7 +17,12 @@ fn findings(text: &str) -> Vec<Diagnostic> {
     let file: Arc<str> = "case.yaml".into();
     let (sound, diagnostics) = parse(text, &file);
     let shared = |objects: Vec<_>| objects.into_iter().map(Arc::new).collect();
-    analyze(Subject { sound: shared(sound), unsound: shared(parse_unsound(text, &file)), diagnostics })
+    analyze(Subject {
+        sound: shared(sound),
+        unsound: shared(parse_unsound(text, &file)),
+        diagnostics,
+        are_secrets_hidden: false,
+    })
 }
 
 fn line(finding: &Diagnostic) -> String {
