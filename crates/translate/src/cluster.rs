@@ -407,7 +407,7 @@ fn passthrough(context: &Context<'_>) -> Cluster {
 }
 
 /// A cluster that goes on to where the connection was meant to go. Of the mesh's policy only limits have a meaning there.
-fn passthrough_of(context: &Context<'_>, name: &str) -> Cluster {
+pub(crate) fn passthrough_of(context: &Context<'_>, name: &str) -> Cluster {
     let mesh = &context.snapshot.config.mesh;
     let mut cluster = base(mesh, name, DiscoveryType::OriginalDst);
     policy::unconditional(&Policy::in_mesh(mesh, None, None, 0), mesh, &mut cluster);

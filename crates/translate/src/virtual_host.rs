@@ -19,7 +19,9 @@ use meltemi_snapshot::{
 };
 
 use crate::context::{Context, origin};
-use crate::names::{HTTP_PROXY_ROUTE, PASSTHROUGH_CLUSTER, RESOLVING_CLUSTER, bracketed, domain, outbound_cluster};
+use crate::names::{
+    HTTP_PROXY_ROUTE, PASSTHROUGH_CLUSTER, RESOLVING_CLUSTER, bracketed, domain, outbound_cluster,
+};
 use crate::resources::{Origin, Origins};
 use crate::route::{self, Binding, Built};
 

@@ -4,12 +4,10 @@
 //! Source: Istio `pilot/pkg/networking/core/listener_builder.go` (`buildVirtualOutboundListener`,
 //! `buildOutboundCatchAllNetworkFilterChains`).
 
-use meltemi_envoy::config::cluster::v3::cluster::DiscoveryType;
 use meltemi_envoy::config::core::v3::TrafficDirection;
 use meltemi_envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
-use meltemi_envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 
-use crate::cluster::{self, Upstream};
+use crate::cluster;
 use crate::connection_manager::{Http, Place, Routes};
 use crate::context::Context;
 use crate::listener::address::Families;
@@ -84,9 +82,7 @@ pub(crate) fn resolving(context: &Context<'_>) -> Option<cluster::Built> {
     if !virtual_host::resolves_unknown_hosts(context) {
         return None;
     }
-    let mut cluster = cluster::base(RESOLVING_CLUSTER, DiscoveryType::OriginalDst);
-    let upstream = Upstream::AsDownstream { max_concurrent_streams: None };
-    cluster::set_protocol(&mut cluster, upstream, HttpProtocolOptions::default());
+    let cluster = cluster::passthrough_of(context, RESOLVING_CLUSTER);
     Some(cluster::Built { cluster, endpoints: None, origin: None })
 }
 
