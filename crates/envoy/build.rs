@@ -140,7 +140,11 @@ fn whole(all: &FileDescriptorSet) -> FileDescriptorSet {
     let files = all.file.iter().filter(|file| !is_annotation(file.name())).cloned();
     let mut set = FileDescriptorSet { file: files.map(without_annotations).collect() };
     let known: BTreeSet<String> = set.file.iter().map(|file| file.name().to_owned()).collect();
-    let own = ["udpa.type.v1", "xds.type.v3"].map(typed_struct).into_iter();
+    let own = ["udpa.type.v1", "xds.type.v3"].map(typed_struct).into_iter().chain([
+        istio_ca(),
+        istio_names(),
+        spiffe_workload(),
+    ]);
     set.file.extend(own.filter(|file| !known.contains(file.name())));
     set
 }

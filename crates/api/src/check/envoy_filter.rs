@@ -20,10 +20,6 @@ pub(crate) fn envoy_filter(filter: &EnvoyFilter, decoder: &mut Decoder) {
         let help = "use `workloadSelector`";
         decoder.report_below("targetRefs", &codes::NO_EFFECT_YET, message, help);
     }
-    if filter.labels().is_some_and(std::collections::BTreeMap::is_empty) {
-        let message = "a selector without labels selects every workload".to_owned();
-        decoder.report_below("workloadSelector", &codes::NO_USE, message, "add labels, or leave it out");
-    }
 }
 
 pub(crate) fn envoy_config_object_patch(patch: &EnvoyConfigObjectPatch, decoder: &mut Decoder) {
