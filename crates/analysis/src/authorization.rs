@@ -40,7 +40,7 @@ fn workloads(mesh: &Mesh<'_>, object: &Object, policy: &AuthorizationPolicy) -> 
     Some(found(&NO_MATCHING_WORKLOADS, object, "spec.selector.matchLabels", message))
 }
 
-/// Namespaces of callers, which may be patterns. Only where some Namespace is an object can one be missing.
+/// Namespaces of callers, which may be patterns, that no object is in.
 fn namespaces(
     mesh: &Mesh<'_>,
     object: &Object,

@@ -105,10 +105,12 @@ pub(crate) fn weights(mesh: &Mesh<'_>, findings: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Sums that look like percentages which somebody added up wrongly.
+const NEARLY_ALL: std::ops::RangeInclusive<i64> = 50..=150;
+
 fn sum(object: &Object, list: &str, index: usize, weights: &[Option<i32>]) -> Option<Diagnostic> {
     let sum: i64 = weights.iter().map(|weight| i64::from(weight.unwrap_or_default())).sum();
-    let is_idle = weights.iter().any(|weight| weight.unwrap_or_default() == 0);
-    if weights.len() < 2 || sum == 100 || sum == 0 || (sum < 50 && !is_idle) {
+    if weights.len() < 2 || sum == 100 || !NEARLY_ALL.contains(&sum) {
         return None;
     }
     let message = format!("the weights add up to {sum}, and each is a share of that");

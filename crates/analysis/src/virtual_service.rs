@@ -266,14 +266,17 @@ pub(crate) fn claims(mesh: &Mesh<'_>, findings: &mut Vec<Diagnostic>) {
         for name in spec.gateways.iter().filter(|name| *name != MESH) {
             let (namespace, short) = name.split_once('/').unwrap_or((&object.id.namespace, name));
             let Some((_, gateway)) = find_gateway(mesh, namespace, short) else { continue };
-            for workload in mesh.select_anywhere(&gateway.selector) {
-                if verifies_tokens(mesh, workload.namespace, workload.labels) {
+            let known = mesh.select_anywhere(&gateway.selector);
+            let known = known.map(|workload| (workload.namespace, workload.name.as_str(), workload.labels));
+            // A gateway that is taken to be there has the labels that select it.
+            let provided = mesh.is_provided(&gateway.selector).then_some((SYSTEM, short, &gateway.selector));
+            for (namespace, name, labels) in known.chain(provided) {
+                if verifies_tokens(mesh, namespace, labels) {
                     continue;
                 }
                 let message = format!(
                     "the route looks at the claim `{claim}`, and no RequestAuthentication applies to the gateway's \
-                     workload {}/{}",
-                    workload.namespace, workload.name
+                     workload {namespace}/{name}"
                 );
                 findings.push(found(&NO_REQUEST_AUTHENTICATION, object, &*field, message));
             }
