@@ -10,8 +10,8 @@ use crate::catalogue::{SCHEMA_VALIDATION_ERROR, SCHEMA_WARNING};
 use crate::finding::Analyzer;
 use crate::mesh::{Mesh, provided};
 use crate::{
-    annotation, authorization, deployment, deprecation, destination_rule, gateway, injection, own, selector,
-    service, service_entry, telemetry, unreachable, virtual_service,
+    annotation, authorization, deployment, deprecation, destination_rule, envoy_filter, gateway, injection,
+    own, selector, service, service_entry, telemetry, unreachable, virtual_service,
 };
 
 /// Every analyzer. Each reports what it finds, in any order.
@@ -21,6 +21,7 @@ const ANALYZERS: &[Analyzer] = &[
     deployment::services,
     deprecation::fields,
     destination_rule::rules,
+    envoy_filter::patches,
     gateway::workloads,
     gateway::secrets,
     gateway::certificates,

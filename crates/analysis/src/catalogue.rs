@@ -111,17 +111,12 @@ catalogue! {
     EXTERNAL_NAME_PORT "IST0150" Warning "ExternalNameServiceTypeInvalidPortName"
         "A port of an ExternalName service has a name that does not tell its protocol.";
     RELATIVE_PATCH "IST0151" Warning "EnvoyFilterUsesRelativeOperation"
-        "A patch is placed relative to another filter, and nothing orders the EnvoyFilters."
-        never "EnvoyFilter is not read yet";
-    REPLACE_PATCH "IST0152" Error "EnvoyFilterUsesReplaceOperationIncorrectly" "REPLACE is for filters and virtual hosts."
-        never "EnvoyFilter is not read yet";
-    ADD_PATCH "IST0153" Error "EnvoyFilterUsesAddOperationIncorrectly" "ADD is not for route configurations and routes."
-        never "EnvoyFilter is not read yet";
-    REMOVE_PATCH "IST0154" Error "EnvoyFilterUsesRemoveOperationIncorrectly" "REMOVE is not for route configurations and routes."
-        never "EnvoyFilter is not read yet";
+        "A patch is placed relative to another filter, and nothing orders the EnvoyFilters.";
+    REPLACE_PATCH "IST0152" Error "EnvoyFilterUsesReplaceOperationIncorrectly" "REPLACE is for filters and virtual hosts.";
+    ADD_PATCH "IST0153" Error "EnvoyFilterUsesAddOperationIncorrectly" "ADD is not for route configurations and routes.";
+    REMOVE_PATCH "IST0154" Error "EnvoyFilterUsesRemoveOperationIncorrectly" "REMOVE is not for route configurations and routes.";
     RELATIVE_PATCH_OF_VERSION "IST0155" Warning "EnvoyFilterUsesRelativeOperationWithProxyVersion"
-        "A patch is placed relative to one for certain versions of the proxy."
-        never "EnvoyFilter is not read yet";
+        "A patch is placed relative to one for certain versions of the proxy.";
     UNSUPPORTED_GATEWAY_API "IST0156" Error "UnsupportedGatewayAPIVersion" "The CRDs of the Gateway API are too old."
         never "there are no CRDs: kinds are read by Meltemi itself";
     TELEMETRY_PROVIDER "IST0157" Warning "InvalidTelemetryProvider" "A Telemetry logs to nowhere.";

@@ -15,6 +15,7 @@ mod catalogue;
 mod deployment;
 mod deprecation;
 mod destination_rule;
+mod envoy_filter;
 mod finding;
 mod gateway;
 mod hosts;
