@@ -61,7 +61,7 @@ async fn workload(address: &str, is_http: bool) {
             };
             // The caller may be gone: a proxy asks nobody before it closes.
             let mut head = [0; 4096];
-            if !is_http || stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+            if stream.read(&mut head).await.is_ok_and(|read| read > 0) {
                 let _gone = stream.write_all(text.as_bytes()).await;
             }
         }
@@ -162,9 +162,10 @@ async fn calls(proxy: &Proxy, xds: SocketAddr, dir: &Path) {
     running.process.wait(Duration::from_secs(5)).await.expect("it is gone, and its ports are free");
 }
 
-/// Everything that comes over a connection, without a word from the client.
+/// Everything that comes over a connection after a word of the client, without which a port that is looked into waits.
 async fn said(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connected");
+    let _reset = stream.write_all(b"hello\r\n").await;
     let mut text = String::new();
     // A reset ends a connection too.
     let read = tokio::time::timeout(DEADLINE, stream.read_to_string(&mut text)).await;
