@@ -98,7 +98,7 @@ impl Builder<'_> {
             stat_prefix: format!("inbound_{name};"),
             service_port: port.service_port,
             operation: port.operation.clone(),
-            metadata: port.entry_of.map(|object| config_metadata(object)),
+            metadata: port.entry_of.map(config_metadata),
         };
         let mode = self.mode(port.number);
         if let Some(tls) =
