@@ -87,7 +87,7 @@ spec:
 "
         );
     }
-    if index % ONE_ROUTED_IN == 0 {
+    if index.is_multiple_of(ONE_ROUTED_IN) {
         let _infallible = write!(
             text,
             "---
