@@ -22,6 +22,7 @@ mod proxies;
 mod reports;
 mod run;
 mod secure;
+mod translations;
 mod trust;
 
 pub use args::{CaArgs, ControlPlaneArgs};

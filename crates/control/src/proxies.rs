@@ -6,11 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use meltemi_api::Diagnostic;
 use meltemi_envoy::type_url;
-use meltemi_translate::{Options, Origin, Origins, ProxyShape, translate};
+use meltemi_translate::{Options, Origin, Origins, ProxyShape};
 use meltemi_xds::server::{Answer, Client, Provider, Refusal, Rejection, Sent};
-use meltemi_xds::{Config, Mode, Resource, ResourceSet};
+use meltemi_xds::{Config, Mode};
 use tokio::sync::watch;
 
 use crate::admission;
@@ -18,6 +17,7 @@ use crate::limits::{MAX_BLAMED, REMEMBERED_GENERATIONS};
 use crate::mesh::{Findings, Generation};
 use crate::metrics::Metrics;
 use crate::reports::{Report, Reports};
+use crate::translations::Translations;
 
 /// What a proxy has of one type.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +78,8 @@ struct State {
 
 /// Everything about the connected proxies.
 pub(crate) struct Proxies {
-    options: Options,
+    /// Locked while a generation is translated for all shapes, or a new shape for the first time. Always before `state`.
+    translations: Mutex<Translations>,
     state: Mutex<State>,
     is_loaded: watch::Sender<bool>,
     reports: Reports,
@@ -87,7 +88,13 @@ pub(crate) struct Proxies {
 
 impl Proxies {
     pub(crate) fn new(options: Options, reports: Reports, metrics: Arc<Metrics>) -> Proxies {
-        Proxies { options, state: Mutex::default(), is_loaded: watch::Sender::new(false), reports, metrics }
+        Proxies {
+            translations: Mutex::new(Translations::new(options)),
+            state: Mutex::default(),
+            is_loaded: watch::Sender::new(false),
+            reports,
+            metrics,
+        }
     }
 
     /// Completes when there is a generation. Cancel safe.
@@ -102,6 +109,7 @@ impl Proxies {
     /// Puts a generation in force: translates it for every shape that has proxies and lets their streams go.
     /// Shapes without proxies are forgotten.
     pub(crate) fn publish(&self, generation: Arc<Generation>) {
+        let mut translations = lock(&self.translations);
         let classes: Vec<(Arc<ProxyShape>, Arc<Config>)> = {
             let mut state = self.lock();
             state.generation = Some(Arc::clone(&generation));
@@ -113,17 +121,19 @@ impl Proxies {
             let current = |class: &Class| Arc::clone(&class.configs.borrow());
             state.classes.iter().map(|(shape, class)| (Arc::clone(shape), current(class))).collect()
         };
+        let mut round = translations.advance(&generation);
         self.is_loaded.send_replace(true);
         for (shape, previous) in classes {
-            let translation =
-                catch_unwind(AssertUnwindSafe(|| self.config(&generation, &shape, Some(&previous))));
+            let translation = catch_unwind(AssertUnwindSafe(|| round.config(&shape, Some(&previous))));
             let Ok((config, origins)) = translation else {
                 self.failed(&generation, &shape);
                 continue;
             };
             let mut state = self.lock();
             if let Some(class) = state.classes.get_mut(&shape) {
-                class.origins = origins;
+                if let Some(origins) = origins {
+                    class.origins = origins;
+                }
                 class.configs.send_replace(config);
             }
         }
@@ -160,53 +170,30 @@ impl Proxies {
         state.classes.get(&proxy.shape).map(|class| Arc::clone(&class.configs.borrow()))
     }
 
-    /// The translation. A type that has not changed keeps the set of the previous one.
-    fn config(
-        &self,
-        generation: &Generation,
-        shape: &ProxyShape,
-        previous: Option<&Config>,
-    ) -> (Arc<Config>, Arc<Origins>) {
-        let resources = translate(&generation.snapshot, shape, &self.options);
-        if previous.is_none() {
-            for Diagnostic { object, field, message, .. } in &resources.left_out {
-                let object = object.as_ref().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(namespace = shape.namespace, object, field, message, "patch left out");
-            }
+    /// A watch on the configuration of a shape.
+    fn join(&self, shape: &Arc<ProxyShape>) -> Result<watch::Receiver<Arc<Config>>, Refusal> {
+        if let Some(configs) = self.join_class(shape) {
+            return Ok(configs);
         }
-        let sets = resources.by_type().into_iter().map(|(type_url, resources)| {
-            let set: ResourceSet = resources.iter().map(|resource| wire(resource)).collect();
-            let same =
-                previous.and_then(|p| p.of_type(type_url)).filter(|old| old.version() == set.version());
-            (type_url.to_owned(), same.map_or_else(|| Arc::new(set), Arc::clone))
-        });
-        let config = Config { generation: generation.identifier(), types: sets.collect() };
-        (Arc::new(config), Arc::new(resources.origins))
+        let mut translations = lock(&self.translations);
+        // It may have come while this waited.
+        if let Some(configs) = self.join_class(shape) {
+            return Ok(configs);
+        }
+        let round = translations.current();
+        let mut round = round.ok_or_else(|| Refusal::Invalid("the mesh is not loaded yet".into()))?;
+        let (config, origins) = round.config(shape, None);
+        let (configs, receiver) = watch::channel(config);
+        let class = Class { configs, origins: origins.unwrap_or_default(), clients: 1 };
+        self.lock().classes.insert(Arc::clone(shape), class);
+        Ok(receiver)
     }
 
-    /// A watch on the configuration of a shape. Translation happens outside the lock, so a new shape holds up
-    /// nobody; if a generation comes in between, it is done again.
-    fn join(&self, shape: &Arc<ProxyShape>) -> Result<watch::Receiver<Arc<Config>>, Refusal> {
-        loop {
-            let generation = {
-                let mut state = self.lock();
-                let current = state.generation.clone();
-                let generation =
-                    current.ok_or_else(|| Refusal::Invalid("the mesh is not loaded yet".into()))?;
-                if let Some(class) = state.classes.get_mut(shape) {
-                    class.clients += 1;
-                    return Ok(class.configs.subscribe());
-                }
-                generation
-            };
-            let (config, origins) = self.config(&generation, shape, None);
-            let mut state = self.lock();
-            let is_current = state.generation.as_ref().is_some_and(|g| g.number == generation.number);
-            if is_current && !state.classes.contains_key(shape) {
-                let class = Class { configs: watch::Sender::new(config), origins, clients: 0 };
-                state.classes.insert(Arc::clone(shape), class);
-            }
-        }
+    fn join_class(&self, shape: &Arc<ProxyShape>) -> Option<watch::Receiver<Arc<Config>>> {
+        let mut state = self.lock();
+        let class = state.classes.get_mut(shape)?;
+        class.clients += 1;
+        Some(class.configs.subscribe())
     }
 
     /// What the user wrote that a refusal is about: for each resource that the reason names, the object behind
@@ -248,13 +235,13 @@ impl Proxies {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every critical section leaves the state whole, so a panic in one does not spoil it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
-fn wire(resource: &meltemi_translate::Resource) -> Resource {
-    Resource { name: resource.name.clone(), version: resource.version.clone(), body: resource.body.clone() }
+/// Every critical section leaves its value whole, so a panic in one does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Provider for Proxies {

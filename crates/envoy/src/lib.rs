@@ -9,9 +9,11 @@
 mod any;
 pub mod json;
 pub mod reflect;
+mod resource;
 pub mod type_url;
 
 pub use any::{Any, DecodeError};
+pub use resource::Resource;
 
 /// The generated code, by protobuf package.
 #[allow(missing_docs, unreachable_pub, rustdoc::all, clippy::all)]

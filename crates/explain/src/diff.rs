@@ -167,7 +167,7 @@ fn pairs<'r>(old: &'r Resources, new: &'r Resources) -> Vec<Pair<'r>> {
     let mut pairs = Vec::new();
     for ((type_url, before), (_, after)) in old.by_type().into_iter().zip(new.by_type()) {
         let by_name = |list: &'r [Arc<Resource>]| -> BTreeMap<&'r str, &'r Resource> {
-            list.iter().map(|resource| (resource.name.as_str(), &**resource)).collect()
+            list.iter().map(|resource| (&*resource.name, &**resource)).collect()
         };
         let (before, after) = (by_name(before), by_name(after));
         let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();

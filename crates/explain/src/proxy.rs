@@ -153,5 +153,5 @@ impl Proxy {
 }
 
 fn find<'r>(list: &'r [std::sync::Arc<Resource>], name: &str) -> Option<&'r Resource> {
-    list.iter().find(|resource| resource.name == name).map(|resource| &**resource)
+    list.iter().find(|resource| *resource.name == *name).map(|resource| &**resource)
 }

@@ -41,7 +41,10 @@ pub struct Client<'a> {
 #[derive(Debug)]
 pub struct Scope<'a> {
     snapshot: &'a Snapshot,
-    client: Client<'a>,
+    /// Of the client. Copies, so that a scope may outlive who asked for it.
+    namespace: String,
+    labels: BTreeMap<String, String>,
+    is_gateway: bool,
     sidecar: Option<&'a Arc<Sidecar>>,
     views: Vec<View<'a>>,
     services: Union,
@@ -64,7 +67,7 @@ pub struct View<'a> {
 
 impl<'a> Scope<'a> {
     /// The view of a client.
-    pub fn of(snapshot: &'a Snapshot, client: Client<'a>) -> Scope<'a> {
+    pub fn of(snapshot: &'a Snapshot, client: Client<'_>) -> Scope<'a> {
         let sidecar = if client.is_gateway { None } else { select_sidecar(snapshot, client) };
         let egress = sidecar.map_or(&[][..], |s| s.spec().egress.as_slice());
         let views: Vec<View<'a>> = match egress {
@@ -80,7 +83,15 @@ impl<'a> Scope<'a> {
                 services.add(&service);
             }
         }
-        Scope { snapshot, client, sidecar, views, services }
+        Scope {
+            snapshot,
+            namespace: client.namespace.to_owned(),
+            labels: client.labels.clone(),
+            is_gateway: client.is_gateway,
+            sidecar,
+            views,
+            services,
+        }
     }
 
     /// The Sidecar in force.
@@ -100,7 +111,7 @@ impl<'a> Scope<'a> {
 
     /// Whether it is a gateway's.
     pub(crate) fn is_gateway(&self) -> bool {
-        self.client.is_gateway
+        self.is_gateway
     }
 
     /// The endpoints of all ports of a service.
@@ -123,16 +134,16 @@ impl<'a> Scope<'a> {
     /// The visible VirtualServices that are bound to a gateway: those that are exported to some namespaces only before those
     /// for all, each the oldest first.
     pub fn virtual_services_of(&self, gateway: &GatewayName) -> Vec<&'a Arc<VirtualService>> {
-        let visible = visible_virtual_services(self.snapshot, self.client.namespace);
+        let visible = visible_virtual_services(self.snapshot, &self.namespace);
         let mut bound: Vec<_> = visible.filter(|v| v.is_bound_to(gateway)).collect();
-        bound.sort_by_key(|v| rank(&v.export_to, v.namespace(), self.client.namespace));
+        bound.sort_by_key(|v| rank(&v.export_to, v.namespace(), &self.namespace));
         bound
     }
 
     /// The DestinationRule in force for a service: the client's namespace, then the service's, then the root;
     /// in each the most specific host.
     pub fn destination_rule(&self, service: &Service) -> Option<&'a Arc<DestinationRule>> {
-        let asking = Asking { namespace: self.client.namespace, labels: Some(self.client.labels) };
+        let asking = Asking { namespace: &self.namespace, labels: Some(&self.labels) };
         destination_rule(self.snapshot, asking, &service.host, &service.namespace)
     }
 }
@@ -141,7 +152,7 @@ impl<'a> Scope<'a> {
     /// As [`Scope::destination_rule`], for the client's own service: rules for some workloads are about whom they call,
     /// and not about who calls them.
     pub fn inbound_rule(&self, service: &Service) -> Option<&'a Arc<DestinationRule>> {
-        let asking = Asking { namespace: self.client.namespace, labels: None };
+        let asking = Asking { namespace: &self.namespace, labels: None };
         destination_rule(self.snapshot, asking, &service.host, &service.namespace)
     }
 }
@@ -149,7 +160,7 @@ impl<'a> Scope<'a> {
 impl<'a> View<'a> {
     fn of(
         snapshot: &'a Snapshot,
-        client: Client<'a>,
+        client: Client<'_>,
         listener: Option<(usize, &'a istio::IstioEgressListener)>,
     ) -> View<'a> {
         let hosts = match listener {

@@ -65,8 +65,12 @@ pub(crate) struct Built {
 /// Every cluster that leads out of the proxy.
 pub(crate) fn outbound(context: &Context<'_>) -> Vec<Built> {
     let services = context.scope.services();
-    let mut clusters: Vec<Built> = services.flat_map(|s| of_service(context, s)).collect();
-    clusters.push(Built { cluster: black_hole(context), endpoints: None, origin: None });
+    services.flat_map(|s| of_service(context, s)).chain(of_policy(context)).collect()
+}
+
+/// The clusters of the outbound traffic policy.
+pub(crate) fn of_policy(context: &Context<'_>) -> Vec<Built> {
+    let mut clusters = vec![Built { cluster: black_hole(context), endpoints: None, origin: None }];
     if !context.is_gateway() {
         let cluster = passthrough(context);
         clusters.push(Built { cluster, endpoints: None, origin: None });
@@ -74,7 +78,8 @@ pub(crate) fn outbound(context: &Context<'_>) -> Vec<Built> {
     clusters
 }
 
-fn of_service(context: &Context<'_>, service: &Service) -> Vec<Built> {
+/// The clusters that lead to a service.
+pub(crate) fn of_service(context: &Context<'_>, service: &Service) -> Vec<Built> {
     let mut clusters = Vec::new();
     if service.resolution == Resolution::Alias {
         return clusters;

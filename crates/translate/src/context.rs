@@ -8,6 +8,7 @@ use meltemi_api::istio::Subset;
 use meltemi_snapshot::route::Written;
 use meltemi_snapshot::{Client, DestinationRule, Policy, Scope, Snapshot};
 
+use crate::common::Common;
 use crate::resources::Origin;
 use crate::shape::Role;
 use crate::{MeshIdentity, Options, ProxyShape};
@@ -17,17 +18,20 @@ pub(crate) struct Context<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) shape: &'a ProxyShape,
     pub(crate) options: &'a Options,
-    pub(crate) scope: Scope<'a>,
+    pub(crate) scope: Arc<Scope<'a>>,
+    /// What other proxies of its class have already.
+    pub(crate) common: &'a Common,
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(snapshot: &'a Snapshot, shape: &'a ProxyShape, options: &'a Options) -> Context<'a> {
+    /// What proxies of a shape see.
+    pub(crate) fn scope<'s>(snapshot: &'s Snapshot, shape: &ProxyShape) -> Scope<'s> {
         let client = Client {
             namespace: &shape.namespace,
             labels: &shape.labels,
             is_gateway: matches!(shape.role, Role::Router(_)),
         };
-        Context { snapshot, shape, options, scope: Scope::of(snapshot, client) }
+        Scope::of(snapshot, client)
     }
 
     /// The identity of the mesh, if the proxy has one in it. Where a program without a proxy has its certificates is a

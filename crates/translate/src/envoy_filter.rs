@@ -67,6 +67,13 @@ pub(crate) fn apply(context: &Context<'_>, draft: &mut Draft, origins: &mut Orig
     patches.left_out
 }
 
+/// Whether there are EnvoyFilters for the proxy.
+pub(crate) fn patches(context: &Context<'_>) -> bool {
+    let (shape, config) = (context.shape, &context.snapshot.config);
+    let root = &config.mesh.root_namespace;
+    config.envoy_filters.of_workload(root, &shape.namespace, &shape.labels).into_iter().next().is_some()
+}
+
 impl<'a> Patches<'a> {
     fn of(context: &Context<'a>) -> Patches<'a> {
         let shape = context.shape;

@@ -2,11 +2,14 @@
 //!
 //! Owns: everything Istio's `pilot/pkg/networking/core` does for the shapes of proxy that exist here, and the side
 //! table from resources back to the objects. Must not know: streams, time, sockets; the same snapshot and shape
-//! always give the same bytes. Entry points: [`ProxyShape::from_node`], [`translate`].
+//! always give the same bytes. Entry points: [`ProxyShape::from_node`], [`translate`], and [`Translator`] for
+//! many proxies and changes.
 //! Read next: `listener.rs`, then `route.rs`.
 
 mod access_log;
+mod class;
 mod cluster;
+mod common;
 mod connection_manager;
 mod context;
 mod draft;
@@ -26,6 +29,7 @@ mod shape;
 mod tcp_rule;
 mod tls;
 mod translate;
+mod translator;
 mod virtual_host;
 
 pub use endpoint::Locality;
@@ -37,3 +41,4 @@ pub use shape::{
     SidecarShape,
 };
 pub use translate::{MeshIdentity, Options, translate};
+pub use translator::{Session, Translator};

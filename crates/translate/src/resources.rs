@@ -1,40 +1,11 @@
 //! The outcome of a translation: encoded resources with content versions, and where each came from.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use meltemi_api::{Diagnostic, ObjectId};
-use meltemi_envoy::{Any, type_url};
-use prost::Name;
-use xxhash_rust::xxh3::xxh3_64;
-
-/// One Envoy resource, encoded once and shared by every stream.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Resource {
-    /// `name`, or `cluster_name` of a ClusterLoadAssignment.
-    pub name: String,
-    /// Digest of the encoded bytes, 16 hex digits.
-    pub version: String,
-    /// The message.
-    pub body: Any,
-}
-
-/// Without the message: it may be a private key.
-impl fmt::Debug for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{} ({})", self.name, self.version, self.body.type_url)
-    }
-}
-
-impl Resource {
-    /// Encodes `message`.
-    pub fn encode<M: Name>(name: &str, message: &M) -> Arc<Resource> {
-        let body = Any::pack(message);
-        let version = format!("{:016x}", xxh3_64(&body.value));
-        Arc::new(Resource { name: name.to_owned(), version, body })
-    }
-}
+pub use meltemi_envoy::Resource;
+use meltemi_envoy::type_url;
 
 /// All resources of one proxy shape. Each list is sorted by name, without duplicates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,8 +46,20 @@ impl Resources {
 }
 
 /// The side table: which field of which object a part of a resource came from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origins(BTreeMap<Place, Origin>);
+#[derive(Debug, Clone, Default)]
+pub struct Origins {
+    own: BTreeMap<Place, Origin>,
+    /// Parts that several proxies have; what is their own comes before them.
+    shared: Vec<Arc<Resources>>,
+}
+
+impl PartialEq for Origins {
+    fn eq(&self, other: &Origins) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Origins {}
 
 /// A part of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,12 +87,22 @@ pub struct Origin {
 
 impl Origins {
     pub(crate) fn insert(&mut self, type_url: &'static str, resource: &str, path: String, origin: Origin) {
-        self.0.insert(Place { type_url, resource: resource.to_owned(), path }, origin);
+        self.own.insert(Place { type_url, resource: resource.to_owned(), path }, origin);
     }
 
-    /// Forgets everything of one resource.
+    /// Takes the origins of a part over.
+    pub(crate) fn share(&mut self, part: &Arc<Resources>) {
+        self.shared.push(Arc::clone(part));
+    }
+
+    fn get(&self, place: &Place) -> Option<&Origin> {
+        let own = self.own.get(place);
+        own.or_else(|| self.shared.iter().find_map(|part| part.origins.get(place)))
+    }
+
+    /// Forgets everything of one resource, which is in no part that others have.
     pub(crate) fn forget(&mut self, type_url: &'static str, resource: &str) {
-        self.0.retain(|place, _| place.type_url != type_url || place.resource != resource);
+        self.own.retain(|place, _| place.type_url != type_url || place.resource != resource);
     }
 
     /// Where the part came from, or the closest part around it that is known.
@@ -117,7 +110,7 @@ impl Origins {
         let mut path = path;
         loop {
             let place = Place { type_url, resource: resource.to_owned(), path: path.to_owned() };
-            if let Some(origin) = self.0.get(&place) {
+            if let Some(origin) = self.get(&place) {
                 return Some(origin);
             }
             if path.is_empty() {
@@ -129,6 +122,13 @@ impl Origins {
 
     /// All entries, in the order of their places.
     pub fn iter(&self) -> impl Iterator<Item = (&Place, &Origin)> {
-        self.0.iter()
+        let mut all = BTreeMap::new();
+        self.collect(&mut all);
+        all.into_iter()
+    }
+
+    fn collect<'a>(&'a self, all: &mut BTreeMap<&'a Place, &'a Origin>) {
+        self.shared.iter().for_each(|part| part.origins.collect(all));
+        all.extend(&self.own);
     }
 }

@@ -1,9 +1,12 @@
 //! [`translate`]: all resources of one proxy shape.
 
+use std::sync::Arc;
+
 use meltemi_envoy::type_url;
-use meltemi_snapshot::{MeshConfig, Snapshot};
+use meltemi_snapshot::{MeshConfig, Service, Snapshot};
 
 use crate::cluster;
+use crate::common::Common;
 use crate::context::Context;
 use crate::draft::Draft;
 use crate::envoy_filter;
@@ -14,7 +17,7 @@ use crate::message::duration;
 use crate::name_table;
 use crate::resources::{Origin, Origins, Resource, Resources};
 use crate::serving::Serving;
-use crate::shape::{ProxyShape, Role};
+use crate::shape::{ProxyShape, Role, SidecarShape};
 use crate::tls::secret;
 
 /// What holds for the whole mesh.
@@ -30,7 +33,7 @@ pub struct Options {
 
 impl Options {
     /// With what MeshConfig says in place of the defaults.
-    fn under(&self, mesh: &MeshConfig) -> Options {
+    pub(crate) fn under(&self, mesh: &MeshConfig) -> Options {
         let access_log_file = mesh.access_log_file.as_ref().or(self.access_log_file.as_ref());
         Options {
             access_log_file: access_log_file.filter(|path| !path.is_empty()).cloned(),
@@ -68,51 +71,67 @@ impl MeshIdentity {
 /// The resources of the proxies of one shape. The same snapshot and shape give the same bytes, however the snapshot
 /// came about.
 pub fn translate(snapshot: &Snapshot, shape: &ProxyShape, options: &Options) -> Resources {
-    let mesh = &snapshot.config.mesh;
-    let options = options.under(mesh);
-    let context = Context::new(snapshot, shape, &options);
+    let options = options.under(&snapshot.config.mesh);
+    let scope = Arc::new(Context::scope(snapshot, shape));
+    of_context(&Context { snapshot, shape, options: &options, scope, common: &Common::default() })
+}
+
+/// The resources of the proxies of one shape, with what it has in common with others. What EnvoyFilters patch is its own.
+pub(crate) fn of_context(context: &Context<'_>) -> Resources {
+    let shares = !envoy_filter::patches(context);
     let mut resources = Resources::default();
     let mut draft = Draft::default();
-    match &shape.role {
+    match &context.shape.role {
         Role::Proxyless => {
-            let built = grpc::build(&context, &mut resources.origins);
+            let built = grpc::build(context, &mut resources.origins);
             draft.clusters.extend(built.clusters);
             draft.listeners.extend(built.listeners);
             draft.routes.extend(built.routes);
         }
         Role::Sidecar(sidecar) => {
-            draft.clusters.extend(cluster::outbound(&context));
-            resources.secrets = secret::build(&context, &cluster::credentials(&context));
-            let inbound = inbound::build(&context, sidecar);
+            if shares {
+                resources.add_outbound_clusters(context);
+            } else {
+                draft.clusters.extend(cluster::outbound(context));
+            }
+            resources.secrets = secret::build(context, &cluster::credentials(context));
+            let inbound = inbound::build(context, sidecar);
             draft.clusters.extend(inbound.clusters);
             draft.listeners.extend(inbound.listeners);
             let out = match sidecar.own_address() {
-                Some(address) => {
-                    own_address::build(&context, address, sidecar.http_proxy_port, &mut resources.origins)
+                None if shares => {
+                    // Of two listeners of one name the first one counts.
+                    serve(context, &mut draft);
+                    resources.encode(std::mem::take(&mut draft));
+                    resources.add(&context.common.outbound(|| outbound_of(context, sidecar)));
+                    outbound::Outbound::default()
                 }
-                None => outbound::build(&context, sidecar, &mut resources.origins),
+                Some(address) => {
+                    own_address::build(context, address, sidecar.http_proxy_port, &mut resources.origins)
+                }
+                None => outbound::build(context, sidecar, &mut resources.origins),
             };
             draft.clusters.extend(out.clusters);
             draft.listeners.extend(out.listeners);
             draft.routes.extend(out.routes);
         }
         Role::Router(edge) => {
-            draft.clusters.extend(cluster::outbound(&context));
-            let gateway = gateway::build(&context, edge, &mut resources.origins);
+            draft.clusters.extend(cluster::outbound(context));
+            let gateway = gateway::build(context, edge, &mut resources.origins);
             draft.clusters.extend(gateway.clusters);
             draft.listeners.extend(gateway.listeners);
             draft.routes.extend(gateway.routes);
             let mut credentials = gateway.credentials;
-            credentials.extend(cluster::credentials(&context));
-            resources.secrets = secret::build(&context, &credentials);
+            credentials.extend(cluster::credentials(context));
+            resources.secrets = secret::build(context, &credentials);
         }
     }
-    serve(&context, &mut draft);
-    if shape.role != Role::Proxyless {
-        resources.left_out = envoy_filter::apply(&context, &mut draft, &mut resources.origins);
+    serve(context, &mut draft);
+    if context.shape.role != Role::Proxyless {
+        resources.left_out = envoy_filter::apply(context, &mut draft, &mut resources.origins);
     }
     resources.encode(draft);
-    resources.name_tables = name_table::build(&context);
+    resources.name_tables = name_table::build(context);
     resources.sort();
     resources
 }
@@ -130,7 +149,41 @@ fn serve(context: &Context<'_>, draft: &mut Draft) {
     timeouts.flatten().for_each(|timeout| *timeout = duration(wanted));
 }
 
+/// The outbound listeners of a sidecar, and their routes.
+fn outbound_of(context: &Context<'_>, sidecar: &SidecarShape) -> Resources {
+    let mut part = Resources::default();
+    let out = outbound::build(context, sidecar, &mut part.origins);
+    let clusters = out.clusters;
+    let mut draft = Draft { clusters, listeners: out.listeners, routes: out.routes, ..Draft::default() };
+    serve(context, &mut draft);
+    part.encode(draft);
+    part
+}
+
+/// The clusters of a service with their endpoints.
+pub(crate) fn clusters_of(context: &Context<'_>, service: &Service) -> Resources {
+    let mut part = Resources::default();
+    cluster::of_service(context, service).into_iter().for_each(|built| part.add_cluster(built));
+    part
+}
+
 impl Resources {
+    fn add_outbound_clusters(&mut self, context: &Context<'_>) {
+        for service in context.scope.services() {
+            self.add(&context.common.clusters(service, || clusters_of(context, service)));
+        }
+        cluster::of_policy(context).into_iter().for_each(|built| self.add_cluster(built));
+    }
+
+    /// Adds a part that others may have as well.
+    fn add(&mut self, part: &Arc<Resources>) {
+        self.listeners.extend_from_slice(&part.listeners);
+        self.routes.extend_from_slice(&part.routes);
+        self.clusters.extend_from_slice(&part.clusters);
+        self.endpoints.extend_from_slice(&part.endpoints);
+        self.origins.share(part);
+    }
+
     fn encode(&mut self, draft: Draft) {
         draft.clusters.into_iter().for_each(|built| self.add_cluster(built));
         draft.listeners.into_iter().for_each(|built| self.add_listener(built));

@@ -22,6 +22,13 @@ pub const MAX_TYPES_PER_STREAM: usize = 64;
 /// replaces them. When there are more (a client that refuses every route update), removals go out at once.
 pub const MAX_RETAINED_PER_TYPE: usize = 4_096;
 
+/// Resources that may have changed between two sets for the server to go by the difference; with more, comparing everything
+/// costs no more.
+pub const MAX_STEP_NAMES: usize = 1_024;
+
+/// Sets back to which differences are known. A client that is busy for longer is compared as a whole once.
+pub const MAX_STEPS: usize = 8;
+
 /// How long listeners and routes wait for the clusters and endpoints sent before them to be answered. Envoy
 /// answers clusters when they are warm; a cluster that never warms must not hold up routes for ever.
 pub const MAX_PHASE_WAIT: Duration = Duration::from_secs(5);

@@ -158,7 +158,7 @@ impl Tell {
 
 fn wrapped(resource: &Resource) -> Wrapped {
     Wrapped {
-        name: resource.name.clone(),
+        name: resource.name.to_string(),
         version: resource.version.clone(),
         resource: Some(resource.body.clone()),
         ..Default::default()

@@ -56,7 +56,7 @@ fn endpoints(config: &Config) -> EndpointsConfigDump {
 
 fn listeners(config: &Config) -> ListenersConfigDump {
     let dynamic = of_type(config, type_url::LISTENER).map(|resource| DynamicListener {
-        name: resource.name.clone(),
+        name: resource.name.to_string(),
         active_state: Some(DynamicListenerState {
             version_info: resource.version.clone(),
             listener: Some(resource.body.clone()),

@@ -25,7 +25,7 @@ async fn names_are_sent_or_said_to_be_missing(mode: Mode) {
     let names = names.into_iter().map(str::to_owned).collect();
     program.subscribe(type_url::LISTENER, Interest::Names(names)).await;
     let update = program.update().await;
-    let mut sent: Vec<&str> = update.changed.iter().map(|resource| resource.name.as_str()).collect();
+    let mut sent: Vec<&str> = update.changed.iter().map(|resource| &*resource.name).collect();
     sent.sort_unstable();
     assert_eq!(sent, ["reviews.default.svc.cluster.local:9080", "reviews:9080"], "of all that there is");
     if mode == Mode::Delta {

@@ -102,7 +102,7 @@ async fn follow(key: FileKey, updates: mpsc::Sender<FileUpdate>) {
     loop {
         let read = read_apart(key.clone(), known.clone()).await;
         if let Ok(update) = &read {
-            known = update.changed.iter().map(|resource| resource.name.clone()).collect();
+            known = update.changed.iter().map(|resource| resource.name.to_string()).collect();
         }
         if updates.send((key.clone(), read)).await.is_err() {
             return;
@@ -137,7 +137,7 @@ fn read(key: &FileKey, known: &BTreeSet<String>) -> Result<Update, FileProblem> 
     let version = response.version_info;
     let changed = response.resources.into_iter().map(|any| resource(kind, any, &version));
     let changed: Vec<Resource> = changed.collect::<Result<_, _>>().map_err(|error| failed(&error))?;
-    let is_there = |name: &String| changed.iter().any(|resource| resource.name == *name);
+    let is_there = |name: &String| changed.iter().any(|resource| *resource.name == **name);
     if let Some(name) = name.as_ref().filter(|name| !is_there(name)) {
         return Err(unexpected(&format_args!("Unexpected resource (expecting {name}): {}", changed[0].name)));
     }
@@ -170,7 +170,7 @@ fn resource(kind: &str, body: Any, version: &str) -> Result<Resource, String> {
         _ => body.unpack::<config::endpoint::v3::ClusterLoadAssignment>().map(|m| m.cluster_name),
     };
     let name = name.map_err(|error| error.to_string())?;
-    Ok(Resource { name, version: version.to_owned(), body })
+    Ok(Resource { name: name.into(), version: version.to_owned(), body })
 }
 
 /// Tells when something is moved to where it looks.

@@ -91,7 +91,7 @@ impl Store {
         resource: &Resource,
         origin: &Origin,
     ) -> Result<Taken, Vec<Rejection>> {
-        let key = (Name::from(resource.name.as_str()), Some(origin.clone()));
+        let key = (Name::from(&*resource.name), Some(origin.clone()));
         let message: proto::Secret = unpack(resource)?;
         let known = self.secrets.entries.get_mut(&key).and_then(|entry| entry.active.as_mut());
         if let Some(known) =

@@ -229,7 +229,7 @@ impl Store {
             return Ok(Taken::Same);
         }
         let endpoints = meltemi_compile::endpoints(&unpack(resource)?)?;
-        let name = Name::from(resource.name.as_str());
+        let name = Name::from(&*resource.name);
         Ok(Taken::of(self.endpoints.insert(name, loaded(resource, endpoints, None))))
     }
 
@@ -253,7 +253,7 @@ impl Store {
             let reason = format!("has type {} but expect {}", filter.type_name, place.types.join(", "));
             return Err(vec![Rejection::new(&*resource.name, "typed_config", reason)]);
         }
-        let name = Name::from(resource.name.as_str());
+        let name = Name::from(&*resource.name);
         Ok(Taken::of(self.filters.insert(name, loaded(resource, filter, None))))
     }
 
@@ -324,7 +324,7 @@ impl Store {
             at: SystemTime::now(),
             details: details.join("\n"),
         };
-        let name = Name::from(resource.name.as_str());
+        let name = Name::from(&*resource.name);
         match kind {
             type_url::CLUSTER => self.clusters.refuse(name, refused),
             type_url::ENDPOINT => self.endpoints.refuse(name, refused),

@@ -14,14 +14,14 @@ use serde_json::Value;
 
 use crate::mesh;
 
-struct Case {
+pub(crate) struct Case {
     text: String,
-    objects: Vec<Arc<Object>>,
-    shape: ProxyShape,
-    options: Options,
+    pub(crate) objects: Vec<Arc<Object>>,
+    pub(crate) shape: ProxyShape,
+    pub(crate) options: Options,
 }
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let read = |dir: &Path| {
         let text = std::fs::read_to_string(dir.join("input.yaml")).unwrap();
@@ -70,7 +70,7 @@ fn names_that_resources_use_are_resources() {
     for case in cases() {
         let resources = resources(case.objects.clone(), &case);
         let names = |list: &[Arc<meltemi_translate::Resource>]| -> BTreeSet<String> {
-            list.iter().map(|r| r.name.clone()).collect()
+            list.iter().map(|r| r.name.to_string()).collect()
         };
         let eds = resources.clusters.iter().map(|r| r.body.unpack::<Cluster>().unwrap());
         let eds: BTreeSet<String> =
@@ -91,7 +91,7 @@ fn a_missing_cluster_has_a_diagnostic() {
     for case in cases() {
         let (snapshot, diagnostics) = Snapshot::build(&Inputs { objects: case.objects });
         let resources = translate(&snapshot, &case.shape, &case.options);
-        let known: BTreeSet<String> = resources.clusters.iter().map(|r| r.name.clone()).collect();
+        let known: BTreeSet<String> = resources.clusters.iter().map(|r| r.name.to_string()).collect();
         let mut used = BTreeSet::new();
         for resource in resources.routes.iter().chain(&resources.listeners) {
             collect(&codec.any_to_json(&resource.body).unwrap(), "cluster", &mut used);

@@ -7,3 +7,4 @@ mod golden;
 mod laws;
 mod mesh;
 mod shop;
+mod translator;

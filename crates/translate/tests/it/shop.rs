@@ -27,7 +27,7 @@ id: router~127.1.2.9~shop-gateway-0.default~default.svc.cluster.local
 metadata: {MELTEMI_GATEWAY_BIND: 127.0.0.1, LABELS: {istio: ingressgateway}}";
     let resources = translate(&snapshot, &mesh::shape(node), &Options::default());
     let names = |list: &[Arc<meltemi_translate::Resource>]| -> Vec<String> {
-        list.iter().map(|r| r.name.clone()).collect()
+        list.iter().map(|r| r.name.to_string()).collect()
     };
     assert_eq!(names(&resources.listeners), ["127.0.0.1_8080"]);
     assert_eq!(names(&resources.routes), ["http.8080"]);

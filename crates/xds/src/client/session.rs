@@ -158,7 +158,7 @@ impl Session {
                     nonce,
                     token: token.clone(),
                     version: update.version.clone(),
-                    changed: update.changed.iter().map(|r| (r.name.clone(), r.version.clone())).collect(),
+                    changed: update.changed.iter().map(|r| (r.name.to_string(), r.version.clone())).collect(),
                     removed: update.removed.clone(),
                 });
                 update.nonce = token;
@@ -342,12 +342,12 @@ impl Subscription {
             if !self.wants(&resource.name) {
                 continue;
             }
-            if self.known.get(&resource.name).is_none_or(|known| known.version != resource.version) {
+            if self.known.get(&*resource.name).is_none_or(|known| known.version != resource.version) {
                 changed.push(resource.clone());
             }
             present.insert(resource.name);
         }
-        let gone = self.known.keys().filter(|name| full && !present.contains(*name));
+        let gone = self.known.keys().filter(|name| full && !present.contains(name.as_str()));
         Ok(Update {
             changed,
             removed: gone.cloned().collect(),
@@ -367,7 +367,7 @@ impl Subscription {
             let Some(body) = wrapped.resource else { continue };
             check_type(&response.type_url, &body)?;
             if self.wants(&wrapped.name) {
-                changed.push(Resource { name: wrapped.name, version: wrapped.version, body });
+                changed.push(Resource { name: wrapped.name.into(), version: wrapped.version, body });
             }
         }
         let mut removed = response.removed_resources;

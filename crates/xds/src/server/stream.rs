@@ -96,7 +96,7 @@ impl From<&Sent> for Answer {
 }
 
 /// Resources that left the configuration and are still served, by name.
-type Retained = BTreeMap<String, Arc<Resource>>;
+type Retained = BTreeMap<Arc<str>, Arc<Resource>>;
 
 /// One client's protocol state.
 #[derive(Debug)]
@@ -153,6 +153,10 @@ impl Stream {
         self.check(&request)?;
         let ask = request.into_ask();
         let type_url = ask.type_url.clone();
+        let view = View {
+            set: self.config.of_type(&type_url).map(|set| &**set),
+            retained: self.retained.get(type_url.as_str()),
+        };
         let subscription =
             self.subscriptions.entry(type_url.clone()).or_insert_with(|| Subscription::new(&type_url));
         if self.mode == Mode::Sotw && subscription.is_stale(&ask.nonce) {
@@ -165,7 +169,7 @@ impl Stream {
             actions.push(verdict(&sent, ask.error.as_deref()));
             resources
         });
-        subscription.want(ask.wanted, was_answer)?;
+        subscription.want(ask.wanted, was_answer, view)?;
         subscription.delivered(&resources);
         Ok(())
     }
@@ -194,11 +198,17 @@ impl Stream {
             let next = config.of_type(type_url);
             let is_over =
                 |name: &str| subscription.has(name) && next.is_none_or(|set| set.get(name).is_none());
-            let old = self.config.of_type(type_url).into_iter().flat_map(|set| set.iter());
             let mut retained = self.retained.remove(type_url).unwrap_or_default();
             retained.retain(|name, _| is_over(name));
+            let old = self.config.of_type(type_url);
+            let changed = old.zip(next).and_then(|(old, next)| next.changed_since(old.version()));
+            let old: Box<dyn Iterator<Item = &Arc<Resource>>> = match (old, changed) {
+                (Some(old), Some(names)) => Box::new(names.into_iter().filter_map(|name| old.get(name))),
+                (Some(old), None) => Box::new(old.iter()),
+                (None, _) => Box::new(std::iter::empty()),
+            };
             let leaving = old.filter(|resource| is_over(&resource.name));
-            retained.extend(leaving.map(|resource| (resource.name.clone(), Arc::clone(resource))));
+            retained.extend(leaving.map(|resource| (Arc::clone(&resource.name), Arc::clone(resource))));
             if !retained.is_empty() && retained.len() <= limits::MAX_RETAINED_PER_TYPE {
                 self.retained.insert(type_url, retained);
             }

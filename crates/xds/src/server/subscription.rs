@@ -1,7 +1,11 @@
 //! What one client wants of one type, what it has been sent, and what it is owed.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use meltemi_envoy::Any;
 
 use super::stream::Sent;
 use crate::message::{WILDCARD, Wanted, is_full_state};
@@ -12,7 +16,7 @@ use crate::{Mode, Resource, ResourceSet, limits};
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) set: Option<&'a ResourceSet>,
-    pub(super) retained: Option<&'a BTreeMap<String, Arc<Resource>>>,
+    pub(super) retained: Option<&'a BTreeMap<Arc<str>, Arc<Resource>>>,
 }
 
 impl<'a> View<'a> {
@@ -25,7 +29,56 @@ impl<'a> View<'a> {
         let current = self.set.into_iter().flat_map(ResourceSet::iter);
         current.chain(self.retained.into_iter().flat_map(BTreeMap::values))
     }
+
+    fn version(self) -> &'a str {
+        self.set.map(ResourceSet::version).unwrap_or_default()
+    }
+
+    /// The names that may be news to a client that had everything of the set of that version.
+    fn changed_since(self, version: Option<&str>) -> Option<BTreeSet<&'a Arc<str>>> {
+        if self.retained.is_some() {
+            return None;
+        }
+        self.set?.changed_since(version?)
+    }
 }
+
+/// What a client was sent, found by its name. It shares the resource with all others that have it.
+#[derive(Debug)]
+struct Had(Arc<Resource>);
+
+impl Had {
+    /// What a client says that it has from an earlier stream.
+    fn of_earlier(name: String, version: String) -> Had {
+        Had(Arc::new(Resource { name: name.into(), version, body: Any::default() }))
+    }
+}
+
+impl Borrow<str> for Had {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Ord for Had {
+    fn cmp(&self, other: &Had) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+}
+
+impl PartialOrd for Had {
+    fn partial_cmp(&self, other: &Had) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Had {
+    fn eq(&self, other: &Had) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Had {}
 
 /// What goes into the next update.
 pub(super) struct Change {
@@ -50,20 +103,20 @@ pub(super) struct Subscription {
     wildcard: bool,
     /// Whether a request named resources: from then on a request without names wants nothing.
     named: bool,
-    names: BTreeSet<String>,
-    /// Name and version of what the client was sent, or said it had when it came.
-    sent: BTreeMap<String, String>,
+    names: BTreeSet<Arc<str>>,
+    /// What the client was sent, or said it had when it came.
+    sent: BTreeSet<Had>,
     in_flight: Option<InFlight>,
     last_nonce: Option<String>,
     /// The client waits for a message even if nothing has changed.
     owes_answer: bool,
     /// Names to send even if the client has them.
-    again: BTreeSet<String>,
+    again: BTreeSet<Arc<str>>,
     answer_next: bool,
     /// Name and version of the resources in updates that the client refused.
-    refused: BTreeMap<String, String>,
-    /// Version of the set that was found to hold nothing new; spares the comparison.
-    quiet_at: Option<String>,
+    refused: BTreeMap<Arc<str>, String>,
+    /// Version of the set that was found to hold nothing new, or was sent: only what has changed since is compared.
+    synced_at: Option<String>,
 }
 
 impl Subscription {
@@ -74,14 +127,14 @@ impl Subscription {
             wildcard: false,
             named: false,
             names: BTreeSet::new(),
-            sent: BTreeMap::new(),
+            sent: BTreeSet::new(),
             in_flight: None,
             last_nonce: None,
             owes_answer: false,
             again: BTreeSet::new(),
             answer_next: false,
             refused: BTreeMap::new(),
-            quiet_at: None,
+            synced_at: None,
         }
     }
 
@@ -101,17 +154,24 @@ impl Subscription {
 
     /// Whether the client still has before it what it has refused, and so keeps something older in force.
     pub(super) fn is_refusing(&self) -> bool {
-        self.refused.iter().any(|(name, version)| self.sent.get(name) == Some(version))
+        self.refused.iter().any(|(name, version)| self.sent_version(name) == Some(version))
     }
 
     /// Records the client's verdict on the resources of an update.
     pub(super) fn judge(&mut self, resources: &[Arc<Resource>], is_good: bool) {
+        if is_good && self.refused.is_empty() {
+            return;
+        }
         for resource in resources {
             self.refused.remove(&resource.name);
             if !is_good {
-                self.refused.insert(resource.name.clone(), resource.version.clone());
+                self.refused.insert(Arc::clone(&resource.name), resource.version.clone());
             }
         }
+    }
+
+    fn sent_version(&self, name: &str) -> Option<&String> {
+        self.sent.get(name).map(|had| &had.0.version)
     }
 
     pub(super) fn owes_answer(&self) -> bool {
@@ -124,7 +184,7 @@ impl Subscription {
 
     /// Whether the client has been sent the resource.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.sent.contains_key(name)
+        self.sent.contains(name)
     }
 
     /// A nonce that is not of the latest response: the request was made before the client saw that one.
@@ -148,19 +208,23 @@ impl Subscription {
     pub(super) fn delivered(&mut self, resources: &[Arc<Resource>]) {
         for resource in resources {
             let is_wanted = self.wildcard || self.names.contains(&resource.name);
-            if is_wanted && !self.sent.contains_key(&resource.name) {
-                self.sent.insert(resource.name.clone(), resource.version.clone());
-                self.quiet_at = None;
+            if is_wanted && !self.has(&resource.name) {
+                self.sent.insert(Had(Arc::clone(resource)));
+                self.synced_at = None;
             }
         }
     }
 
     /// Takes what a request wants; `was_answer` if it answered the update in flight.
-    pub(super) fn want(&mut self, wanted: Wanted, was_answer: bool) -> Result<(), String> {
+    pub(super) fn want(&mut self, wanted: Wanted, was_answer: bool, view: View<'_>) -> Result<(), String> {
         let first = !std::mem::replace(&mut self.started, true);
         match wanted {
-            Wanted::All(names) => self.want_all(names, first, was_answer),
+            Wanted::All(names) => {
+                let names = names.into_iter().map(|name| shared(view, name)).collect();
+                self.want_all(names, first, was_answer);
+            }
             Wanted::Change { subscribe, unsubscribe, initial } => {
+                let subscribe = subscribe.into_iter().map(|name| shared(view, name)).collect();
                 self.want_change(subscribe, &unsubscribe, initial, first);
             }
         }
@@ -170,7 +234,7 @@ impl Subscription {
         Ok(())
     }
 
-    fn want_all(&mut self, mut names: BTreeSet<String>, first: bool, was_answer: bool) {
+    fn want_all(&mut self, mut names: BTreeSet<Arc<str>>, first: bool, was_answer: bool) {
         let starred = names.remove(WILDCARD);
         self.named |= starred || !names.is_empty();
         let wildcard = starred || (self.full_state && !self.named);
@@ -190,7 +254,7 @@ impl Subscription {
 
     fn want_change(
         &mut self,
-        subscribe: Vec<String>,
+        subscribe: Vec<Arc<str>>,
         unsubscribe: &[String],
         initial: BTreeMap<String, String>,
         first: bool,
@@ -203,33 +267,33 @@ impl Subscription {
         let mut wildcard = self.wildcard || (first && self.full_state && subscribe.is_empty());
         self.owes_answer |= first && wildcard;
         if first {
-            self.sent = initial;
+            self.sent = initial.into_iter().map(|(name, version)| Had::of_earlier(name, version)).collect();
         }
         for name in subscribe {
-            if name == WILDCARD {
+            if &*name == WILDCARD {
                 self.owes_answer |= !wildcard;
                 wildcard = true;
                 continue;
             }
-            if !(first && self.sent.contains_key(&name)) {
+            if !(first && self.has(&name)) {
                 self.owes_answer = true;
-                self.again.insert(name.clone());
+                self.again.insert(Arc::clone(&name));
             }
             names.insert(name);
         }
         for name in unsubscribe {
             wildcard &= name != WILDCARD;
-            names.remove(name);
+            names.remove(name.as_str());
         }
         self.set_interest(wildcard, names);
     }
 
-    fn set_interest(&mut self, wildcard: bool, names: BTreeSet<String>) {
+    fn set_interest(&mut self, wildcard: bool, names: BTreeSet<Arc<str>>) {
         self.wildcard = wildcard;
         self.names = names;
-        self.quiet_at = None;
+        self.synced_at = None;
         if !wildcard {
-            self.sent.retain(|name, _| self.names.contains(name));
+            self.sent.retain(|had| self.names.contains(&had.0.name));
             self.again.retain(|name| self.names.contains(name));
         }
     }
@@ -237,37 +301,77 @@ impl Subscription {
     /// Whether there is anything to send. In state of the world, the end of a resource of a type that is not
     /// [`is_full_state`] cannot be said; it is only forgotten.
     pub(super) fn is_due(&mut self, mode: Mode, view: View<'_>) -> bool {
-        let version = view.set.map(ResourceSet::version).unwrap_or_default();
         if self.owes_answer {
             return true;
         }
-        if view.retained.is_none() && self.quiet_at.as_deref() == Some(version) {
-            return false;
+        let forgets = mode == Mode::Sotw && !self.full_state;
+        let is_due = match view.changed_since(self.synced_at.as_deref()) {
+            Some(changed) => {
+                if forgets {
+                    let gone = changed.iter().filter(|name| view.get(name).is_none());
+                    gone.for_each(|name| _ = self.sent.remove(&***name));
+                }
+                changed.iter().any(|name| self.is_news_or_gone(name, view))
+            }
+            None => {
+                if forgets {
+                    self.sent.retain(|had| view.get(&had.0.name).is_some());
+                }
+                self.visible(view).any(|resource| self.is_news(resource)) || self.gone(view).next().is_some()
+            }
+        };
+        if !is_due {
+            self.is_synced_with(view);
         }
-        if mode == Mode::Sotw && !self.full_state {
-            self.sent.retain(|name, _| view.get(name).is_some());
-        }
-        let is_due =
-            self.visible(view).any(|resource| self.is_news(resource)) || self.gone(view).next().is_some();
-        self.quiet_at = (!is_due && view.retained.is_none()).then(|| version.to_owned());
         is_due
     }
 
     /// What to send now; the client is then taken to have it.
     pub(super) fn take(&mut self, mode: Mode, view: View<'_>) -> Change {
-        let version = digest(self.visible(view).map(|r| (r.name.as_str(), r.version.as_str())));
         let whole = mode == Mode::Sotw && self.full_state;
-        let resources: Vec<Arc<Resource>> =
-            self.visible(view).filter(|r| whole || self.is_news(r)).map(Arc::clone).collect();
+        let asked = self.owes_answer || !self.again.is_empty() || whole;
+        let changed = view.changed_since(self.synced_at.as_deref()).filter(|_| !asked);
+        let (resources, gone): (Vec<Arc<Resource>>, Vec<Arc<str>>) = match changed {
+            Some(names) => {
+                let (resources, gone): (Vec<_>, Vec<_>) = names
+                    .into_iter()
+                    .filter(|name| self.is_news_or_gone(name, view))
+                    .map(|name| view.get(name).ok_or_else(|| Arc::clone(name)))
+                    .partition(Result::is_ok);
+                let resources = resources.into_iter().flatten().map(Arc::clone);
+                (resources.collect(), gone.into_iter().filter_map(Result::err).collect())
+            }
+            None => {
+                let news = self.visible(view).filter(|r| whole || self.is_news(r));
+                (news.map(Arc::clone).collect(), self.gone(view).map(Arc::clone).collect())
+            }
+        };
         // A message with everything, sent after what it depends on, leaves nothing to ask again for.
-        self.answer_next &= resources.len() < self.visible(view).count();
-        let mut removed: BTreeSet<String> = self.gone(view).cloned().collect();
-        removed.iter().for_each(|name| drop(self.sent.remove(name)));
+        self.answer_next = self.answer_next && resources.len() < self.visible(view).count();
+        for name in &gone {
+            self.sent.remove(&**name);
+        }
         let again = std::mem::take(&mut self.again);
-        removed.extend(again.into_iter().filter(|name| view.get(name).is_none()));
-        self.sent.extend(resources.iter().map(|r| (r.name.clone(), r.version.clone())));
+        let missing = again.into_iter().filter(|name| view.get(name).is_none());
+        let removed: BTreeSet<Arc<str>> = gone.into_iter().chain(missing).collect();
+        resources.iter().for_each(|r| _ = self.sent.replace(Had(Arc::clone(r))));
         self.owes_answer = false;
-        Change { resources, removed: removed.into_iter().collect(), version }
+        self.is_synced_with(view);
+        let removed = removed.into_iter().map(|name| name.to_string()).collect();
+        Change { resources, removed, version: self.version(view) }
+    }
+
+    /// What is retained for this client alone makes a version of its own.
+    fn version(&self, view: View<'_>) -> String {
+        match view.retained {
+            None => view.version().to_owned(),
+            Some(_) => digest(self.visible(view).map(|r| (&*r.name, r.version.as_str()))),
+        }
+    }
+
+    /// The client has all that the view holds for it.
+    fn is_synced_with(&mut self, view: View<'_>) {
+        self.synced_at = view.retained.is_none().then(|| view.version().to_owned());
     }
 
     /// The resources that exist and are wanted.
@@ -279,11 +383,24 @@ impl Subscription {
     }
 
     fn is_news(&self, resource: &Resource) -> bool {
-        self.sent.get(&resource.name) != Some(&resource.version) || self.again.contains(&resource.name)
+        self.sent_version(&resource.name) != Some(&resource.version) || self.again.contains(&resource.name)
+    }
+
+    /// Whether the client is to hear of what became of a name.
+    fn is_news_or_gone(&self, name: &Arc<str>, view: View<'_>) -> bool {
+        match view.get(name) {
+            Some(resource) => (self.wildcard || self.names.contains(name)) && self.is_news(resource),
+            None => self.has(name),
+        }
     }
 
     /// Names that the client has and that exist no more.
-    fn gone<'a>(&'a self, view: View<'a>) -> impl Iterator<Item = &'a String> {
-        self.sent.keys().filter(move |name| view.get(name).is_none())
+    fn gone<'a>(&'a self, view: View<'a>) -> impl Iterator<Item = &'a Arc<str>> {
+        self.sent.iter().map(|had| &had.0.name).filter(move |name| view.get(name).is_none())
     }
+}
+
+/// The name of a resource as its set has it, so that thousands of clients that know it hold it once.
+fn shared(view: View<'_>, name: String) -> Arc<str> {
+    view.get(&name).map_or_else(|| Arc::from(name), |resource| Arc::clone(&resource.name))
 }

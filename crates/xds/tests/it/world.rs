@@ -37,7 +37,7 @@ pub(crate) fn config(generation: &str, types: &[(&str, Contents)]) -> Arc<Config
     let set = |type_url: &str, contents: &Contents| -> ResourceSet {
         let resource = |(name, body): (&String, &String)| {
             let value = Opaque { name: name.clone(), body: body.clone() }.encode_to_vec().into();
-            Resource::new(name, Any { type_url: type_url.to_owned(), value })
+            Resource::new(name.as_str(), Any { type_url: type_url.to_owned(), value })
         };
         contents.iter().map(resource).collect()
     };
@@ -133,6 +133,13 @@ impl World {
     }
 
     pub(crate) fn configure(&mut self, config: Arc<Config>) {
+        // As a control plane does it: sets know how they follow from those before.
+        let types = config.types.iter().map(|(type_url, set)| {
+            let earlier = self.config.of_type(type_url);
+            let set = earlier.map_or_else(|| Arc::clone(set), |earlier| (**set).clone().following(earlier));
+            (type_url.clone(), set)
+        });
+        let config = Arc::new(Config { generation: config.generation.clone(), types: types.collect() });
         self.config = Arc::clone(&config);
         self.server_on(Event::Config(config));
     }
@@ -224,7 +231,7 @@ impl World {
         contents.retain(|name, _| !update.removed.contains(name));
         // What an update holds may have been unsubscribed from since.
         let wanted = update.changed.iter().filter(|resource| match self.interests.get(type_url) {
-            Some(Interest::Names(names)) => names.contains(&resource.name),
+            Some(Interest::Names(names)) => names.contains(&*resource.name),
             _ => true,
         });
         contents.extend(self::contents(wanted.map(|resource| &resource.body)));

@@ -39,7 +39,7 @@ pub(crate) fn bootstrap(objects: &str, node: &str, secrets: Vec<Value>) -> Value
     let options = Options { identity: Some(mesh), ..Options::default() };
     let resources = translate(&snapshot, &shape, &options);
     let by_name = |list: &[Arc<Resource>]| -> BTreeMap<String, Value> {
-        list.iter().map(|resource| (resource.name.clone(), body(&codec, resource))).collect()
+        list.iter().map(|resource| (resource.name.to_string(), body(&codec, resource))).collect()
     };
     let credentials = resources.secrets.iter().map(|resource| body(&codec, resource));
     let secrets = secrets.into_iter().chain(credentials);

@@ -13,7 +13,7 @@ const ONE: &str = "{version_info: '2', resources: [\
 async fn next(files: &mut Files) -> Result<(Vec<String>, Vec<String>), String> {
     let update = tokio::time::timeout(Duration::from_secs(20), files.next()).await.expect("in time").1;
     let update = update.map_err(|problem| problem.to_string())?;
-    Ok((update.changed.into_iter().map(|resource| resource.name).collect(), update.removed))
+    Ok((update.changed.into_iter().map(|resource| resource.name.to_string()).collect(), update.removed))
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ fn a_wrapped_resource_is_unwrapped() {
     match session.on_response(response(vec![Any::pack(&wrapped)])) {
         Ok(Received::Update(update)) => {
             assert_eq!(update.changed.len(), 1);
-            assert_eq!((update.changed[0].name.as_str(), &update.changed[0].body), ("a", &cluster("a")));
+            assert_eq!((&*update.changed[0].name, &update.changed[0].body), ("a", &cluster("a")));
         }
         other => panic!("{other:?}"),
     }
