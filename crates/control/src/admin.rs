@@ -4,16 +4,19 @@
 mod debug;
 mod dump;
 mod generations;
+mod istiod;
 mod mtls;
 mod objects;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use meltemi_runtime::task;
@@ -34,7 +37,7 @@ pub(crate) struct Subject {
 }
 
 /// Path and one line about it; `/debug` lists them.
-const PAGES: [(&str, &str); 14] = [
+const PAGES: [(&str, &str); 22] = [
     ("/ready", "200 once the mesh is loaded"),
     ("/version", "version of the control plane"),
     ("/metrics", "Prometheus metrics"),
@@ -42,6 +45,14 @@ const PAGES: [(&str, &str); 14] = [
     ("/debug/syncz", "connected proxies, with versions sent and taken"),
     ("/debug/configz", "the objects in force"),
     ("/debug/endpointz", "services with their endpoints"),
+    ("/debug/endpointShardz", "endpoints by host and namespace, as istiod keeps them"),
+    ("/debug/registryz", "the services"),
+    ("/debug/adsz", "connected proxies, with what they have of each type"),
+    ("/debug/connections", "connected proxies"),
+    ("/debug/edsz?proxyID=", "the endpoints that a proxy is served"),
+    ("/debug/push_status", "what is wrong, by code and object"),
+    ("/debug/mesh", "the objects that MeshConfig is in"),
+    ("/debug/list", "the names of these pages"),
     ("/debug/mtlsz", "what every port of a workload lets in, and what its callers send"),
     ("/debug/config_dump?proxyID=", "what a proxy is served, as Envoy's config dump"),
     ("/debug/diagnostics", "everything that is wrong at the moment"),
@@ -71,8 +82,21 @@ pub(crate) fn router(subject: Subject) -> Router {
         .route("/debug/diagnostics", get(diagnostics))
         .merge(generations::router())
         .merge(objects::router())
+        .merge(istiod::router())
+        .layer(axum::middleware::from_fn(of_this_machine))
         .fallback(unknown)
         .with_state(subject)
+}
+
+/// Pages under `/debug` tell everything about the mesh: on an address that other machines reach they are for this one alone,
+/// as in istiod for who has not proved to be somebody.
+async fn of_this_machine(request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let is_local = peer.is_none_or(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
+    if request.uri().path().starts_with("/debug") && !is_local {
+        return (StatusCode::UNAUTHORIZED, "this page is served to this machine only\n").into_response();
+    }
+    next.run(request).await
 }
 
 /// Indented, for people; whoever wants it short has `jq`.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use meltemi_api::{Diagnostic, Kind, Severity};
 use meltemi_envoy::type_url;
+use meltemi_snapshot::Resolution;
 
 use crate::mesh::Generation;
 use crate::proxies::short_type;
@@ -20,6 +21,9 @@ const CONVERGENCE_SECONDS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 /// Upper bounds of istiod's `pilot_debounce_time`.
 const DEBOUNCE_SECONDS: [f64; 8] = [0.01, 0.1, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0];
 
+/// Upper bounds of istiod's `pilot_xds_config_size_bytes`.
+const CONFIG_BYTES: [f64; 6] = [1.0, 1e4, 1e6, 4e6, 1e7, 4e7];
+
 /// The counters of one control plane.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -28,6 +32,10 @@ pub(crate) struct Metrics {
     rejects: Mutex<BTreeMap<String, u64>>,
     convergence: Mutex<Histogram<12>>,
     debounce: Mutex<Histogram<8>>,
+    config_bytes: Mutex<BTreeMap<&'static str, Histogram<6>>>,
+    triggers: Mutex<BTreeMap<&'static str, u64>>,
+    stale: Mutex<BTreeMap<&'static str, u64>>,
+    unserved: AtomicU64,
     generation: AtomicU64,
     services: AtomicU64,
     virtual_services: AtomicU64,
@@ -45,6 +53,10 @@ impl Metrics {
             rejects: Mutex::new(types()),
             convergence: Mutex::new(Histogram::new(&CONVERGENCE_SECONDS)),
             debounce: Mutex::new(Histogram::new(&DEBOUNCE_SECONDS)),
+            config_bytes: Mutex::default(),
+            triggers: Mutex::default(),
+            stale: Mutex::default(),
+            unserved: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             services: AtomicU64::new(0),
             virtual_services: AtomicU64::new(0),
@@ -54,12 +66,29 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn pushed(&self, type_url: &str) {
+    /// An update of so many bytes went out.
+    pub(crate) fn pushed(&self, type_url: &str, bytes: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "messages are far smaller than 2^52 bytes")]
+        let bytes = bytes as f64;
+        let mut sizes = lock(&self.config_bytes);
+        sizes.entry(short_type(type_url)).or_insert_with(|| Histogram::new(&CONFIG_BYTES)).observe(bytes);
+        drop(sizes);
         *lock(&self.pushes).entry(short_type(type_url).to_owned()).or_default() += 1;
     }
 
     pub(crate) fn rejected(&self, type_url: &str) {
         *lock(&self.rejects).entry(short_type(type_url).to_owned()).or_default() += 1;
+    }
+
+    /// A request came that was made before the client saw the latest response.
+    pub(crate) fn stale(&self, type_url: &str) {
+        *lock(&self.stale).entry(short_type(type_url)).or_default() += 1;
+    }
+
+    /// A generation goes out, for a reason in istiod's words: `endpoint`, `service`, `config`, `secret`, or `global` for the
+    /// first one.
+    pub(crate) fn triggered(&self, reason: &'static str) {
+        *lock(&self.triggers).entry(reason).or_default() += 1;
     }
 
     pub(crate) fn converged(&self, took: Duration) {
@@ -74,6 +103,11 @@ impl Metrics {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let snapshot = &generation.snapshot;
         let routes = snapshot.objects().filter(|object| object.kind() == Kind::VirtualService).count();
+        let unserved = snapshot.services.iter().filter(|service| service.resolution == Resolution::Static);
+        let unserved =
+            unserved.flat_map(|service| service.ports.iter().map(move |port| (service, port.number)));
+        let unserved = unserved.filter(|(service, port)| snapshot.endpoints.of(service, *port).is_empty());
+        self.unserved.store(count(unserved.count()), Ordering::Relaxed);
         self.services.store(count(snapshot.services.iter().count()), Ordering::Relaxed);
         self.virtual_services.store(count(routes), Ordering::Relaxed);
         self.generation.store(generation.number, Ordering::Relaxed);
@@ -117,6 +151,26 @@ impl Metrics {
         page.histogram("pilot_proxy_convergence_time", help, &lock(&self.convergence));
         let help = "Seconds that changes were gathered before they were applied.";
         page.histogram("pilot_debounce_time", help, &lock(&self.debounce));
+        page.family("pilot_xds_config_size_bytes", "histogram", "Bytes of an update, by type.");
+        for (kind, sizes) in lock(&self.config_bytes).iter() {
+            page.histogram_of("pilot_xds_config_size_bytes", &[("type", kind)], sizes);
+        }
+        page.family("pilot_push_triggers", "counter", "Generations that went out, by what they changed.");
+        page.by_label(
+            "pilot_push_triggers",
+            "type",
+            lock(&self.triggers).iter().map(|(kind, n)| (*kind, *n)),
+        );
+        let help =
+            "Requests made before the client saw the latest response; many of one type mean a busy client.";
+        page.family("pilot_xds_expired_nonce", "counter", help);
+        page.by_label(
+            "pilot_xds_expired_nonce",
+            "type",
+            lock(&self.stale).iter().map(|(kind, n)| (*kind, *n)),
+        );
+        let help = "Ports of services that no endpoint serves; requests to them get 503.";
+        page.single("pilot_eds_no_instances", "gauge", help, &self.unserved);
         page.single("pilot_services", "gauge", "Services in the mesh.", &self.services);
         page.single("pilot_virt_services", "gauge", "VirtualServices in the mesh.", &self.virtual_services);
         page.single("meltemi_generation", "gauge", "Number of the generation in force.", &self.generation);
@@ -187,15 +241,26 @@ impl Page {
 
     fn histogram<const N: usize>(&mut self, name: &str, help: &str, histogram: &Histogram<N>) {
         self.family(name, "histogram", help);
+        self.histogram_of(name, &[], histogram);
+    }
+
+    /// One histogram of a family.
+    fn histogram_of<const N: usize>(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        histogram: &Histogram<N>,
+    ) {
         let bucket = format!("{name}_bucket");
         let mut below = 0;
         for (bound, count) in histogram.bounds.iter().zip(histogram.buckets) {
             below += count;
-            self.sample(&bucket, &[("le", &bound.to_string())], below as f64);
+            let bound = bound.to_string();
+            self.sample(&bucket, &[labels, &[("le", &*bound)]].concat(), below as f64);
         }
-        self.sample(&bucket, &[("le", "+Inf")], histogram.count as f64);
-        self.sample(&format!("{name}_sum"), &[], histogram.sum);
-        self.sample(&format!("{name}_count"), &[], histogram.count as f64);
+        self.sample(&bucket, &[labels, &[("le", "+Inf")]].concat(), histogram.count as f64);
+        self.sample(&format!("{name}_sum"), labels, histogram.sum);
+        self.sample(&format!("{name}_count"), labels, histogram.count as f64);
     }
 }
 
@@ -210,8 +275,10 @@ mod tests {
     #[test]
     fn counts_in_the_text_format() {
         let metrics = Metrics::new();
-        metrics.pushed(type_url::ROUTE);
-        metrics.pushed(type_url::ROUTE);
+        metrics.pushed(type_url::ROUTE, 500);
+        metrics.pushed(type_url::ROUTE, 20_000);
+        metrics.stale(type_url::ROUTE);
+        metrics.triggered("endpoint");
         metrics.rejected(type_url::ROUTE);
         metrics.converged(Duration::from_millis(30));
         metrics.converged(Duration::from_secs(60));
@@ -220,6 +287,10 @@ mod tests {
             "pilot_xds{type=\"delta\"} 3",
             "pilot_xds_pushes{type=\"rds\"} 2",
             "pilot_xds_pushes{type=\"cds\"} 0",
+            "pilot_xds_config_size_bytes_bucket{type=\"rds\",le=\"10000\"} 1",
+            "pilot_xds_config_size_bytes_count{type=\"rds\"} 2",
+            "pilot_xds_expired_nonce{type=\"rds\"} 1",
+            "pilot_push_triggers{type=\"endpoint\"} 1",
             "pilot_total_xds_rejects{type=\"rds\"} 1",
             "pilot_proxy_convergence_time_bucket{le=\"0.025\"} 0",
             "pilot_proxy_convergence_time_bucket{le=\"0.05\"} 1",

@@ -112,7 +112,8 @@ impl Proxies {
         let mut translations = lock(&self.translations);
         let classes: Vec<(Arc<ProxyShape>, Arc<Config>)> = {
             let mut state = self.lock();
-            state.generation = Some(Arc::clone(&generation));
+            let before = state.generation.replace(Arc::clone(&generation));
+            self.metrics.triggered(reason(before.as_deref(), &generation));
             state.began.push_back((generation.identifier(), generation.began));
             if state.began.len() > REMEMBERED_GENERATIONS {
                 state.began.pop_front();
@@ -263,7 +264,7 @@ impl Provider for Proxies {
     }
 
     fn sent(&self, client: &Client, sent: &Sent) {
-        self.metrics.pushed(&sent.type_url);
+        self.metrics.pushed(&sent.type_url, sent.bytes);
         self.update(client, &sent.type_url, |status| {
             status.sent.clone_from(&sent.version);
             status.generation.clone_from(&sent.generation);
@@ -293,6 +294,10 @@ impl Provider for Proxies {
         });
     }
 
+    fn stale(&self, _: &Client, type_url: &str) {
+        self.metrics.stale(type_url);
+    }
+
     fn disconnected(&self, client: &Client) {
         let mut state = self.lock();
         let Some(proxy) = state.proxies.remove(&client.id) else { return };
@@ -301,6 +306,18 @@ impl Provider for Proxies {
         }
         drop(state);
         self.reports.tell(Report::Gone { node: client.node.id.clone() });
+    }
+}
+
+/// What a generation changes, in the words of istiod's `pilot_push_triggers`.
+fn reason(before: Option<&Generation>, now: &Generation) -> &'static str {
+    let Some(before) = before else { return "global" };
+    let (before, now) = (&before.snapshot, &now.snapshot);
+    match () {
+        () if !Arc::ptr_eq(&before.services, &now.services) => "service",
+        () if !Arc::ptr_eq(&before.config, &now.config) => "config",
+        () if !Arc::ptr_eq(&before.secrets, &now.secrets) => "secret",
+        () => "endpoint",
     }
 }
 

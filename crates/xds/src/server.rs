@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::{Config, Mode};
 
+mod by_type;
 mod secrets;
 mod serve;
 mod stream;
@@ -94,6 +95,11 @@ pub trait Provider: Send + Sync + 'static {
 
     /// The client has refused an update, in whole or in part.
     fn rejected(&self, client: &Client, rejection: &Rejection);
+
+    /// A request came that was made before the client saw the latest response of its type; it is left alone.
+    fn stale(&self, client: &Client, type_url: &str) {
+        let _ = (client, type_url);
+    }
 
     /// The stream is gone.
     fn disconnected(&self, client: &Client);

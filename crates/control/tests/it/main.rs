@@ -4,6 +4,7 @@
 mod attacks;
 mod identity;
 mod mesh_config;
+mod pages;
 mod proxyless;
 
 use std::collections::BTreeSet;

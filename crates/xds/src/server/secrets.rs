@@ -20,7 +20,7 @@ impl<P: Provider> SecretDiscoveryService for Service<P> {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        let responses = self.start(Mode::Delta, request, message::Request::Delta)?;
+        let responses = self.start(Mode::Delta, request, |request| Ok(message::Request::Delta(request)))?;
         Ok(Response::new(Box::pin(responses.map(delta))))
     }
 
@@ -28,7 +28,7 @@ impl<P: Provider> SecretDiscoveryService for Service<P> {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        let responses = self.start(Mode::Sotw, request, message::Request::Sotw)?;
+        let responses = self.start(Mode::Sotw, request, |request| Ok(message::Request::Sotw(request)))?;
         Ok(Response::new(Box::pin(responses.map(sotw))))
     }
 

@@ -27,6 +27,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Status, Streaming};
 
+use super::by_type::ByType;
 use super::stream::{Action, Event, Stream};
 use super::{Client, Peer, Proof, Provider, Refusal};
 use crate::message::{Request, Response};
@@ -37,7 +38,7 @@ use crate::{Config, Mode, limits};
 #[error("serve xDS")]
 pub struct Error(#[from] tonic::transport::Error);
 
-/// Serves ADS and SDS, both variants, in plaintext on the listener until the drain starts; then ends all streams with
+/// Serves ADS, SDS and the services of single types, both variants, in plaintext on the listener until the drain starts; then ends all streams with
 /// `UNAVAILABLE`, on which clients reconnect (to a successor, perhaps).
 ///
 /// # Errors
@@ -67,17 +68,26 @@ where
     let ads = AggregatedDiscoveryServiceServer::new(service.clone())
         .max_decoding_message_size(limits::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(limits::MAX_MESSAGE_BYTES);
-    let sds = SecretDiscoveryServiceServer::new(service)
+    let sds = SecretDiscoveryServiceServer::new(service.clone())
         .max_decoding_message_size(limits::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(limits::MAX_MESSAGE_BYTES);
     Server::builder()
         .max_concurrent_streams(limits::MAX_STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
-        .add_routes(others.add_service(ads).add_service(sds))
+        .add_routes(by_type(others.add_service(ads).add_service(sds), &service))
         .serve_with_incoming_shutdown(connections, async move { drain.started().await })
         .await?;
     Ok(())
+}
+
+/// With the services of single types.
+fn by_type<P: Provider>(routes: Routes, service: &Service<P>) -> Routes {
+    routes
+        .add_service(ByType::<P, 0>::new(service.clone()))
+        .add_service(ByType::<P, 1>::new(service.clone()))
+        .add_service(ByType::<P, 2>::new(service.clone()))
+        .add_service(ByType::<P, 3>::new(service.clone()))
 }
 
 /// The gRPC services of one provider. Clones count their clients together.
@@ -110,7 +120,7 @@ impl<P: Provider> AggregatedDiscoveryService for Service<P> {
         &self,
         request: tonic::Request<Streaming<DiscoveryRequest>>,
     ) -> Result<tonic::Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let responses = self.start(Mode::Sotw, request, Request::Sotw)?.map(sotw);
+        let responses = self.start(Mode::Sotw, request, |request| Ok(Request::Sotw(request)))?.map(sotw);
         Ok(tonic::Response::new(Box::pin(responses)))
     }
 
@@ -118,7 +128,7 @@ impl<P: Provider> AggregatedDiscoveryService for Service<P> {
         &self,
         request: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let responses = self.start(Mode::Delta, request, Request::Delta)?.map(delta);
+        let responses = self.start(Mode::Delta, request, |request| Ok(Request::Delta(request)))?.map(delta);
         Ok(tonic::Response::new(Box::pin(responses)))
     }
 }
@@ -135,7 +145,7 @@ impl<P: Provider> Service<P> {
         &self,
         mode: Mode,
         request: tonic::Request<Streaming<R>>,
-        wrap: fn(R) -> Request,
+        wrap: impl Fn(R) -> Result<Request, Status> + Send + 'static,
     ) -> Result<ReceiverStream<Result<Response, Status>>, Status> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("{} clients are connected", limits::MAX_CLIENTS))
@@ -144,7 +154,7 @@ impl<P: Provider> Service<P> {
             address: request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
             proof: Proof::Plaintext,
         });
-        let requests = Box::pin(request.into_inner().map(move |message| message.map(wrap)));
+        let requests = Box::pin(request.into_inner().map(move |message| message.and_then(&wrap)));
         let (responses, receiver) = mpsc::channel(limits::STREAM_QUEUE);
         let id = self.clients.fetch_add(1, Ordering::Relaxed) + 1;
         let conversation = Conversation {
@@ -301,6 +311,10 @@ impl<P: Provider> Conversation<P> {
                 let (type_url, version) = (&rejection.answer.type_url, &rejection.answer.version);
                 tracing::warn!(%node, %type_url, %version, error = %rejection.reason, "xDS update refused");
                 provider.rejected(client, &rejection);
+                Ok(())
+            }
+            Action::Stale(type_url) => {
+                provider.stale(client, &type_url);
                 Ok(())
             }
             Action::Close(reason) => {

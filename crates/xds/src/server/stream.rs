@@ -41,6 +41,8 @@ pub enum Action {
     Acked(Answer),
     /// The client has refused an update.
     Rejected(Rejection),
+    /// A request of this type was made before the client saw the latest response: nothing is to be done.
+    Stale(String),
     /// End the stream: the client does what the protocol or a limit does not allow.
     Close(String),
 }
@@ -60,6 +62,8 @@ pub struct Sent {
     pub resources: usize,
     /// Names of removed resources in the message.
     pub removed: usize,
+    /// Size of the resources, in bytes.
+    pub bytes: usize,
 }
 
 /// The client's answer to an update.
@@ -160,6 +164,7 @@ impl Stream {
         let subscription =
             self.subscriptions.entry(type_url.clone()).or_insert_with(|| Subscription::new(&type_url));
         if self.mode == Mode::Sotw && subscription.is_stale(&ask.nonce) {
+            actions.push(Action::Stale(type_url));
             return Ok(());
         }
         let answered = subscription.answer(&ask.nonce);
@@ -268,6 +273,7 @@ impl Stream {
             nonce: self.nonces.to_string(),
             resources: change.resources.len(),
             removed: change.removed.len(),
+            bytes: change.resources.iter().map(|resource| resource.body.value.len()).sum(),
         };
         if let Some(subscription) = self.subscriptions.get_mut(&type_url) {
             subscription.sent(sent.clone(), change.resources.clone());

@@ -61,8 +61,14 @@ struct Peer {
 
 impl Peer {
     fn new(address: SocketAddr, id: &str, mode: Mode) -> Peer {
+        Peer::of_type(address, id, mode, None)
+    }
+
+    /// On the stream of one type, or on the aggregated one.
+    fn of_type(address: SocketAddr, id: &str, mode: Mode, only: Option<&'static str>) -> Peer {
         let node = Node { id: id.to_owned(), ..Default::default() };
-        let (commands, events) = client::run(Options::new(format!("http://{address}"), node, mode));
+        let options = Options { only, ..Options::new(format!("http://{address}"), node, mode) };
+        let (commands, events) = client::run(options);
         Peer { commands, events }
     }
 
@@ -198,5 +204,42 @@ async fn a_refused_client_hears_why_and_a_stalled_one_delays_nobody() {
         quick.ack(&update).await;
         server.hears(&format!("quick acked {generation}")).await;
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_type_has_a_stream_of_its_own_in_both_variants() {
+    let types = ["cds", "eds", "lds", "rds"];
+    let contents = |short| (short, Contents::from([("a".to_owned(), format!("{short} body"))]));
+    let served = config("g1", &types.map(contents));
+    let mut server = Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), served).await;
+    for mode in [Mode::Sotw, Mode::Delta] {
+        for short in types {
+            let mut peer = Peer::of_type(server.address, short, mode, Some(long_type(short)));
+            let interest = Interest::Names(["a".to_owned()].into());
+            peer.tell(Command::Subscribe { type_url: long_type(short).to_owned(), interest }).await;
+            let update = peer.update().await;
+            assert_eq!((update.type_url.as_str(), update.changed.len()), (long_type(short), 1), "{mode}");
+            peer.ack(&update).await;
+            server.hears(&format!("{short} acked g1")).await;
+            drop(peer);
+            server.hears(&format!("{short} gone")).await;
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_one_type_carries_no_other() {
+    let server = Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), clusters("g1", "1")).await;
+    let mut peer = Peer::of_type(server.address, "p", Mode::Delta, Some(long_type("rds")));
+    let interest = Interest::Wildcard;
+    peer.tell(Command::Subscribe { type_url: long_type("cds").to_owned(), interest }).await;
+    let reason = loop {
+        if let client::Event::Disconnected { reason, .. } = peer.event().await {
+            break reason;
+        }
+    };
+    assert!(reason.contains("this stream carries"), "{reason}");
     server.stop().await;
 }

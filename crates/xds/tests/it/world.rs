@@ -165,6 +165,7 @@ impl World {
                         reason: rejection.reason,
                     });
                 }
+                Action::Stale(_) => {}
                 Action::Close(reason) => self.closed = Some(reason),
             }
         }
