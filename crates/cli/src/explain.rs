@@ -1,7 +1,7 @@
 //! `meltemi explain`: what happens to a request, without sending it.
 
 mod batch;
-mod question;
+pub(crate) mod question;
 mod text;
 
 use std::io::{self, Write};
@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use meltemi_api::Change;
 use meltemi_explain::{Journey, Mesh};
 use meltemi_sources::files;
+
+use crate::output::Format;
 
 /// Exit code when the request reaches nobody.
 const UNREACHED: u8 = 1;
@@ -29,9 +31,9 @@ const TROUBLE: u8 = 2;
         retries, rewrites, faults, mirrors), the file, line and field that decided, and why the routes before it were \
         passed by. Deployments need not run: their replicas are thought of.",
     after_help = "Examples:\n  \
-        meltemi explain -f examples/shop --from frontend-v1 --request 'GET http://reviews:9080/reviews/1'\n  \
+        meltemi explain -f examples/shop --from frontend --request 'GET http://recommendation:8080/'\n  \
         meltemi explain -f shop.yaml --from reviews-v1 -H 'end-user: jason' --request http://ratings:9080/\n  \
-        meltemi explain -f examples/shop --from gateway/shop --request 'GET http://shop.example.com:8080/'\n  \
+        meltemi explain -f examples/shop --from gateway/shop-gateway --request 'GET http://shop.localhost:8080/'\n  \
         meltemi explain --batch questions.jsonl     one JSON object per line in, one per line out\n\n\
         Exit code: 0 when the request gets to somebody or is answered on purpose, 1 when it reaches nobody, 2 when \
         the question cannot be answered."
@@ -58,24 +60,12 @@ pub struct ExplainArgs {
     pub http2: bool,
 
     /// How to print the answer
-    #[arg(short, long, value_enum, default_value_t = ExplainFormat::Table)]
-    pub output: ExplainFormat,
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
 
     /// Answer questions from a file, or `-` for standard input: one JSON object per line in, one per line out
     #[arg(long, value_name = "FILE", conflicts_with_all = ["files", "from", "request", "headers", "http2"])]
     pub batch: Option<PathBuf>,
-}
-
-/// How to print an explanation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ExplainFormat {
-    /// For people
-    #[default]
-    Table,
-    /// One JSON object
-    Json,
-    /// The same as YAML
-    Yaml,
 }
 
 /// Explains one request, or a batch of questions.
@@ -119,12 +109,12 @@ pub(crate) fn mesh(paths: &[PathBuf]) -> anyhow::Result<Mesh> {
     Ok(Mesh::with_replicas(objects.collect(), batch.diagnostics))
 }
 
-fn print(journey: &Journey, format: ExplainFormat) -> anyhow::Result<()> {
+fn print(journey: &Journey, format: Format) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
-        ExplainFormat::Table => text::write(journey, &mut out)?,
-        ExplainFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(journey)?)?,
-        ExplainFormat::Yaml => write!(out, "{}", serde_saphyr::to_string(&serde_json::to_value(journey)?)?)?,
+        Format::Table => text::write(journey, &mut out)?,
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(journey)?)?,
+        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(&serde_json::to_value(journey)?)?)?,
     }
     io::Write::flush(&mut out)?;
     Ok(())

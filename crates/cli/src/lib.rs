@@ -19,6 +19,7 @@ mod proxy_config;
 mod proxy_status;
 mod report;
 mod rollback;
+mod test;
 mod validate;
 
 pub use analyze::{AnalyzeArgs, analyze};
@@ -35,4 +36,5 @@ pub use proxy_config::{
 };
 pub use proxy_status::{ProxyStatusArgs, proxy_status};
 pub use rollback::{RollbackArgs, rollback};
+pub use test::{TestArgs, test};
 pub use validate::{Output, ValidateArgs, validate};

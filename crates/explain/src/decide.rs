@@ -4,7 +4,7 @@ use meltemi_compile::program::{FilterChain, NetworkFilter};
 use meltemi_envoy::config::listener::v3::Listener;
 use meltemi_envoy::type_url;
 
-use crate::call::{Call, Completed, Security};
+use crate::call::{Call, Completed, Mode, Security};
 use crate::connection::{Seen, handshake};
 use crate::explanation::Explanation;
 use crate::listener;
@@ -29,7 +29,6 @@ impl Proxy {
 
     fn accept(&self, message: &Listener, completed: &Completed, mut told: Explanation) -> Explanation {
         told.verdict.listener.clone_from(&message.name);
-        told.decided(self.resources.origins.find(type_url::LISTENER, &message.name, ""));
         let listener = match meltemi_compile::listener(message) {
             Ok(listener) => listener,
             Err(rejections) => return told.fails(Failure::InvalidConfig, in_words(&rejections)),
@@ -39,6 +38,10 @@ impl Proxy {
             return told.fails(Failure::NoFilterChain, "no filter chain takes such a connection");
         };
         told.verdict.filter_chain = chain.name.to_string();
+        // A listener for requests out of a workload belongs to every service of its port, whoever asked for it first.
+        if completed.call.mode != Mode::Outbound || !matches!(chain.filter, NetworkFilter::Http(_)) {
+            told.decided(self.resources.origins.find(type_url::LISTENER, &message.name, ""));
+        }
         told.security = in_security(chain, completed.call.tls);
         match handshake(chain, &completed.call) {
             Ok(()) => self.pass(chain, &completed.call, told),
