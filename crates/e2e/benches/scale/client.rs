@@ -70,16 +70,11 @@ impl Identity {
             fields: [("app".to_owned(), text(&format!("service-{}", self.service)))].into(),
         };
         let labels = prost_types::Value { kind: Some(prost_types::value::Kind::StructValue(app)) };
-        let facts = [
-            ("NAMESPACE", text(&namespace)),
-            ("INTERCEPTION_MODE", text("NONE")),
-            ("HTTP_PROXY_PORT", text("15002")),
-            ("LABELS", labels),
-        ];
+        let facts = [("NAMESPACE", text(&namespace)), ("LABELS", labels)];
         let fields = facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let (high, low) = (index / 250, index % 250);
         Node {
-            id: format!("sidecar~127.9.{high}.{}~client-{index}.{namespace}~cluster.local", low + 1),
+            id: format!("sidecar~10.200.{high}.{}~client-{index}.{namespace}~cluster.local", low + 1),
             metadata: Some(prost_types::Struct { fields }),
             ..Default::default()
         }
