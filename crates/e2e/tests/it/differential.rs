@@ -36,20 +36,38 @@ async fn run_all(proxy: &Proxy) -> Vec<(Case, anyhow::Result<Observed>)> {
     done
 }
 
+/// How often a case is run on Envoy, by itself, before a difference counts: what Envoy does was recorded, so one that does
+/// not come again is the machine's, not Envoy's. Ours has no second chance.
+const RUNS_ON_ENVOY: usize = 3;
+
 /// Every difference is worth seeing, so all cases run before the test fails.
 async fn differences(proxy: &Proxy) -> Vec<String> {
     let mut found = Vec::new();
     for (case, observed) in run_all(proxy).await {
-        let expected = match proxy {
-            Proxy::Envoy(_) => case.expected(),
-            Proxy::Meltemi(_) => case.expected_of_ours(),
-        };
-        match (expected, observed) {
-            (Ok(expected), Ok(observed)) => found.extend(compare(&case, &expected, &observed)),
-            (Err(error), _) | (_, Err(error)) => found.push(format!("{}: {error:#}", name(&case))),
+        let mut differences = differences_of(proxy, &case, observed);
+        if matches!(proxy, Proxy::Envoy(_)) {
+            for _ in 1..RUNS_ON_ENVOY {
+                if differences.is_empty() {
+                    break;
+                }
+                println!("once, and run again:\n{}", differences.join("\n"));
+                differences = differences_of(proxy, &case, case.run(proxy).await);
+            }
         }
+        found.extend(differences);
     }
     found
+}
+
+fn differences_of(proxy: &Proxy, case: &Case, observed: anyhow::Result<Observed>) -> Vec<String> {
+    let expected = match proxy {
+        Proxy::Envoy(_) => case.expected(),
+        Proxy::Meltemi(_) => case.expected_of_ours(),
+    };
+    match (expected, observed) {
+        (Ok(expected), Ok(observed)) => compare(case, &expected, &observed),
+        (Err(error), _) | (_, Err(error)) => vec![format!("{}: {error:#}", name(case))],
+    }
 }
 
 fn compare(case: &Case, expected: &Observed, observed: &Observed) -> Vec<String> {
