@@ -49,7 +49,6 @@ macro_rules! kinds {
 
         /// The typed content of an object: its wire type, field for field.
         #[derive(Clone, Debug, PartialEq)]
-        #[allow(clippy::large_enum_variant, reason = "every object is behind an Arc of its own")]
         pub enum Spec { $($(#[$doc])* $kind($kind),)* }
 
         impl Spec {

@@ -10,16 +10,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use meltemi_api::Change;
+use meltemi_api::{Change, render};
 use meltemi_explain::{Journey, Mesh};
 use meltemi_sources::files;
 
-use crate::output::Format;
-
-/// Exit code when the request reaches nobody.
-const UNREACHED: u8 = 1;
-/// Exit code when the question cannot be answered.
-const TROUBLE: u8 = 2;
+use crate::output::{Format, Outcome, conclude};
 
 /// Say what happens to a request, without sending it
 #[derive(Debug, Args)]
@@ -71,21 +66,19 @@ pub struct ExplainArgs {
 /// Explains one request, or a batch of questions.
 ///
 /// # Errors
-/// When the input cannot be read or standard output cannot be written to.
+/// Never; what is wrong goes to standard error.
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    Ok(conclude(run(args)))
+}
+
+fn run(args: &ExplainArgs) -> anyhow::Result<Outcome> {
     if let Some(file) = &args.batch {
-        return batch::run(file);
+        batch::run(file)?;
+        return Ok(Outcome::Fine);
     }
-    match journey(args) {
-        Ok(journey) => {
-            print(&journey, args.output)?;
-            Ok(if journey.arrives() { ExitCode::SUCCESS } else { ExitCode::from(UNREACHED) })
-        }
-        Err(error) => {
-            anstream::eprintln!("error: {error:#}");
-            Ok(ExitCode::from(TROUBLE))
-        }
-    }
+    let journey = journey(args)?;
+    print(&journey, args.output)?;
+    Ok(if journey.arrives() { Outcome::Fine } else { Outcome::Finding })
 }
 
 fn journey(args: &ExplainArgs) -> anyhow::Result<Journey> {
@@ -95,7 +88,8 @@ fn journey(args: &ExplainArgs) -> anyhow::Result<Journey> {
     mesh(&args.files)?.follow(from, &request).map_err(anyhow::Error::msg)
 }
 
-/// The mesh of files, with the replicas that its Deployments would have.
+/// The mesh of files, with the replicas that its Deployments would have. What is wrong with objects goes to standard error:
+/// they are not in force, and an answer without them may surprise.
 ///
 /// # Errors
 /// If a file cannot be read, or there is none.
@@ -106,7 +100,12 @@ pub(crate) fn mesh(paths: &[PathBuf]) -> anyhow::Result<Mesh> {
         Change::Put(object) => Some(object),
         Change::Delete(_) | Change::Synced(_) | Change::Lost(..) => None,
     });
-    Ok(Mesh::with_replicas(objects.collect(), batch.diagnostics))
+    let objects: Vec<_> = objects.collect();
+    for wrong in batch.diagnostics.iter().filter(|diagnostic| diagnostic.is_error()) {
+        let source = wrong.location.as_ref().and_then(|location| batch.sources.get(&location.file));
+        anstream::eprintln!("{}\n", render(wrong, source.map_or("", |text| text), true));
+    }
+    Ok(Mesh::with_replicas(objects, batch.diagnostics))
 }
 
 fn print(journey: &Journey, format: Format) -> anyhow::Result<()> {

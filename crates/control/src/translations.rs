@@ -1,15 +1,19 @@
 //! Configurations of shapes: what the translator gives, as sets that know what has changed in them, shared between shapes
 //! that have the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use meltemi_api::Diagnostic;
 use meltemi_envoy::type_url;
 use meltemi_translate::{Options, Origins, ProxyShape, Session, Translator};
 use meltemi_xds::{Config, ResourceSet};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::mesh::Generation;
+
+/// Findings that are logged; whoever has more has read enough.
+const MAX_TOLD: usize = 1000;
 
 /// A set that is in force somewhere, by its type and version.
 type Sets = BTreeMap<(&'static str, String), Weak<ResourceSet>>;
@@ -21,6 +25,8 @@ pub(crate) struct Translations {
     identifier: Option<String>,
     before: Option<String>,
     sets: Sets,
+    /// Digests of the findings that were logged.
+    told: BTreeSet<u64>,
 }
 
 impl Translations {
@@ -30,6 +36,7 @@ impl Translations {
             identifier: None,
             before: None,
             sets: BTreeMap::new(),
+            told: BTreeSet::new(),
         }
     }
 
@@ -51,7 +58,14 @@ impl Translations {
     fn round(&mut self, identifier: String) -> Round<'_> {
         let session = self.translator.session();
         let before = self.before.clone();
-        Round { session, identifier, before, sets: &mut self.sets, moved: BTreeMap::new() }
+        Round {
+            session,
+            identifier,
+            before,
+            sets: &mut self.sets,
+            moved: BTreeMap::new(),
+            told: &mut self.told,
+        }
     }
 }
 
@@ -63,6 +77,7 @@ pub(crate) struct Round<'a> {
     sets: &'a mut Sets,
     /// What sets of endpoints become, by the version of what they were.
     moved: BTreeMap<String, Arc<ResourceSet>>,
+    told: &'a mut BTreeSet<u64>,
 }
 
 impl Round<'_> {
@@ -77,12 +92,7 @@ impl Round<'_> {
             return (Arc::new(config), None);
         }
         let resources = self.session.resources(shape);
-        if previous.is_none() {
-            for Diagnostic { object, field, message, .. } in &resources.left_out {
-                let object = object.as_ref().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(namespace = shape.namespace, object, field, message, "patch left out");
-            }
-        }
+        self.tell(shape, &resources.left_out);
         let mut types = BTreeMap::new();
         for (type_url, resources) in resources.by_type() {
             let set: ResourceSet = resources.iter().map(Arc::clone).collect();
@@ -91,6 +101,18 @@ impl Round<'_> {
         }
         let config = Config { generation: self.identifier.clone(), types };
         (Arc::new(config), Some(Arc::new(resources.origins)))
+    }
+
+    /// Logs what has no effect at a proxy; the same of a thousand proxies once.
+    fn tell(&mut self, shape: &ProxyShape, left_out: &[Diagnostic]) {
+        for told in left_out {
+            if self.told.len() >= MAX_TOLD || !self.told.insert(xxh3_64(format!("{told:?}").as_bytes())) {
+                continue;
+            }
+            let Diagnostic { code, object, field, message, .. } = told;
+            let object = object.as_ref().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(code, namespace = shape.namespace, object, field, message, "left out");
+        }
     }
 
     /// The previous configuration with other endpoints, where nothing else has changed.

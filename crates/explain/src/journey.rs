@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use meltemi_envoy::config::cluster::v3::Cluster;
-use meltemi_snapshot::{Endpoint, EndpointAddress, Host, Service};
+use meltemi_snapshot::{Endpoint, EndpointAddress};
 use serde::Serialize;
 
 use crate::call::{Call, HeaderValues, Mode, Protocol, Security};
+use crate::chance::{self, Chance};
 use crate::explanation::Explanation;
 use crate::mesh::Mesh;
 use crate::proxy::{Kind, Proxy};
@@ -74,40 +75,8 @@ pub struct Destination {
     pub percent: f64,
     /// How connections to it are secured, in words.
     pub security: &'static str,
-    /// Its endpoints with their shares in percent of the cluster's.
+    /// Its endpoints with their chances.
     pub endpoints: Vec<Chance>,
-}
-
-/// An endpoint and its chance.
-#[derive(Debug, Clone, Serialize)]
-pub struct Chance {
-    /// Address and port, name and port, or path.
-    pub address: String,
-    /// Its share in percent of the requests to the cluster, by weight.
-    pub percent: f64,
-    /// The workload, if it is one of the mesh.
-    pub workload: String,
-    #[serde(skip)]
-    endpoint: Option<Endpoint>,
-}
-
-/// The parts of an outbound cluster's name.
-struct Name<'n> {
-    port: u16,
-    subset: &'n str,
-    host: &'n str,
-}
-
-impl<'n> Name<'n> {
-    /// `outbound|PORT|SUBSET|HOST`
-    fn parse(cluster: &'n str) -> Option<Name<'n>> {
-        let mut parts = cluster.split('|');
-        let ("outbound", port, subset, host) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?)
-        else {
-            return None;
-        };
-        Some(Name { port: port.parse().ok()?, subset, host })
-    }
 }
 
 impl Mesh {
@@ -191,43 +160,9 @@ impl Mesh {
             cluster: share.name.clone(),
             percent: if total > 0.0 { f64::from(share.weight) / total * 100.0 } else { 0.0 },
             security: proxy.cluster(&share.name).map_or("", |cluster| in_words(&cluster)),
-            endpoints: self.chances(&share.name),
+            endpoints: chance::of(&self.snapshot, proxy, &share.name),
         };
         shares.iter().map(of).collect()
-    }
-
-    fn chances(&self, cluster: &str) -> Vec<Chance> {
-        let Some(name) = Name::parse(cluster) else { return Vec::new() };
-        let Some(service) = self.service(name.host) else { return Vec::new() };
-        let all = self.snapshot.endpoints.of(service, name.port);
-        let chosen: Vec<&Endpoint> =
-            all.iter().filter(|endpoint| self.is_in_subset(service, name.subset, endpoint)).collect();
-        let total: f64 = chosen.iter().map(|endpoint| f64::from(endpoint.weight)).sum();
-        let chance = |endpoint: &&Endpoint| Chance {
-            address: at(endpoint),
-            percent: f64::from(endpoint.weight) / total * 100.0,
-            workload: endpoint.workload.clone(),
-            endpoint: Some((*endpoint).clone()),
-        };
-        chosen.iter().map(chance).collect()
-    }
-
-    fn service(&self, host: &str) -> Option<&Service> {
-        self.snapshot
-            .services
-            .iter()
-            .find(|service| service.host == Host::new(host))
-            .map(|service| &**service)
-    }
-
-    fn is_in_subset(&self, service: &Service, subset: &str, endpoint: &Endpoint) -> bool {
-        if subset.is_empty() {
-            return true;
-        }
-        let rules = self.snapshot.config.destination_rules.iter();
-        let mut subsets =
-            rules.filter(|rule| rule.host.covers(&service.host)).filter_map(|rule| rule.subset(subset));
-        subsets.next().is_some_and(|found| meltemi_snapshot::labels_match(&found.labels, &endpoint.labels))
     }
 
     /// The workloads behind the destinations, each once, and the call as it arrives there.
@@ -290,14 +225,6 @@ fn direction(mode: Mode) -> &'static str {
         Mode::Outbound => "outbound",
         Mode::Inbound => "inbound",
         Mode::Gateway => "gateway",
-    }
-}
-
-fn at(endpoint: &Endpoint) -> String {
-    match &endpoint.address {
-        EndpointAddress::Ip(ip) => std::net::SocketAddr::new(*ip, endpoint.port).to_string(),
-        EndpointAddress::Name(name) => format!("{name}:{}", endpoint.port),
-        EndpointAddress::Pipe(path) => format!("unix://{path}"),
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod batch;
 mod call;
+mod chance;
 mod connection;
 mod decide;
 pub mod diff;
@@ -23,8 +24,9 @@ mod verdict;
 mod workload;
 
 pub use call::{Call, HeaderValues, Mode, Protocol, Security};
+pub use chance::Chance;
 pub use explanation::{Explanation, NearMiss};
-pub use journey::{Chance, Destination, Hop, Journey, Request};
+pub use journey::{Destination, Hop, Journey, Request};
 pub use mesh::Mesh;
 pub use proxy::{Kind, Proxy, ProxySpec};
 pub use verdict::{Decision, Failure, Share, Verdict};

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use meltemi_api::Kind as ObjectKind;
 use meltemi_compile::EXTENSION_TYPES;
 use meltemi_envoy::config::cluster::v3::Cluster;
+use meltemi_envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
 use meltemi_envoy::config::core::v3::{Extension, Node};
+use meltemi_envoy::config::endpoint::v3::ClusterLoadAssignment;
 use meltemi_envoy::config::listener::v3::Listener;
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_snapshot::Snapshot;
@@ -134,6 +136,21 @@ impl Proxy {
 
     pub(crate) fn cluster(&self, name: &str) -> Option<Cluster> {
         find(&self.resources.clusters, name)?.body.unpack().ok()
+    }
+
+    /// The endpoints of a cluster: discovered ones, else those within it.
+    pub(crate) fn assignment(&self, cluster: &str) -> Option<ClusterLoadAssignment> {
+        match find(&self.resources.endpoints, cluster) {
+            Some(resource) => resource.body.unpack().ok(),
+            None => self.cluster(cluster)?.load_assignment,
+        }
+    }
+
+    /// Whether a cluster goes by the weights of localities.
+    pub(crate) fn weighs_localities(&self, cluster: &str) -> bool {
+        let config =
+            self.cluster(cluster).and_then(|cluster| cluster.common_lb_config?.locality_config_specifier);
+        matches!(config, Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)))
     }
 
     /// Whether a VirtualService says this host in full.

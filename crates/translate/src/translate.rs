@@ -111,6 +111,7 @@ pub(crate) fn of_context(context: &Context<'_>) -> Resources {
                 }
                 None => outbound::build(context, sidecar, &mut resources.origins),
             };
+            resources.left_out.extend(out.left_out);
             draft.clusters.extend(out.clusters);
             draft.listeners.extend(out.listeners);
             draft.routes.extend(out.routes);
@@ -128,7 +129,8 @@ pub(crate) fn of_context(context: &Context<'_>) -> Resources {
     }
     serve(context, &mut draft);
     if context.shape.role != Role::Proxyless {
-        resources.left_out = envoy_filter::apply(context, &mut draft, &mut resources.origins);
+        let patches = envoy_filter::apply(context, &mut draft, &mut resources.origins);
+        resources.left_out.extend(patches);
     }
     resources.encode(draft);
     resources.name_tables = name_table::build(context);
@@ -153,6 +155,7 @@ fn serve(context: &Context<'_>, draft: &mut Draft) {
 fn outbound_of(context: &Context<'_>, sidecar: &SidecarShape) -> Resources {
     let mut part = Resources::default();
     let out = outbound::build(context, sidecar, &mut part.origins);
+    part.left_out = out.left_out;
     let clusters = out.clusters;
     let mut draft = Draft { clusters, listeners: out.listeners, routes: out.routes, ..Draft::default() };
     serve(context, &mut draft);
@@ -181,6 +184,7 @@ impl Resources {
         self.routes.extend_from_slice(&part.routes);
         self.clusters.extend_from_slice(&part.clusters);
         self.endpoints.extend_from_slice(&part.endpoints);
+        self.left_out.extend_from_slice(&part.left_out);
         self.origins.share(part);
     }
 

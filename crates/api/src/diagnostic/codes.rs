@@ -138,6 +138,10 @@ codes! {
         "A VirtualService without hosts is in force only where another one delegates to it."
     HOST_TAKEN "MEL0250" Warning "another service has the host"
         "A Kubernetes Service always keeps its host; of several ServiceEntries of one host in one namespace the oldest counts, unless they differ in their ports alone. Callers do not see this one, or not all of its ports."
+    PORT_TAKEN "MEL0251" Warning "another service has the port on the same address"
+        "Connections that are not HTTP are told apart by address, port and server name. Two services without an address of their own, or with the same, cannot both have such a port: the older one keeps it. Give the services addresses, or other ports."
+    NO_ADDRESS_TO_MATCH "MEL0252" Warning "the condition has no address to look at"
+        "A sidecar with a loopback address of its own (`meltemi up`) is called at that address, never at a service's, so a route for some destination addresses never holds there. Routes without such a condition do."
 
     UNSUPPORTED_FIELD "MEL0301" Error "the field is not supported yet"
         "The field is part of the API, but Meltemi does not implement it yet, and leaving it out would change what the object does. The object is not put in force."

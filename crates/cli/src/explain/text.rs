@@ -67,7 +67,12 @@ fn write_destination(destination: &Destination, out: &mut impl Write) -> io::Res
     let share = percent(destination.percent);
     fact(out, "cluster", &format!("{}  {share}  {}", destination.cluster, destination.security))?;
     for chance in destination.endpoints.iter().take(MAX_ENDPOINTS) {
-        let line = format!("  {}  {}  {}", chance.address, percent(chance.percent), chance.workload);
+        let share = match chance.priority {
+            0 => percent(chance.percent),
+            waits if chance.percent == 0.0 => format!("when others fail (priority {waits})"),
+            _ => percent(chance.percent),
+        };
+        let line = format!("  {}  {share}  {}  {}", chance.address, chance.workload, chance.locality);
         fact(out, "", line.trim_end())?;
     }
     match destination.endpoints.len() {

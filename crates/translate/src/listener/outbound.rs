@@ -13,6 +13,7 @@ pub(crate) use entry::RouteName;
 
 use std::collections::BTreeSet;
 
+use meltemi_api::Diagnostic;
 use meltemi_envoy::config::listener::v3::{Filter, Listener};
 use meltemi_envoy::config::route::v3::RouteConfiguration;
 use meltemi_snapshot::GatewayName;
@@ -34,18 +35,21 @@ pub(crate) struct Outbound {
     pub(crate) listeners: Vec<Built>,
     pub(crate) routes: Vec<RouteConfiguration>,
     pub(crate) clusters: Vec<cluster::Built>,
+    /// What has no effect here, and why.
+    pub(crate) left_out: Vec<Diagnostic>,
 }
 
 /// The outbound listeners and the route configurations that they name.
 pub(crate) fn build(context: &Context<'_>, sidecar: &SidecarShape, origins: &mut Origins) -> Outbound {
     let families = Families::of(sidecar);
     let mesh = GatewayName::mesh();
-    let entries = services::entries(context, sidecar, &mesh);
+    let (entries, left_out) = services::entries(context, sidecar, &mesh);
     let names: BTreeSet<&RouteName> = entries.iter().flat_map(Entry::routes).collect();
     let mut out = Outbound {
         routes: names.into_iter().map(|name| virtual_host::of_route_name(context, name, origins)).collect(),
         listeners: entries.iter().map(|entry| finish(context, entry)).collect(),
         clusters: catch_all::resolving(context).into_iter().collect(),
+        left_out,
     };
     if let Some(port) = sidecar.http_proxy_port
         && let Some(view) = context.scope.catch_all()

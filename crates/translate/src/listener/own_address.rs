@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use meltemi_api::istio::{IstioEgressListener, SidecarPort};
+use meltemi_api::{Diagnostic, codes};
 use meltemi_envoy::config::core::v3::TrafficDirection;
 use meltemi_envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use meltemi_envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
@@ -84,6 +85,7 @@ impl<'a> Egress<'a> {
                 out.routes.push(routes);
             }
         } else if let Some((service, port)) = members.ports.first() {
+            out.left_out.extend(self.of_no_address(service));
             out.listeners.push(Built { listener: self.opaque(&bind, number, service, port), origin });
         }
     }
@@ -119,6 +121,27 @@ impl<'a> Egress<'a> {
     /// A destination that a VirtualService pulled into the view is not what the listener stands for.
     fn names(&self, service: &Service) -> bool {
         self.entry.hosts.iter().any(|h| h.rsplit('/').next() == Some(service.host.as_str()))
+    }
+
+    /// Conditions on the address that is called: here it is always the listener's own.
+    fn of_no_address(&self, service: &Service) -> Vec<Diagnostic> {
+        let Some(virtual_service) = self.view.virtual_service(&service.host) else { return Vec::new() };
+        let rules = &virtual_service.rules;
+        let tcp = rules
+            .tcp
+            .iter()
+            .flat_map(|rule| rule.conditions.iter().map(|c| (&c.destination_subnets, &rule.written)));
+        let tls = rules
+            .tls
+            .iter()
+            .flat_map(|rule| rule.conditions.iter().map(|c| (&c.destination_subnets, &rule.written)));
+        let asked = tcp.chain(tls).filter(|(subnets, _)| !subnets.is_empty());
+        let told = asked.map(|(_, written)| {
+            let message =
+                "the condition on `destinationSubnets` never holds for a sidecar with an address of its own";
+            Diagnostic::new(&codes::NO_ADDRESS_TO_MATCH, message).at(&written.object, &*written.field)
+        });
+        told.collect()
     }
 
     /// A listener that does not look into the stream, except for the server name where routes ask for it.

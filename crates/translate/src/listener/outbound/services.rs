@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use meltemi_api::Spec;
 use meltemi_api::istio::{CaptureMode, IstioEgressListener, SidecarPort};
+use meltemi_api::{Diagnostic, Spec, codes};
 use meltemi_snapshot::{EndpointAddress, GatewayName, Protocol, Resolution, Service, View};
 
 use crate::context::{Context, origin};
@@ -21,14 +21,19 @@ use crate::shape::{Interception, SidecarShape};
 /// The first port that everybody may bind.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
-/// The listeners that services and egress listeners ask for, by address and port.
-pub(crate) fn entries(context: &Context<'_>, sidecar: &SidecarShape, mesh: &GatewayName) -> Vec<Entry> {
+/// The listeners that services and egress listeners ask for, by address and port, and the services that did not get theirs.
+pub(crate) fn entries(
+    context: &Context<'_>,
+    sidecar: &SidecarShape,
+    mesh: &GatewayName,
+) -> (Vec<Entry>, Vec<Diagnostic>) {
     let families = Families::of(sidecar);
-    let mut builder = Builder { context, sidecar, families, mesh, entries: BTreeMap::new() };
+    let mut builder =
+        Builder { context, sidecar, families, mesh, entries: BTreeMap::new(), left_out: Vec::new() };
     for view in context.scope.views() {
         builder.add_view(view);
     }
-    builder.entries.into_values().collect()
+    (builder.entries.into_values().collect(), builder.left_out)
 }
 
 struct Builder<'a> {
@@ -37,6 +42,7 @@ struct Builder<'a> {
     families: Families,
     mesh: &'a GatewayName,
     entries: BTreeMap<(String, u16), Entry>,
+    left_out: Vec<Diagnostic>,
 }
 
 /// Where the listeners of a view are: on addresses that it names, else on those of the services.
@@ -204,12 +210,30 @@ impl<'a> Builder<'a> {
         match self.entries.get_mut(&bind.key()) {
             Some(entry) if !replaces => {
                 entry.kind = kind;
-                entry.merge(chains);
+                let took_all = entry.merge(chains);
+                let holder = entry.origin.clone();
+                if !took_all {
+                    self.tell_conflict(ask, &bind, holder.as_ref());
+                }
             }
             _ => {
                 let wanted = Wanted { kind, bind: bind.clone(), origin: ask.origin.clone() };
                 self.entries.insert(bind.key(), Entry::new(wanted, chains));
             }
+        }
+    }
+
+    /// That a service did not get all that it asked for, once for each of its ports. What it has already is no conflict.
+    fn tell_conflict(&mut self, ask: &Ask<'a>, bind: &Bind, holder: Option<&Origin>) {
+        let object = &ask.service.object;
+        let Some(holder) = holder.filter(|holder| holder.object != object.id) else { return };
+        let message =
+            format!("{} has {} already, for connections that are not HTTP", holder.object, bind.name());
+        let field =
+            ask.origin.as_ref().filter(|origin| origin.object == object.id).map_or("spec", |o| &o.field);
+        let told = Diagnostic::new(&codes::PORT_TAKEN, message).at(object, field);
+        if !self.left_out.contains(&told) {
+            self.left_out.push(told);
         }
     }
 
